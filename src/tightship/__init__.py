@@ -1,0 +1,1 @@
+"""Tightship: durable, governed multi-agent systems."""
