@@ -62,9 +62,7 @@ from typing import Any
 class TightshipError(Exception):
     """Something went wrong in Tightship."""
 
-    def __init__(
-        self, message: str | None = None, *, fix: str | None = None, where: str | None = None
-    ) -> None:
+    def __init__(self, message: str | None = None, *, fix: str | None = None, where: str | None = None) -> None:
         self.message = message or inspect.cleandoc(type(self).__doc__ or type(self).__name__)
         self.fix = fix
         self.where = where

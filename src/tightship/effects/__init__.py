@@ -1,0 +1,1 @@
+"""The door: the one function through which agents reach the outside."""

@@ -1,0 +1,180 @@
+"""What a pattern may do while it runs: the engine's side of a node, as a protocol that `runtime` implements.
+
+A pattern's `execute(frame)` must be deterministic given the frame's answers: no clock, no randomness, no task of
+its own. Everything else goes through here, is recorded once, and is replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, Protocol
+
+from tightship.core.errors import WorkException
+from tightship.core.ports import Json, UndoSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What stays the same for a whole run."""
+
+    id: str
+    workflow: str
+    tenant: str
+    input: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One branch of a fork: its part of the key, and what it does with its own frame."""
+
+    part: str
+    work: Callable[[Frame], Awaitable[Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchResult:
+    """How a branch ended: its value, or the exception, or neither when it was ended by a sibling's failure."""
+
+    part: str
+    value: Json = None
+    error: WorkException | None = None
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActionCall:
+    """A write on the outside world as a workflow step.
+
+    `claim` is the business key that no other run may hold (F9); `undo` the compensation, or None when the
+    workflow says that there is none.
+    """
+
+    tool: str
+    args: Mapping[str, Json]
+    claim: str | None = None
+    undo: UndoSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that a person has to decide before the run goes on.
+
+    `package` is the escalation package (review.Package as JSON). `within` is in seconds; `otherwise` is what counts
+    when nobody answers in time.
+    """
+
+    type: Literal["review", "budget", "question"]
+    title: str
+    role: str
+    package: Mapping[str, Json]
+    within: float | None = None
+    otherwise: Literal["escalate", "reject", "fail"] = "escalate"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A person's decision. `value` is the edited or given value; `by` the accountable person."""
+
+    decision: Literal["approve", "reject", "edit", "answer", "expired"]
+    by: str = ""
+    value: Json = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names that conditions and mappings may use: `input`, every bound step, ambient names.
+
+    A branch writes to its own layer; the join merges the layers in the order of the branches.
+    """
+
+    names: dict[str, Json] = field(default_factory=dict[str, Json])
+
+    def layer(self) -> Scope:
+        """A copy for a branch."""
+        return Scope(dict(self.names))
+
+
+class Frame(Protocol):
+    """One node of one run while it is interpreted."""
+
+    key: str
+    run: RunFacts
+    scope: Scope
+
+    async def step(self, step: Any) -> Json:
+        """Interpret a child step (workflow.tree.Step) under `key/step.part`, with its declared behaviours on
+        exceptions (`on:`), its time limit (`within:`), and bind its output to its name. Returns the output."""
+        ...
+
+    async def turn(self, agent: str, give: Mapping[str, Json] | None = None) -> Json:
+        """The agent's next turn under this key: its output, recorded once.
+
+        Args:
+            agent: a declared agent's name.
+            give: its inputs by name; without it each declared input is looked up in the scope by its name.
+
+        Raises:
+            WorkException: the agent raised one, hung, or its output did not fit (after bounded repair).
+        """
+        ...
+
+    async def act(self, call: ActionCall) -> Json:
+        """Perform a declared action through the door; its undo is recorded with it.
+
+        Raises:
+            DuplicateClaim: another run holds the claim.
+            OutcomeUnknown: whether it was done cannot be found out.
+            WorkException: what the tool raised.
+        """
+        ...
+
+    async def fork(self, branches: Sequence[Branch], on_failure: Literal["end", "keep"]) -> list[BranchResult]:
+        """Run branches side by side and wait for all of them.
+
+        `end`: the first failure ends the others (decided once, recorded); `keep`: all run to their own end.
+        Results come in the order of `branches`. The bound names of finished branches are merged in that order.
+        """
+        ...
+
+    async def evaluate(self, condition: Any, names: Mapping[str, Json] | None = None) -> Json:
+        """The value of a workflow.conditions.Condition over the scope; ambient names in it (`threshold`, `now()`)
+        are decided once and recorded."""
+        ...
+
+    async def decide(self, name: str, value: Callable[[], Json]) -> Json:
+        """A value computed once, recorded under `key/name`, and replayed."""
+        ...
+
+    async def ask(self, question: Question) -> Answer:
+        """Put an item into the inbox and wait; the run parks when nothing else of it can go on."""
+        ...
+
+    async def pause(self, seconds: float) -> None:
+        """Wait: short in memory, long parked. Decided once."""
+        ...
+
+    async def child(self, workflow: str, give: Mapping[str, Json]) -> Json:
+        """Run another workflow as a child run (id = hash(run, key)) and wait for its output.
+
+        Raises:
+            WorkException: the child did not complete; it is in the exception's evidence.
+        """
+        ...
+
+    async def note(self, type: str, **fields: Json) -> None:
+        """Record something worth seeing (a failed checkpoint, a round of maker and checker), once."""
+        ...
+
+    def bind(self, name: str, value: Json) -> None:
+        """Give a name a value in the scope."""
+        ...
+
+    def at(self, part: str) -> Frame:
+        """The frame of a sub-path, in the same task and scope."""
+        ...
+
+    def escalate(self, exception: WorkException) -> NoReturn:
+        """End the run as escalated with this exception, whatever the surrounding behaviours say."""
+        ...
