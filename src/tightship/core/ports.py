@@ -164,14 +164,45 @@ class Delta:
 class EntryView(Protocol):
     """An appended entry, as a projection or a reader sees it."""
 
-    n: int
-    at: float
-    log: str
-    run: str
-    kind: str
-    key: str
-    epoch: int
-    body: Mapping[str, Any]
+    @property
+    def n(self) -> int:
+        """Its position in its log."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """Store time, seconds."""
+        ...
+
+    @property
+    def log(self) -> str:
+        """The log's name."""
+        ...
+
+    @property
+    def run(self) -> str:
+        """The run's id, or empty."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """One of core.kinds."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The key within the run."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The owner's epoch, 0 for signals."""
+        ...
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The kind's fields."""
+        ...
 
 
 class Projection(Protocol):

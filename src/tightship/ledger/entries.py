@@ -1,0 +1,136 @@
+"""Entries of the log, drafts of entries, and the units in which drafts are committed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from tightship.core.errors import TamperError
+
+POSITION_BITS = 40
+"""Positions per log: 2^40; the row id of an entry is `log << 40 | n`."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """An appended entry. `at` is store time in seconds; `data` the exact bytes of its Merkle leaf."""
+
+    n: int
+    at: float
+    log: str
+    run: str
+    kind: str
+    key: str
+    epoch: int
+    body: dict[str, Any]
+    data: bytes = b""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as JSON, for export and display."""
+        return {
+            "n": self.n,
+            "at": self.at,
+            "log": self.log,
+            "run": self.run,
+            "kind": self.kind,
+            "key": self.key,
+            "epoch": self.epoch,
+            "body": self.body,
+        }
+
+
+class SealedPayload(NamedTuple):
+    """A value ready to be stored: its address (hex), the scope of its keys, its sealed bytes."""
+
+    address: str
+    scope: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class Draft:
+    """An entry that is to be appended. `epoch` 0 means that no ownership is needed (signals, halts)."""
+
+    run: str
+    kind: str
+    key: str
+    body: dict[str, Any]
+    epoch: int = 0
+    payloads: tuple[SealedPayload, ...] = ()
+
+
+@dataclass(slots=True)
+class Guards:
+    """Conditions judged inside the append's transaction; one that fails keeps the whole unit out.
+
+    claim: the business key (hex HMAC) must be free or this effect's own. scopes: none may be halted.
+    seen: no signal of the run may be later than this position. fresh: the run must not exist yet.
+    takeover: the run must stand at this epoch (the drafts carry the next one).
+    """
+
+    claim: str | None = None
+    scopes: tuple[str, ...] = ()
+    seen: int | None = None
+    fresh: bool = False
+    takeover: int | None = None
+
+
+@dataclass(slots=True)
+class Unit:
+    """Drafts that are appended together or not at all."""
+
+    log: str
+    drafts: tuple[Draft, ...]
+    guards: Guards | None = None
+    tails: tuple[bytes, ...] = ()
+    future: asyncio.Future[list[Entry]] | None = None
+    entries: list[Entry] = field(default_factory=list[Entry])
+    refusal: Exception | None = None
+
+
+def encode_tail(draft: Draft, nonce: str) -> bytes:
+    """The entry's JSON without its opening brace, position and time, which are known only under the lock."""
+    return orjson.dumps(
+        {
+            "run": draft.run,
+            "kind": draft.kind,
+            "key": draft.key,
+            "epoch": draft.epoch,
+            "body": draft.body,
+            "nonce": nonce,
+        }
+    )[1:]
+
+
+def encode_head(n: int, micros: int) -> bytes:
+    """The opening of the entry's JSON: position and store time in microseconds."""
+    return b'{"n":%d,"at":%d,' % (n, micros)
+
+
+def decode(log: str, n: int, data: bytes | str) -> Entry:
+    """Read a stored entry.
+
+    Raises:
+        TamperError: the bytes are no entry, or an entry of another position.
+    """
+    try:
+        fields = orjson.loads(data)
+        entry = Entry(
+            fields["n"],
+            fields["at"] / 1_000_000,
+            log,
+            fields["run"],
+            fields["kind"],
+            fields["key"],
+            fields["epoch"],
+            fields["body"],
+            data.encode() if isinstance(data, str) else data,
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise TamperError(f"entry {n} of log {log!r} cannot be read: {type(error).__name__}") from None
+    if entry.n != n:
+        raise TamperError(f"entry {n} of log {log!r} says that it is entry {entry.n}")
+    return entry

@@ -1,0 +1,56 @@
+"""The executor lock: on one SQLite workspace one process at a time executes runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from tightship.core.errors import ExecutorBusy, StoreReadOnly
+
+
+class ExecutorLock:
+    """An flock'd file that names its holder. The lock ends with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            ExecutorBusy: another process holds it.
+            StoreReadOnly: the file cannot be written.
+        """
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreReadOnly(f"the lock file cannot be opened: {error.strerror}", where=str(self._path)) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(handle, 64).decode(errors="replace").strip()
+            os.close(handle)
+            raise ExecutorBusy(
+                f"process {holder or 'unknown'} executes on this workspace",
+                where=str(self._path),
+                fix="use it (`inbox`, `halt`, `runs watch` work beside it), stop it, or wait for it",
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._handle = handle
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, 0)
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._handle is not None

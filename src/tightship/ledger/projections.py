@@ -1,0 +1,105 @@
+"""The projections that every ledger has, and the folding of entries into one delta per row and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tightship.core import kinds
+from tightship.core.ports import Delta, EntryView, Projection
+
+
+class RunsProjection:
+    """The truth of ownership: one row a run. `wake_at` and `last_signal` say when a parked run is due."""
+
+    table = "runs"
+    key_columns: Sequence[str] = ("id",)
+    kinds = frozenset({kinds.STARTED, kinds.CLAIMED, kinds.PARKED, kinds.ENDED, kinds.SIGNAL})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """The change of the run's row."""
+        if not entry.run:
+            return ()
+        return (Delta((entry.run,), _RUN_CHANGES[entry.kind](entry)),)
+
+
+def _started(entry: EntryView) -> dict[str, object]:
+    body = entry.body
+    return {
+        "log": entry.log,
+        "tenant": body.get("tenant", ""),
+        "workflow": body["workflow"],
+        "version": body.get("version", ""),
+        "state": "running" if body.get("owner") else "queued",
+        "epoch": entry.epoch,
+        "owner": body.get("owner", ""),
+        "build": body.get("build", ""),
+        "priority": body.get("priority", 0),
+        "parent": body.get("parent", ""),
+        "reference": body.get("reference", ""),
+        "input": body.get("input", ""),
+        "live": int(body.get("live", True)),
+        "started_at": entry.at,
+    }
+
+
+def _claimed(entry: EntryView) -> dict[str, object]:
+    body = entry.body
+    return {"state": "running", "epoch": entry.epoch, "owner": body.get("owner", ""), "build": body.get("build", "")}
+
+
+def _parked(entry: EntryView) -> dict[str, object]:
+    body = entry.body
+    return {"state": "parked", "owner": "", "wake_at": body.get("wake_at", 0.0), "seen": body.get("seen", 0)}
+
+
+def _ended(entry: EntryView) -> dict[str, object]:
+    body = entry.body
+    changes: dict[str, object] = {
+        "state": "ended",
+        "owner": "",
+        "outcome": body["outcome"],
+        "reason": body.get("reason", ""),
+        "ended_at": entry.at,
+    }
+    for name in ("output", "package", "usd", "tokens_in", "tokens_out", "calls", "seconds", "seen"):
+        if name in body:
+            changes[name] = body[name]
+    return changes
+
+
+def _signal(entry: EntryView) -> dict[str, object]:
+    return {"last_signal": entry.n}
+
+
+_RUN_CHANGES = {
+    kinds.STARTED: _started,
+    kinds.CLAIMED: _claimed,
+    kinds.PARKED: _parked,
+    kinds.ENDED: _ended,
+    kinds.SIGNAL: _signal,
+}
+
+
+class Folder:
+    """Folds entries into deltas, one per table and row."""
+
+    def __init__(self, projections: Iterable[Projection]) -> None:
+        self.projections = tuple(projections)
+        self.tables = {projection.table: tuple(projection.key_columns) for projection in self.projections}
+        self._by_kind: dict[str, list[Projection]] = {}
+        for projection in self.projections:
+            for kind in projection.kinds:
+                self._by_kind.setdefault(kind, []).append(projection)
+
+    def fold(self, entry: EntryView, into: dict[str, dict[tuple[object, ...], Delta]]) -> None:
+        """Merge the entry's changes into the batch's."""
+        for projection in self._by_kind.get(entry.kind, ()):
+            rows = into.setdefault(projection.table, {})
+            for delta in projection.fold(entry):
+                known = rows.get(delta.key)
+                if known is None:
+                    rows[delta.key] = delta
+                    continue
+                known.set.update(delta.set)
+                for column, amount in delta.add.items():
+                    known.add[column] = known.add.get(column, 0) + amount

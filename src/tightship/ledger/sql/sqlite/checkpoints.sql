@@ -1,0 +1,1 @@
+SELECT size, note FROM checkpoints WHERE log = ? ORDER BY size

@@ -1,0 +1,1 @@
+SELECT id, run, data FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?

@@ -1,0 +1,1 @@
+INSERT INTO entries (id, run, data) VALUES {rows}

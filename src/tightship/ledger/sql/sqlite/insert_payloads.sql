@@ -1,0 +1,1 @@
+INSERT OR IGNORE INTO payloads (address, scope, data) VALUES {rows}

@@ -1,0 +1,1 @@
+SELECT id, address, scope, data FROM payloads WHERE id > ? ORDER BY id LIMIT ?

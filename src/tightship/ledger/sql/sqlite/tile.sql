@@ -1,0 +1,1 @@
+SELECT data FROM tiles WHERE log = ? AND level = ? AND position = ?

@@ -1,0 +1,156 @@
+"""Payloads: sealed once, addressed by content, unreadable and incomparable without their scope's key.
+
+address = SHA-256(salt || plaintext), salt = HMAC(scope key, plaintext): equal values of one scope share a row, and
+nobody without the key can test a guess. Sealing is AES-256-GCM under a key derived from all of the scope's keys; the
+nonce is taken from the address, which differs whenever the plaintext does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tightship.core.errors import PayloadTooLarge, TamperError
+from tightship.ledger.entries import SealedPayload
+from tightship.ledger.keyring import Keyring, combine, derive, plain_address
+
+PUBLIC = ""
+COMPRESS_FROM = 192
+"""Bytes from which compression is tried."""
+MAX_BYTES = 16 * 1024 * 1024
+"""The largest value that is taken, in bytes of JSON."""
+_RAW, _ZLIB = b"\x00", b"\x01"
+
+
+class ScopeKeys:
+    """The derived keys of one scope."""
+
+    __slots__ = ("aead", "salt", "scope")
+
+    def __init__(self, scope: str, key: bytes) -> None:
+        self.scope = scope
+        self.salt = derive(key, b"salt")
+        self.aead = AESGCM(derive(key, b"seal"))
+
+
+def encode(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no white space.
+
+    Raises:
+        PayloadTooLarge: more than MAX_BYTES.
+        TypeError: the value is no JSON.
+    """
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if len(data) > MAX_BYTES:
+        raise PayloadTooLarge(
+            f"a value of {len(data):,} bytes is over the limit of {MAX_BYTES:,}",
+            fix="return a reference (a file, an id) in place of the data itself",
+        )
+    return data
+
+
+class Vault:
+    """Seals and opens values."""
+
+    _CACHE = 2048
+
+    def __init__(self, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self._scopes: dict[str, ScopeKeys] = {}
+
+    def scope(self, names: Iterable[str]) -> str:
+        """The scope of these key names; it is sealed with all of them."""
+        return "+".join(sorted(names))
+
+    def new_scope(self, name: str) -> str:
+        """A scope of one key that is new by its making."""
+        self._keys_of(name, self.keyring.create(name))
+        return name
+
+    def keys(self, scope: str) -> ScopeKeys:
+        """The scope's derived keys.
+
+        Raises:
+            PayloadErased: one of its keys was destroyed.
+        """
+        known = self._scopes.get(scope)
+        if known is not None:
+            return known
+        return self._keys_of(scope, combine([self.keyring.key(name, create=True) for name in scope.split("+")]))
+
+    def _keys_of(self, scope: str, key: bytes) -> ScopeKeys:
+        if len(self._scopes) >= self._CACHE:
+            for old in list(self._scopes)[: self._CACHE // 2]:
+                del self._scopes[old]
+        keys = self._scopes[scope] = ScopeKeys(scope, key)
+        return keys
+
+    def forget(self, scope: str) -> None:
+        """Drop cached keys (a key was destroyed)."""
+        for known in [name for name in self._scopes if scope in name.split("+")]:
+            del self._scopes[known]
+
+    def address(self, scope: str, data: bytes) -> str:
+        """The address that these bytes have in this scope."""
+        if not scope:
+            return plain_address(data)
+        salt = hmac.digest(self.keys(scope).salt, data, "sha256")
+        return hashlib.sha256(salt + data).hexdigest()
+
+    def seal(self, scope: str, data: bytes, address: str | None = None) -> SealedPayload:
+        """Ready to be stored. `data` is what `encode` gave; `address` when it is known already."""
+        packed = _pack(data)
+        if not scope:
+            return SealedPayload(address or plain_address(data), PUBLIC, packed)
+        keys = self.keys(scope)
+        if address is None:
+            address = hashlib.sha256(hmac.digest(keys.salt, data, "sha256") + data).hexdigest()
+        raw = bytes.fromhex(address)
+        return SealedPayload(address, scope, keys.aead.encrypt(raw[:12], packed, raw))
+
+    def open(self, address: str, scope: str, sealed: bytes) -> bytes:
+        """The plaintext; its address is checked.
+
+        Raises:
+            PayloadErased: a key of the scope was destroyed.
+            TamperError: the sealed bytes are not what was stored under this address.
+        """
+        packed = sealed
+        if scope:
+            raw = bytes.fromhex(address)
+            try:
+                packed = self.keys(scope).aead.decrypt(raw[:12], sealed, raw)
+            except (InvalidTag, ValueError):
+                raise TamperError(f"payload {address} was changed: its seal does not open") from None
+        data = _unpack(address, packed)
+        if self.address(scope, data) != address:
+            raise TamperError(f"payload {address} was changed: it has another address")
+        return data
+
+
+def _pack(data: bytes) -> bytes:
+    if len(data) >= COMPRESS_FROM:
+        small = zlib.compress(data, 1)
+        if len(small) < len(data):
+            return _ZLIB + small
+    return _RAW + data
+
+
+def _unpack(address: str, packed: bytes) -> bytes:
+    if packed[:1] == _RAW:
+        return packed[1:]
+    try:
+        expand = zlib.decompressobj()
+        data = expand.decompress(packed[1:], MAX_BYTES + 1)
+    except zlib.error:
+        raise TamperError(f"payload {address} was changed: it does not decompress") from None
+    if len(data) > MAX_BYTES or not expand.eof:
+        raise TamperError(f"payload {address} was changed: it does not decompress to its size")
+    return data

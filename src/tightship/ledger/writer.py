@@ -1,0 +1,209 @@
+"""Group commit: callers wait, one writer commits all that waits in one fsync'd transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tightship.ledger.entries import Entry, Unit
+
+CommitFunction = Callable[[list[Unit]], list[Entry]]
+DeliverFunction = Callable[[list[Entry], bool], None]
+MAX_BATCH = 2048
+
+
+class Writer(Protocol):
+    """A port: a thread in a live process, in the loop itself under simulation."""
+
+    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+        """Queue a unit; the future gives its entries or raises its refusal or the store's error."""
+        ...
+
+    def job(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run something on the writer between two batches."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what waits and stop."""
+        ...
+
+
+class _Job:
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.work, self.future = work, future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.work()
+        except Exception as error:
+            self.error = error
+
+    def resolve(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+def resolve_units(units: list[Unit], error: BaseException | None) -> None:
+    """Give each waiting caller its outcome. A caller that no longer waits does not matter: the entry stands."""
+    for unit in units:
+        future = unit.future
+        if future is None or future.done():
+            continue
+        failure = error or unit.refusal
+        if failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(unit.entries)
+
+
+class ThreadWriter:
+    """A writer thread, fed once per tick of the event loop: one hand-over carries all that the tick has queued."""
+
+    def __init__(self, commit: CommitFunction, deliver: DeliverFunction) -> None:
+        self._commit = commit
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Unit] = []
+        self._fed = False
+        self._queue: queue.SimpleQueue[list[Unit] | _Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+        """Queue a unit for the next hand-over."""
+        future = unit.future = self._loop.create_future()
+        self._waiting.append(unit)
+        if not self._fed:
+            self._fed = True
+            self._loop.call_soon(self._feed)
+        return future
+
+    def job(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Queue a job."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._feed()
+        self._queue.put(_Job(work, future))
+        return future
+
+    def _feed(self) -> None:
+        self._fed = False
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._queue.put(waiting)
+
+    async def close(self) -> None:
+        """Feed what waits, then end the thread."""
+        self._feed()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # let the last outcomes reach their callers
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            units: list[Unit] = []
+            follow: _Job | None = None
+            stop = False
+            while True:
+                if isinstance(item, _Job):
+                    follow = item
+                    break
+                if item is None:
+                    stop = True
+                    break
+                units.extend(item)
+                if len(units) >= MAX_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if units:
+                self._commit_batch(units)
+            if follow is not None:
+                follow.run()
+                self._call(follow.resolve)
+            if stop:
+                return
+
+    def _commit_batch(self, units: list[Unit]) -> None:
+        error: BaseException | None = None
+        foreign: list[Entry] = []
+        try:
+            foreign = self._commit(units)
+        except Exception as failure:
+            error = failure
+        self._call(self._finish, units, foreign, error)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _finish(self, units: list[Unit], foreign: list[Entry], error: BaseException | None) -> None:
+        finish(self._deliver, units, foreign, error)
+
+
+def finish(deliver: DeliverFunction, units: list[Unit], foreign: list[Entry], error: BaseException | None) -> None:
+    """Resolve the callers, then tell the listeners, others' entries first since they came first."""
+    resolve_units(units, error)
+    if foreign:
+        deliver(foreign, True)
+    if error is None:
+        own = [entry for unit in units if unit.refusal is None for entry in unit.entries]
+        if own:
+            deliver(own, False)
+
+
+class LoopWriter:
+    """The writer inside the loop: each tick's units are one batch. Deterministic; for simulation and tests."""
+
+    def __init__(self, commit: CommitFunction, deliver: DeliverFunction) -> None:
+        self._commit = commit
+        self._deliver = deliver
+        self._waiting: list[Unit] = []
+
+    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+        """Queue a unit for the end of this tick."""
+        loop = asyncio.get_running_loop()
+        future = unit.future = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        self._waiting.append(unit)
+        return future
+
+    def job(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run it now."""
+        self._flush()
+        job = _Job(work, asyncio.get_running_loop().create_future())
+        job.run()
+        job.resolve()
+        return job.future
+
+    def _flush(self) -> None:
+        units, self._waiting = self._waiting, []
+        if not units:
+            return
+        error: BaseException | None = None
+        foreign: list[Entry] = []
+        try:
+            foreign = self._commit(units)
+        except Exception as failure:
+            error = failure
+        finish(self._deliver, units, foreign, error)
+
+    async def close(self) -> None:
+        """Commit what waits."""
+        self._flush()
