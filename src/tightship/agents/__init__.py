@@ -1,0 +1,1 @@
+"""Agents: Python functions, models, people; their turns and what they have in their hands."""

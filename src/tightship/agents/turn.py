@@ -1,0 +1,228 @@
+"""An agent's turn: its input and its output, recorded once; whatever its code does, the run gets an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from tightship.agents.context import AgentContext, ModelCaller, Turn
+from tightship.core import kinds
+from tightship.core.errors import (
+    AgentHung,
+    AgentRaised,
+    LedgerError,
+    NondeterminismError,
+    PayloadTooLarge,
+    RunError,
+    StoreError,
+    TightshipError,
+    WrongShape,
+)
+from tightship.core.ports import Json
+from tightship.core.signals import Signal
+from tightship.effects.journal import Body
+from tightship.effects.outcomes import describe, restore
+from tightship.effects.session import Session
+from tightship.ledger import SealedPayload
+
+AgentFunction = Callable[[AgentContext, dict[str, Json]], Awaitable[Json] | Json]
+GRACE = 1.0
+"""Seconds that an agent has to end after it was told to stop; then it is abandoned."""
+
+
+class OutputCheck(Protocol):
+    """Whether an output fits the declared shape: None, or what is wrong with it."""
+
+    def __call__(self, value: Json) -> str | None:
+        """Look at a value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent, ready to take turns.
+
+    `within` is in seconds; `repairs` is how often a wrong shape is handed back; `where` is its file, for messages.
+    """
+
+    name: str
+    function: AgentFunction
+    declared: frozenset[str] = frozenset()
+    check: OutputCheck | None = None
+    within: float = 120.0
+    repairs: int = 1
+    model: ModelCaller | None = None
+    where: str = ""
+    workspace: Path = Path()
+
+
+async def take_turn(
+    session: Session, agent: Agent, key: str, give: Mapping[str, Json], objective: str, feedback: list[str]
+) -> Json:
+    """The agent's turn under this key, with bounded repair of a wrong shape.
+
+    Raises:
+        WorkException: what the agent raised, AgentRaised, AgentHung. WrongShape: also after the repairs.
+        LimitReached, BoundaryError, Signal: as the door raised them.
+    """
+    objections = list(feedback)
+    for attempt in range(1, agent.repairs + 2):
+        attempt_key = key if attempt == 1 else f"{key}~{attempt}"
+        turn = Turn(
+            session,
+            attempt_key,
+            agent.name,
+            agent.declared,
+            objective,
+            attempt=attempt,
+            feedback=objections,
+            workspace=agent.workspace,
+            model=agent.model,
+        )
+        try:
+            return await _one_turn(session, agent, turn, give)
+        except WrongShape as error:
+            if attempt > agent.repairs:
+                raise
+            objections = [*feedback, error.message]
+    raise AssertionError("the loop returns or raises")
+
+
+async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
+    journal, key = session.journal, turn.key
+    payload, _ = journal.seal(give)
+    session.limits.count_turn(key)
+    recorded = journal.turns.get(key)
+    if recorded is not None:
+        return await _replay(session, recorded, payload.address, key)
+    session.loops.turn(key, agent.name, payload.address)
+    session.watch.check()
+    session.shared.halts.check(session.scopes(agent.name))
+    clock = session.shared.world.clock
+    began = clock.monotonic()
+    body: Body = {"agent": agent.name, "hash": payload.address}
+    out: SealedPayload | None = None
+    try:
+        value = await _call(session, agent, turn, give)
+        out, data = _seal_output(session, agent, value)
+    except (LedgerError, StoreError, RunError) as error:
+        if not isinstance(error, PayloadTooLarge):
+            raise
+        raise WrongShape(error.message, fix=error.fix) from error
+    except TightshipError as error:
+        head, detail = describe(error)
+        sealed, _ = journal.seal(detail)
+        body |= {"error": head, "detail": sealed.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
+        await journal.record(kinds.TURN, key, body, (payload, sealed))
+        raise
+    body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
+    await journal.record(kinds.TURN, key, body, (payload, out))
+    return orjson.loads(data)
+
+
+async def _replay(session: Session, body: Body, address: str, key: str) -> Json:
+    if body["hash"] != address:
+        raise NondeterminismError(
+            f"the turn {key} was given something else when this run was recorded",
+            where=f"run {session.facts.id}",
+            fix="if the workflow's code changed, resume with --accept-code or fork the run",
+        )
+    if "error" in body:
+        raise restore(body["error"], await session.journal.value(body["detail"]))
+    return await session.journal.value(body["out"])
+
+
+def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPayload, bytes]:
+    try:
+        payload, data = session.journal.seal(value)
+    except PayloadTooLarge as error:
+        raise WrongShape(f"{agent.name} returned too much: {error.message}", where=agent.where, fix=error.fix) from None
+    except TypeError as error:
+        raise WrongShape(
+            f"{agent.name} returned what is no JSON: {error}",
+            where=agent.where,
+            fix="return a dict of strings, numbers, booleans, lists and dicts",
+        ) from None
+    wrong = None if agent.check is None else agent.check(orjson.loads(data))
+    if wrong is not None:
+        raise WrongShape(
+            f"{agent.name} returned another shape than it declares: {wrong}",
+            where=agent.where,
+            fix=f"correct the function, or `output:` of {agent.name}",
+        )
+    return payload, data
+
+
+async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
+    """Run the agent's code in a task of its own, for as long as it may take."""
+    task = asyncio.ensure_future(_guarded(agent, turn, dict(give)))
+    left = session.watch.left
+    limit = agent.within if left is None else min(agent.within, left)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=limit)
+    except asyncio.CancelledError:
+        await _stop(task)
+        raise
+    if not done:
+        await _stop(task)
+        session.watch.check()
+        raise AgentHung(
+            f"{agent.name} did not finish within {limit:g} s",
+            where=agent.where,
+            fix=f"find what it waits for, or raise `within:` of {agent.name}",
+        )
+    if turn.violation is not None:
+        _retrieve(task)
+        raise turn.violation
+    return task.result()
+
+
+async def _stop(task: asyncio.Task[Json]) -> None:
+    task.cancel()
+    await asyncio.wait({task}, timeout=GRACE)
+    if task.done():
+        _retrieve(task)
+    else:
+        task.add_done_callback(_retrieve)
+
+
+def _retrieve(task: asyncio.Task[Json]) -> None:
+    """Take an outcome that nobody waits for, so that asyncio does not report it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
+    context = AgentContext(turn)
+    try:
+        if inspect.iscoroutinefunction(agent.function):
+            return await agent.function(context, give)
+        return await asyncio.to_thread(agent.function, context, give)
+    except (TightshipError, Signal, asyncio.CancelledError):
+        raise
+    except RecursionError:
+        raise AgentRaised(f"{agent.name} recursed without end", where=agent.where) from None
+    except Exception as error:
+        raise AgentRaised(
+            f"{agent.name} raised {type(error).__name__}: {error}",
+            where=_origin(error) or agent.where,
+            fix="correct the agent's code, or raise one of tightship's work exceptions for what can happen",
+        ) from error
+
+
+def _origin(error: Exception) -> str:
+    """File and line of the agent's own code nearest to where it was raised."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/site-packages/" not in f.filename]
+    own = str(Path(__file__).parent.parent)
+    frames = [f for f in frames if not f.filename.startswith(own) and not f.filename.startswith("<")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+__all__ = ["Agent", "AgentFunction", "take_turn"]

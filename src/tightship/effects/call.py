@@ -1,0 +1,55 @@
+"""One call, as it comes to the door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tightship.controls.budgets import Amount
+from tightship.core.ports import EffectClass, Json, Tool, UndoSpec
+from tightship.ledger import SealedPayload
+
+
+@dataclass(slots=True)
+class Call:
+    """What an agent or an action asks for.
+
+    Attributes:
+        key: the path of nodes, tasks and ordinals; unique in the run, the same on replay.
+        tool: what performs it.
+        cls: `read`, `write`, `model`, or `undo` (a compensation, which a halt lets pass).
+        agent: the acting identity: an agent's name, or `workflow` for an action of the workflow itself.
+        args: the arguments, as JSON.
+        declared: the tools that this identity declared.
+        task: the envelope it is paid from first (`agent:NAME` or `run`).
+        claim: the business key that no other run may hold (F9).
+        undo: the compensation, recorded with the write; `undo_declared` says that there is none on purpose.
+        undoes: the key of the action that this call compensates, and the claim that it gives free.
+        deadline: store time (s) after which it may not begin.
+        ceiling: the highest cost, reserved before the call.
+        payloads: further values that its arguments refer to (a conversation's new messages).
+        fresh: do not answer from cache.
+        settling: an interrupted run finds out what became of this write; a halt lets it pass.
+    """
+
+    key: str
+    tool: Tool
+    cls: EffectClass
+    agent: str
+    args: Mapping[str, Json]
+    declared: frozenset[str]
+    task: str = "run"
+    claim: str | None = None
+    undo: UndoSpec | None = None
+    undoes: str | None = None
+    releases: str | None = None
+    deadline: float | None = None
+    ceiling: Amount = field(default_factory=Amount)
+    payloads: tuple[SealedPayload, ...] = ()
+    fresh: bool = False
+    settling: bool = False
+
+    @property
+    def costs(self) -> bool:
+        """Whether it admits and settles: a write, or anything that may cost money or tokens."""
+        return self.cls in ("write", "undo") or bool(self.ceiling.usd or self.ceiling.tokens)

@@ -1,0 +1,159 @@
+"""One run's side of the ledger: what it has recorded so far, and the appending of more under its epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from tightship.core import kinds
+from tightship.core.ports import Json
+from tightship.ledger import Draft, Entry, Guards, Ledger, SealedPayload
+from tightship.ledger.vault import encode
+
+Body = dict[str, Any]
+
+
+class Journal:
+    """What a run's entries say, indexed by key, and its pen.
+
+    Attributes:
+        effects: the final settle of each effect (attempts that were followed by another are not final).
+        admitted: admits without a settle, with their store time: what a crash has left open.
+        turns, nodes, decided: recorded outputs and decisions by key.
+        actions: keys of settled writes that have an undo or none declared, in order of settling.
+        undone: keys of actions whose undo was settled.
+        signals: the mailbox, in order of the log.
+    """
+
+    def __init__(self, ledger: Ledger, run: str, epoch: int, log: str, scope: str) -> None:
+        self.ledger = ledger
+        self.run, self.epoch, self.log, self.scope = run, epoch, log, scope
+        self.effects: dict[str, Body] = {}
+        self.admitted: dict[str, tuple[Body, float]] = {}
+        self.turns: dict[str, Body] = {}
+        self.nodes: dict[str, Body] = {}
+        self.decided: dict[str, Json] = {}
+        self.notes: set[str] = set()
+        self.opened: dict[str, Body] = {}
+        self.closed: dict[str, Body] = {}
+        self.extended: list[Body] = []
+        self.actions: list[str] = []
+        self.undone: dict[str, str] = {}
+        self.signals: list[Entry] = []
+        self.seconds = 0.0
+        self._sealed: dict[str, tuple[str, bytes | None]] = {}
+
+    # --- replaying -------------------------------------------------------------------------------
+
+    def load(self, entries: Iterable[Entry], sealed: Mapping[str, tuple[str, bytes | None]]) -> None:
+        """Take in a run's entries; `sealed` holds the payloads that a replay may ask for."""
+        self._sealed.update(sealed)
+        for entry in entries:
+            self.index(entry)
+
+    def index(self, entry: Entry) -> None:
+        """Take in one entry."""
+        kind, key, body = entry.kind, entry.key, entry.body
+        if kind == kinds.SETTLED:
+            self._index_settled(key, body)
+        elif kind == kinds.ADMITTED:
+            self.admitted[key] = (body, entry.at)
+        elif kind == kinds.TURN:
+            self.turns[key] = body
+        elif kind == kinds.NODE:
+            self.nodes[key] = body
+        elif kind == kinds.DECIDED:
+            self.decided[key] = body.get("value")
+        elif kind == kinds.NOTE:
+            self.notes.add(key)
+        elif kind == kinds.SIGNAL:
+            self.signals.append(entry)
+        elif kind == kinds.OPENED:
+            self.opened[body["item"]] = body
+        elif kind == kinds.CLOSED:
+            self.closed[body["item"]] = body
+        elif kind == kinds.EXTENDED:
+            self.extended.append(body)
+        elif kind == kinds.PARKED:
+            self.seconds += body.get("seconds", 0.0)
+
+    def _index_settled(self, key: str, body: Body) -> None:
+        opened = self.admitted.pop(key, None)
+        if body.get("again"):
+            return
+        self.effects[key] = body
+        if "out" not in body or opened is None:
+            return
+        admit = opened[0]
+        if admit["cls"] == "write":
+            self.actions.append(key)
+            if "undo" in admit:
+                body["undo"] = admit["undo"]
+            body.setdefault("args", admit.get("args"))
+        elif admit["cls"] == "undo":
+            self.undone[admit["undoes"]] = key
+
+    def needed(self, entries: Iterable[Entry]) -> list[str]:
+        """Addresses of the payloads that a replay of these entries may ask for."""
+        found: list[str] = []
+        for entry in entries:
+            if entry.kind in (kinds.SETTLED, kinds.TURN, kinds.NODE, kinds.STARTED):
+                found.extend(entry.body[name] for name in ("out", "input") if entry.body.get(name))
+            elif entry.kind == kinds.ADMITTED and entry.body["cls"] in ("write", "undo"):
+                found.append(entry.body["args"])
+            elif entry.kind == kinds.SIGNAL and entry.body.get("value"):
+                found.append(entry.body["value"])
+        return found
+
+    # --- values ----------------------------------------------------------------------------------
+
+    async def value(self, address: str) -> Json:
+        """Open a payload of this run."""
+        if address in self._sealed:
+            return self.ledger.unseal(address, self._sealed)
+        return await self.ledger.value(address)
+
+    def seal(self, value: Json) -> tuple[SealedPayload, bytes]:
+        """Seal a value for this run; returns it with its canonical bytes.
+
+        Raises:
+            PayloadTooLarge: over the limit. TypeError: no JSON.
+        """
+        data = encode(value)
+        return self.ledger.vault.seal(self.scope, data), data
+
+    def address(self, data: bytes) -> str:
+        """The address of canonical bytes in this run's scope."""
+        return self.ledger.vault.address(self.scope, data)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def append(
+        self,
+        kind: str,
+        key: str,
+        body: Body,
+        payloads: tuple[SealedPayload, ...] = (),
+        guards: Guards | None = None,
+    ) -> asyncio.Future[list[Entry]]:
+        """Append an entry under this run's epoch.
+
+        Raises (through the future):
+            StaleOwner: the run has another owner now. GuardRefused: a guard did not hold. StoreError: the disk.
+        """
+        return self.ledger.append(Draft(self.run, kind, key, body, self.epoch, payloads), guards=guards, log=self.log)
+
+    async def record(self, kind: str, key: str, body: Body, payloads: Sequence[SealedPayload] = ()) -> None:
+        """Append an entry and take it in."""
+        for entry in await self.append(kind, key, body, tuple(payloads)):
+            self.index(entry)
+
+    async def decide(self, key: str, value: Json) -> Json:
+        """Record a decision; what comes back is what a replay will give."""
+        if key in self.decided:
+            return self.decided[key]
+        await self.record(kinds.DECIDED, key, {"value": value})
+        return orjson.loads(orjson.dumps(value))

@@ -1,0 +1,96 @@
+"""What the door knows of one run, and what all runs of a process share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tightship.controls.breakers import Breakers
+from tightship.controls.budgets import EnvelopeTree
+from tightship.controls.cache import ResultCache
+from tightship.controls.halts import Halts, scopes_of
+from tightship.controls.limits import RunLimits, Stopwatch
+from tightship.controls.loops import LoopDetector
+from tightship.controls.rates import Rates
+from tightship.core.ports import Tool
+from tightship.core.world import World
+from tightship.effects.frame import RunFacts
+from tightship.effects.governance import DeclaredOnly, Governance
+from tightship.effects.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How the door tries a system again that did not answer: full-jitter back-off, `attempts` in all.
+
+    Source of the back-off: M. Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    attempts: int = 3
+    base: float = 0.2
+    cap: float = 10.0
+
+    def delay(self, attempt: int, uniform: float, retry_after: float | None) -> float:
+        """Seconds to wait after this attempt (1 is the first); the other side's wish comes first."""
+        backoff = min(self.cap, self.base * 2 ** (attempt - 1)) * (0.5 + uniform / 2)
+        return max(backoff, retry_after or 0.0)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the runs of one process share."""
+
+    world: World
+    halts: Halts
+    rates: Rates
+    breakers: Breakers
+    cache: ResultCache[str]
+    governance: Governance = field(default_factory=DeclaredOnly)
+    retry: RetryPolicy = RetryPolicy()
+    validators: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Compiled argument schemas by tool name."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One run in the hands of its owner."""
+
+    facts: RunFacts
+    journal: Journal
+    shared: Shared
+    envelopes: EnvelopeTree
+    limits: RunLimits
+    loops: LoopDetector
+    watch: Stopwatch
+    tools: Mapping[str, Tool]
+    inflight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    """Admitted effects that have not settled: they outlive the branch that waited for them."""
+    asks_on_budget: bool = True
+    """Whether a person is asked when an envelope is short; the refused key then stays open."""
+    lease: Callable[[], None] | None = None
+    """Raises StaleOwner when this process may no longer act for the run."""
+
+    def check_lease(self) -> None:
+        """Directly before sending: is the run still ours?
+
+        Raises:
+            StaleOwner: it is not.
+        """
+        if self.lease is not None:
+            self.lease()
+
+    def scopes(self, agent: str) -> tuple[str, ...]:
+        """The halt scopes that an effect of this agent lies in."""
+        facts = self.facts
+        return scopes_of(tenant=facts.tenant, workflow=facts.workflow, run=facts.id, agent=agent)
+
+    def purse(self, task: str) -> str:
+        """The envelope that a task is paid from: its own, or the run's."""
+        return task if task in self.envelopes else "run"
+
+    async def drain(self) -> None:
+        """Wait until every admitted effect has settled. No run ends, parks or undoes before."""
+        while self.inflight:
+            await asyncio.wait(set(self.inflight))

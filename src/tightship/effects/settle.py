@@ -1,0 +1,158 @@
+"""What a call leaves in the ledger: its outcome, its failure or its refusal; and how a replay reads that again."""
+
+from __future__ import annotations
+
+import orjson
+
+from tightship.controls.budgets import Amount, Reservation
+from tightship.core import kinds
+from tightship.core.errors import FormatMismatch, NondeterminismError, PayloadTooLarge, TightshipError
+from tightship.core.ports import FREE, Json, Reply, Usage
+from tightship.core.signals import OverBudget, Signal
+from tightship.effects.call import Call
+from tightship.effects.journal import Body
+from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
+from tightship.effects.session import Session
+from tightship.ledger import SealedPayload
+
+
+class Ticket:
+    """One call with its sealed arguments, and the pen for its outcome."""
+
+    __slots__ = ("args", "attempt", "call", "data", "payload", "policies", "session")
+
+    def __init__(self, session: Session, call: Call) -> None:
+        self.session = session
+        self.call = call
+        self.payload, self.data = session.journal.seal(call.args)
+        self.args = self.payload.address
+        self.policies: tuple[str, ...] = ()
+        self.attempt = 1
+
+    # --- replay ----------------------------------------------------------------------------------
+
+    async def replay(self, body: Body) -> Json:
+        """The recorded outcome of this key."""
+        call, journal = self.call, self.session.journal
+        if body["name"] != call.tool.spec.name or body.get("args") != self.args:
+            raise NondeterminismError(
+                f"{call.key} was {body['name']} when this run was recorded and is {call.tool.spec.name} now, "
+                "or its arguments differ",
+                where=f"run {self.session.facts.id}",
+                fix="an agent read the clock, chance or a global: take them from ctx; "
+                "if the agent's code changed, resume with --accept-code or fork the run",
+            )
+        if "refused" in body:
+            raise restore_signal(body["refused"])
+        if "error" in body:
+            raise restore(body["error"], await journal.value(body["detail"]))
+        value = await journal.value(body["out"])
+        if body["cls"] == "read":
+            self.session.loops.news(body["out"])
+        return value
+
+    # --- settle ----------------------------------------------------------------------------------
+
+    async def settle_reply(
+        self, reply: Reply, ms: float, reservation: Reservation | None, cached: bool = False
+    ) -> Json:
+        """Label, restore tokens, charge, and record the outcome; what comes back is what a replay will give."""
+        session, call = self.session, self.call
+        governance = session.shared.governance
+        value = governance.inbound(call, reply.value)
+        try:
+            payload, data = session.journal.seal(value)
+        except (PayloadTooLarge, TypeError) as error:
+            mismatch = FormatMismatch(f"{call.tool.spec.name} returned what cannot be kept: {error}")
+            if reservation is not None:
+                reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 1))
+            await self.settle_error(mismatch, usage=reply.usage)
+            raise mismatch from None
+        body = self._settle_body(reply.usage, ms)
+        body["out"] = payload.address
+        label = governance.label(call, reply)
+        body["trust"] = int(label.integrity)
+        if cached:
+            body["cached"] = True
+        if reply.meta:
+            body["meta"] = dict(reply.meta)
+        if call.claim:
+            body["claim"] = call.claim
+        if call.releases:
+            body["releases"] = call.releases
+        if reservation is not None:
+            reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
+        await self._append(body, (payload,))
+        if call.cls == "read":
+            session.loops.news(payload.address)
+        if call.ceiling.usd or call.ceiling.tokens:
+            await self._alert()
+        return orjson.loads(data)
+
+    async def _alert(self) -> None:
+        """Say early that an envelope runs dry."""
+        session = self.session
+        for alert in session.envelopes.chain(session.purse(self.call.task)).alerts():
+            key = f"budget/{alert.scope}/{alert.period}/{alert.unit}/{alert.limit}"
+            if key not in session.journal.notes:
+                await session.journal.record(kinds.NOTE, key, {"type": "budget.alert", **alert.as_dict()})
+
+    async def settle_error(
+        self,
+        error: TightshipError,
+        *,
+        refused: bool = False,
+        again: bool = False,
+        charged: Amount | None = None,
+        usage: Usage = FREE,
+    ) -> None:
+        """Record a failure under the key; `again` when another attempt follows."""
+        head, detail = describe(error)
+        payload, _ = self.session.journal.seal(detail)
+        body = self._settle_body(usage, 0)
+        body |= {"error": head, "detail": payload.address}
+        if charged is not None and charged.usd:
+            body["usd"] = charged.usd
+        if refused:
+            body["denied"] = True
+        if again:
+            body["again"] = True
+        elif self.call.claim and self.call.key in self.session.journal.admitted:
+            body["claim"] = self.call.claim
+        await self._append(body, (payload,))
+
+    async def settle_refusal(self, signal: Signal) -> None:
+        """Record a refusal; one that a person may lift leaves the key open."""
+        if isinstance(signal, OverBudget) and self.session.asks_on_budget:
+            return
+        body = self._settle_body(FREE, 0)
+        body["refused"] = describe_signal(signal)
+        await self._append(body, ())
+
+    def _settle_body(self, usage: Usage, ms: float) -> Body:
+        call = self.call
+        body: Body = {
+            "name": call.tool.spec.name,
+            "cls": call.cls,
+            "agent": call.agent,
+            "workflow": self.session.facts.workflow,
+            "args": self.args,
+            "ms": round(ms, 2),
+        }
+        if usage.usd:
+            body["usd"] = usage.usd
+        if usage.tokens:
+            body |= {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
+            if usage.cached_in:
+                body["cached_in"] = usage.cached_in
+        if self.policies and self.policies != ("declared",):
+            body["policy"] = list(self.policies)
+        if self.attempt > 1:
+            body["attempt"] = self.attempt
+        return body
+
+    async def _append(self, body: Body, payloads: tuple[SealedPayload, ...]) -> None:
+        journal, call = self.session.journal, self.call
+        if call.key not in journal.admitted:  # a free read: its arguments come with the settle
+            payloads = (self.payload, *payloads)
+        await journal.record(kinds.SETTLED, call.key, body, payloads)
