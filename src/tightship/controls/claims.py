@@ -1,0 +1,84 @@
+"""Claims on business keys: one piece of work is done once, whichever run gets to it first (F9).
+
+A claim is held from the admit of the effect, done once it is settled, and released when the effect failed for
+certain or was undone. A write whose outcome is unknown keeps its claim: it may have happened.
+"""
+
+from __future__ import annotations
+
+import hmac
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from tightship.core import kinds
+from tightship.core.errors import InvalidArguments
+from tightship.core.ports import Delta, EntryView
+
+_DOMAIN = b"tightship claim\0"
+_KEEPING = frozenset({"OutcomeUnknown", "DuplicateClaim"})
+"""Errors that release nothing: the write may have happened, or the claim is another run's."""
+
+
+def normalise(key: str) -> str:
+    """A business key as people mean it: compatibility forms, case and runs of blanks make no difference.
+
+    `Refund  O-2001` and `refund o-2001` are one piece of work. Taking two for one delays a run; taking one for two
+    pays twice.
+
+    Raises:
+        InvalidArguments: nothing is left of it.
+    """
+    # Folding case can leave text that is not normalised, hence the second pass (Unicode, section 3.13, D145 to D147).
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", key).casefold())
+    text = " ".join(folded.split())
+    if not text:
+        raise InvalidArguments("the claim's business key is empty", fix="let the claim name what is done once")
+    return text
+
+
+def claim_key(secret: bytes, tenant: str, business_key: str) -> str:
+    """The claim's key as the ledger holds it: HMAC-SHA-256 (RFC 2104) in hex, 64 characters.
+
+    Args:
+        secret: the store's claim key; without it business keys cannot be guessed from a ledger.
+        tenant: claims of two tenants never meet.
+        business_key: what the workflow's `claim` expression gave.
+
+    Raises:
+        InvalidArguments: the business key is empty.
+    """
+    owner = tenant.encode()
+    message = _DOMAIN + len(owner).to_bytes(4, "big") + owner + normalise(business_key).encode()
+    return hmac.digest(secret, message, "sha256").hex()
+
+
+class ClaimsProjection:
+    """The `claims` table: who holds, or has done, each piece of work.
+
+    It reads `claim` of an admit, `claim` of that effect's settle (only the effect that holds a claim may carry it),
+    and `releases` of an undo's settle.
+    """
+
+    table = "claims"
+    key_columns: Sequence[str] = ("key",)
+    kinds = frozenset({kinds.ADMITTED, kinds.SETTLED})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """Held, done or released."""
+        body = entry.body
+        claim = body.get("claim")
+        if entry.kind == kinds.ADMITTED:
+            if claim:
+                yield Delta((claim,), set={"run": entry.run, "effect": entry.key, "n": entry.n, "state": "held"})
+            return
+        error = body.get("error")
+        if claim:
+            if body.get("refused"):
+                yield Delta((claim,), set={"state": "released"})
+            elif error is None:
+                yield Delta((claim,), set={"state": "done"})
+            elif error.get("error") not in _KEEPING:
+                yield Delta((claim,), set={"state": "released"})
+        releases = body.get("releases")
+        if releases and error is None and not body.get("refused"):
+            yield Delta((releases,), set={"state": "released"})

@@ -1,0 +1,184 @@
+"""Counted limits of one run: turns, calls, retries and handoffs, and the time it may work (F1, F5).
+
+What is counted is named by its key and counted once, so that replaying a run counts nothing twice, and no handoff,
+no nesting and no restart can reset a counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tightship.core import kinds
+from tightship.core.errors import LimitReached
+from tightship.core.ports import EntryView
+from tightship.core.signals import OverBudget
+from tightship.core.world import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often something may happen in one run (or for one agent of it).
+
+    Attributes:
+        turns: agent turns.
+        calls: effects that agents ask for, refused and cached ones included.
+        retries: second and further attempts, over all layers together.
+        handoffs: times control passes from one agent to another.
+    """
+
+    turns: int = 200
+    calls: int = 1000
+    retries: int = 50
+    handoffs: int = 12
+
+
+class RunLimits:
+    """The counters of one scope.
+
+    Args:
+        limits: the most of each.
+        scope: what is counted for, as it appears in messages (`run`, `agent:NAME`).
+    """
+
+    __slots__ = ("_calls", "_handoffs", "_retries", "_turns", "limits", "scope")
+
+    def __init__(self, limits: Limits | None = None, scope: str = "run") -> None:
+        self.limits = limits or Limits()
+        self.scope = scope
+        self._turns: set[str] = set()
+        self._calls: set[str] = set()
+        self._retries: set[tuple[str, int]] = set()
+        self._handoffs: set[str] = set()
+
+    def count_turn(self, key: str) -> None:
+        """An agent takes its turn under this key.
+
+        Raises:
+            LimitReached: that is one turn too many.
+        """
+        counted = self._turns
+        counted.add(key)
+        if len(counted) > self.limits.turns:
+            raise self._reached("agent turns", "turns", self.limits.turns)
+
+    def count_call(self, key: str) -> None:
+        """An effect is asked for under this key.
+
+        Raises:
+            LimitReached: that is one call too many.
+        """
+        counted = self._calls
+        counted.add(key)
+        if len(counted) > self.limits.calls:
+            raise self._reached("calls", "calls", self.limits.calls)
+
+    def count_retry(self, key: str, attempt: int) -> None:
+        """An effect, a turn or a step is tried again; the first attempt is attempt 1 and no retry.
+
+        Raises:
+            LimitReached: that is one retry too many.
+        """
+        if attempt <= 1:
+            return
+        self._retries.add((key, attempt))
+        if len(self._retries) > self.limits.retries:
+            raise self._reached("retries", "retries", self.limits.retries)
+
+    def count_handoff(self, key: str) -> None:
+        """Control passes to another agent.
+
+        Raises:
+            LimitReached: that is one handoff too many.
+        """
+        self._handoffs.add(key)
+        if len(self._handoffs) > self.limits.handoffs:
+            raise self._reached("handoffs", "handoffs", self.limits.handoffs)
+
+    def restore(self, entries: Iterable[EntryView]) -> None:
+        """Count what the ledger holds of this run, without raising; before a resumed run goes on."""
+        for entry in entries:
+            if entry.kind == kinds.TURN:
+                self._turns.add(entry.key)
+            elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
+                self._calls.add(entry.key)
+                attempt = int(entry.body.get("attempt") or 1)
+                if attempt > 1:
+                    self._retries.update((entry.key, number) for number in range(2, attempt + 1))
+            elif entry.kind == kinds.NOTE and entry.body.get("type") == "handoff":
+                self._handoffs.add(entry.key)
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts."""
+        return {
+            "turns": len(self._turns),
+            "calls": len(self._calls),
+            "retries": len(self._retries),
+            "handoffs": len(self._handoffs),
+        }
+
+    def _reached(self, what: str, field: str, limit: int) -> LimitReached:
+        whose = "this run" if self.scope == "run" else self.scope
+        return LimitReached(
+            f"{whose} has used up its {limit} {what}",
+            fix=f"find out what repeats with `tightship runs show`; raise limits.{field} only if the work needs it",
+        )
+
+
+class Stopwatch:
+    """The seconds that a run may work; time in which it is parked does not count.
+
+    Args:
+        clock: where time comes from.
+        seconds: the budget, or None for no limit.
+        used: what earlier owners of the run have used of it.
+        scope: whose budget it is, for refusals.
+    """
+
+    __slots__ = ("_clock", "_started", "_used", "scope", "seconds")
+
+    def __init__(self, clock: Clock, seconds: float | None, *, used: float = 0.0, scope: str = "run") -> None:
+        self._clock = clock
+        self._used = used
+        self._started: float | None = None
+        self.seconds = seconds
+        self.scope = scope
+
+    @property
+    def used(self) -> float:
+        """Seconds worked so far."""
+        running = 0.0 if self._started is None else self._clock.monotonic() - self._started
+        return self._used + running
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left (never below 0), or None without a limit."""
+        return None if self.seconds is None else max(0.0, self.seconds - self.used)
+
+    def start(self) -> None:
+        """The run works; nothing happens when it did already."""
+        if self._started is None:
+            self._started = self._clock.monotonic()
+
+    def stop(self) -> None:
+        """The run is parked or has ended; nothing happens when it was already."""
+        self._used, self._started = self.used, None
+
+    def extend(self, seconds: float) -> None:
+        """Somebody granted more time; without a limit nothing changes."""
+        if self.seconds is not None:
+            self.seconds += seconds
+
+    def check(self) -> None:
+        """Whether there is time left.
+
+        Raises:
+            OverBudget: there is none; the unit is `seconds`.
+        """
+        limit = self.seconds
+        if limit is not None and self.used >= limit:
+            raise OverBudget(
+                f"the time budget of {self.scope} is used up: {self.used:.1f} s of {limit:g} s",
+                scope=self.scope,
+                unit="seconds",
+            )

@@ -1,0 +1,203 @@
+"""Counters that neither a replay nor a handoff resets, and loops found in the turn in which they close."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from entry_samples import Log, VirtualClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tightship.controls import Limits, LoopDetector, LoopLimits, RunLimits, Stopwatch
+from tightship.core import kinds
+from tightship.core.errors import LimitReached
+from tightship.core.signals import OverBudget
+
+
+@pytest.mark.parametrize("what", ["turn", "call", "handoff"])
+def test_the_last_one_within_the_limit_passes_and_the_next_names_limit_and_fix(what: str) -> None:
+    limits = RunLimits(Limits(turns=3, calls=3, handoffs=3))
+    count = getattr(limits, f"count_{what}")
+    for number in range(3):
+        count(f"k/{number}")
+    with pytest.raises(LimitReached, match=rf"this run has used up its 3 .*{what}s") as reached:
+        count("k/3")
+    assert f"limits.{what}s" in (reached.value.fix or "")
+
+
+def test_a_key_counts_once_however_often_it_is_replayed() -> None:
+    limits = RunLimits(Limits(turns=1, calls=1, handoffs=1))
+    for _ in range(5):
+        limits.count_turn("a")
+        limits.count_call("a/tool/1")
+        limits.count_handoff("a/handoff")
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "handoffs": 1}
+
+
+def test_one_retry_budget_holds_for_all_layers() -> None:
+    limits = RunLimits(Limits(retries=2), scope="agent:triage")
+    limits.count_retry("a/tool/1", 1)
+    limits.count_retry("a/tool/1", 2)
+    limits.count_retry("a", 2)
+    limits.count_retry("a", 2)
+    with pytest.raises(LimitReached, match="agent:triage has used up its 2 retries"):
+        limits.count_retry("b/model/1", 2)
+
+
+def test_a_resumed_run_goes_on_with_its_counts() -> None:
+    log = Log()
+    log.add(kinds.ADMITTED, "a/tool/1")
+    log.add(kinds.SETTLED, "a/tool/1", attempt=3)
+    log.add(kinds.TURN, "a", agent="a", hash="h")
+    log.add(kinds.NOTE, "b", type="handoff")
+    log.add(kinds.NOTE, "b", type="checkpoint.failed")
+    limits = RunLimits(Limits(turns=1))
+    limits.restore(log.entries)
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 2, "handoffs": 1}
+    limits.count_turn("a")
+    with pytest.raises(LimitReached):
+        limits.count_turn("b")
+
+
+def test_parked_time_is_not_worked_time() -> None:
+    clock = VirtualClock()
+    watch = Stopwatch(clock, 10.0, used=2.0)
+    watch.start()
+    clock.time += 5
+    watch.stop()
+    clock.time += 1000
+    watch.check()
+    assert (watch.used, watch.left) == (7.0, 3.0)
+    watch.start()
+    clock.time += 3
+    with pytest.raises(OverBudget) as over:
+        watch.check()
+    assert (over.value.scope, over.value.unit) == ("run", "seconds")
+    watch.extend(60)
+    watch.check()
+    free = Stopwatch(clock, None)
+    free.start()
+    clock.time += 1e9
+    free.check()
+    assert free.left is None
+
+
+def play(detector: LoopDetector, states: str, line: str = "", start: int = 0) -> int | None:
+    """Feed one state per letter; the position of the turn that was refused, or None."""
+    for at, letter in enumerate(states):
+        try:
+            detector.turn(f"{line}/{start + at}", letter.upper(), f"hash-{letter}", line)
+        except LimitReached:
+            return at
+    return None
+
+
+def test_the_same_state_is_stopped_at_the_declared_number() -> None:
+    detector = LoopDetector(LoopLimits(repeats=4, cycles=99))
+    assert play(detector, "axbaycazd") is None
+    with pytest.raises(LimitReached, match="A was given the same input 4 times"):
+        detector.turn("last", "A", "hash-a")
+
+
+@pytest.mark.parametrize(("states", "refused_at"), [("ababab", 5), ("xabcabcabc", 9), ("abacabacabac", 11)])
+def test_a_cycle_of_any_length_is_stopped_when_it_closes_the_third_time(states: str, refused_at: int) -> None:
+    assert play(LoopDetector(LoopLimits(repeats=99)), states) == refused_at
+
+
+def test_the_refusal_names_the_circle() -> None:
+    detector = LoopDetector()
+    play(detector, "abcabcab")
+    with pytest.raises(LimitReached, match="A -> B -> C -> A, 3 times over") as found:
+        detector.turn("last", "C", "hash-c")
+    assert "limits" in (found.value.fix or "")
+
+
+def test_other_inputs_are_no_loop() -> None:
+    detector = LoopDetector()
+    for number in range(100):
+        detector.turn(f"maker/{number}", "maker", f"draft-{number}")
+        detector.turn(f"checker/{number}", "checker", f"draft-{number}")
+
+
+def test_new_information_starts_the_count_anew_and_known_information_does_not() -> None:
+    detector = LoopDetector(LoopLimits(repeats=3))
+    assert play(detector, "aa") is None
+    detector.news("address-1")
+    assert play(detector, "aa", start=10) is None
+    detector.news("address-1")
+    assert play(detector, "a", start=20) == 0
+
+
+def test_branches_side_by_side_are_no_loop_and_what_they_learn_their_parent_knows() -> None:
+    detector = LoopDetector(LoopLimits(repeats=2))
+    for branch in range(10):
+        assert play(detector, "a", line=f"each/{branch}") is None
+    assert play(detector, "b") is None
+    detector.news("address-1", line="each/3")
+    assert play(detector, "b", start=10) is None
+    assert play(detector, "b", start=20) == 0
+
+
+def test_a_ping_pong_is_stopped_and_a_third_party_ends_it() -> None:
+    detector = LoopDetector(LoopLimits(bounces=4))
+    route = ["a", "b", "a", "b", "c", "b", "a", "b", "a"]
+    for number, (source, target) in enumerate(pairwise(route)):
+        detector.handoff(str(number), source, target)
+    with pytest.raises(LimitReached, match=r"a and b hand the work back and forth \(4 times in a row\)"):
+        detector.handoff("last", "a", "b")
+
+
+def test_replayed_turns_and_handoffs_count_nothing() -> None:
+    detector = LoopDetector(LoopLimits(repeats=2, bounces=2))
+    for _ in range(5):
+        detector.turn("k", "A", "h")
+        detector.handoff("h", "A", "B")
+
+
+def reference(states: list[str], limits: LoopLimits) -> int | None:
+    """The definition, by looking at everything."""
+    for end in range(1, len(states) + 1):
+        seen = states[:end]
+        if seen.count(seen[-1]) >= limits.repeats:
+            return end - 1
+        for period in range(2, end // limits.cycles + 1):
+            tail = seen[-period * limits.cycles :]
+            if all(tail[at] == tail[at - period] for at in range(period, len(tail))):
+                return end - 1
+    return None
+
+
+@given(st.text("abcd", max_size=40), st.integers(2, 8), st.integers(2, 4))
+def test_the_incremental_detector_finds_what_the_definition_says(states: str, repeats: int, cycles: int) -> None:
+    limits = LoopLimits(repeats=repeats, cycles=cycles)
+    assert play(LoopDetector(limits), states) == reference(list(states), limits)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([None, "p", "q", "r"])), max_size=25), st.integers(0, 25)
+)
+def test_a_run_resumed_anywhere_finds_the_loop_where_the_first_run_found_it(
+    turns: list[tuple[str, str | None]], cut: int
+) -> None:
+    def go(detector: LoopDetector, log: Log | None, start: int) -> int | None:
+        for at, (letter, read) in enumerate(turns[start:], start):
+            try:
+                detector.turn(f"s/{at}", letter, letter)
+            except LimitReached:
+                return at
+            if read:
+                detector.news(read)
+            if log is not None:
+                if read:
+                    log.add(kinds.SETTLED, f"s/{at}/tool/1", cls="read", out=read)
+                log.add(kinds.TURN, f"s/{at}", agent=letter, hash=letter)
+        return None
+
+    log = Log()
+    whole = go(LoopDetector(), log, 0)
+    before = [entry for entry in log.entries if int(entry.key.split("/")[1]) < cut]
+    resumed = LoopDetector()
+    resumed.restore(before)
+    done = len([entry for entry in before if entry.kind == kinds.TURN])
+    assert go(resumed, None, done) == whole
