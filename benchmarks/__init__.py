@@ -1,0 +1,1 @@
+"""Benchmarks: Tightship, its peers and the physical limits, measured in one call (see README.md)."""
