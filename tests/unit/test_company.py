@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tightship.company import Answer, Call, Company, CompanyError, Refusal
 from tightship.company._contract import contract
+from tightship.company._database import Database
 
 NOW = 1_800_000_000.0
 
@@ -358,7 +359,8 @@ def test_an_address_that_cannot_be_delivered_to_says_why(
 
 
 def test_ids_of_tickets_depend_on_their_content_not_on_the_order_of_calls() -> None:
-    tickets = [Call(body={"subject": subject, "body": "Where is it?"}) for subject in ("one", "two", "one")]
+    subjects = ("one", "two", "three", "one")
+    tickets = [Call(body={"subject": subject, "body": "Where is it?"}) for subject in subjects]
     ids: list[set[str]] = []
     states: list[str] = []
     for order in (tickets, tickets[::-1]):
@@ -367,7 +369,7 @@ def test_ids_of_tickets_depend_on_their_content_not_on_the_order_of_calls() -> N
         states.append(company.digest())
         company.close()
     assert ids[0] == ids[1]
-    assert len(ids[0]) == 3
+    assert len(ids[0]) == 4
     assert states[0] == states[1]
 
 
@@ -408,6 +410,17 @@ def test_the_database_is_kept_and_seeded_once(tmp_path: Path) -> None:
     assert again.state() == state
     assert again.perform("refunds.create", refund("O-2001", 5.0, key="k")).replayed
     again.close()
+
+
+def test_a_write_that_breaks_half_way_leaves_nothing(tmp_path: Path) -> None:
+    db = Database(tmp_path / "company.db", lambda: NOW)
+    with pytest.raises(sqlite3.IntegrityError), db.transaction():
+        db.insert("charges", {"operation": "x", "usd": "1.0", "at": NOW})
+        db.insert("charges", {"operation": "x", "usd": None, "at": NOW})
+    with db.transaction():
+        db.insert("charges", {"operation": "y", "usd": "1.0", "at": NOW})
+    assert [row["operation"] for row in db.all("SELECT operation FROM charges")] == ["y"]
+    db.close()
 
 
 def test_a_start_that_was_cut_off_before_seeding_is_made_good(tmp_path: Path) -> None:

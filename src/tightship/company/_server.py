@@ -25,6 +25,7 @@ from tightship.company._company import Company
 from tightship.company._faults import Faults
 
 _HOST = "127.0.0.1"
+_GRACE = 0.5  # seconds that calls at work have left when the service ends
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -78,7 +79,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_keep_alive=60,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=2,
             limit_concurrency=1000,
         )
         super().__init__(config)
@@ -92,6 +93,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         # uvicorn would raise the signal again at the end, before the database is closed; serve() handles it.
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Calls that a fault left hanging would hold up the end: their clients see a disconnect instead.
+        asyncio.get_running_loop().call_later(_GRACE, self._drop_all)
+        await super().shutdown(sockets)
+
+    def _drop_all(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def stop(self) -> None:
         """Stop accepting calls, finish those at work, and return from serve()."""
