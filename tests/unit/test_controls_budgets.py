@@ -156,7 +156,12 @@ def test_a_retry_after_a_lost_attempt_pays_for_both() -> None:
 
 
 def test_free_reads_count_as_calls_and_cached_or_refused_effects_do_not() -> None:
-    entries = (settled("a"), settled("b", cached=True), settled("c", refused={"signal": "Denied"}))
+    entries = (
+        settled("a"),
+        settled("b", cached=True),
+        settled("c", refused={"signal": "Denied"}),
+        settled("d", denied=True),
+    )
     assert rebuilt(*entries) == Amount(calls=1)
 
 

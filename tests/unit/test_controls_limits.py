@@ -32,7 +32,21 @@ def test_a_key_counts_once_however_often_it_is_replayed() -> None:
         limits.count_turn("a")
         limits.count_call("a/tool/1")
         limits.count_handoff("a/handoff")
-    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "handoffs": 1}
+        limits.count_repeat("a/tool/1", "a", "orders.get", "h")
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "repeats": 1, "handoffs": 1}
+
+
+def test_an_agent_may_ask_the_same_only_so_often() -> None:
+    limits = RunLimits(Limits(repeats=2))
+    log = Log()
+    log.add(kinds.SETTLED, "a/tool/1", agent="a", name="orders.get", args="h", attempt=1)
+    limits.restore(log.entries)
+    limits.count_repeat("a/tool/1", "a", "orders.get", "h")
+    limits.count_repeat("a/tool/2", "a", "orders.get", "h")
+    for agent, tool, digest in (("b", "orders.get", "h"), ("a", "orders.list", "h"), ("a", "orders.get", "i")):
+        limits.count_repeat("a/tool/3", agent, tool, digest)
+    with pytest.raises(LimitReached, match=r"a has asked orders\.get for the same 2 times already"):
+        limits.count_repeat("a/tool/4", "a", "orders.get", "h")
 
 
 def test_one_retry_budget_holds_for_all_layers() -> None:
@@ -54,7 +68,7 @@ def test_a_resumed_run_goes_on_with_its_counts() -> None:
     log.add(kinds.NOTE, "b", type="checkpoint.failed")
     limits = RunLimits(Limits(turns=1))
     limits.restore(log.entries)
-    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 2, "handoffs": 1}
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 2, "repeats": 1, "handoffs": 1}
     limits.count_turn("a")
     with pytest.raises(LimitReached):
         limits.count_turn("b")

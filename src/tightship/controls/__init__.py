@@ -20,7 +20,7 @@ from tightship.controls.budgets import (
     rebuild,
 )
 from tightship.controls.cache import Flight, ResultCache
-from tightship.controls.claims import ClaimsProjection, claim_key, normalise
+from tightship.controls.claims import ClaimsProjection, normalise
 from tightship.controls.halts import Halt, Halts, HaltsProjection, check_scope, scopes_of
 from tightship.controls.leases import ChunkPlanner, EnvelopesProjection, Lease
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
@@ -59,7 +59,6 @@ __all__ = [
     "Shortage",
     "Stopwatch",
     "check_scope",
-    "claim_key",
     "forecast",
     "normalise",
     "period_bounds",

@@ -414,6 +414,14 @@ class EnvelopeTree:
             envelope.extend(more)
         return bool(found)
 
+    def scopes(self) -> list[str]:
+        """Every scope, outermost first."""
+        return list(self._parents)
+
+    def of(self, scope: str) -> list[Envelope]:
+        """The envelopes of one scope (a day's and a month's)."""
+        return list(self._envelopes.get(scope, ()))
+
     def envelopes(self) -> list[Envelope]:
         """Every envelope, outermost first."""
         return [envelope for found in self._envelopes.values() for envelope in found]
@@ -450,10 +458,10 @@ def reserved_by(entry: EntryView) -> Amount:
 
 
 def spent_by(entry: EntryView) -> Amount:
-    """What an `effect.settled` entry has cost; a refusal or an answer from cache made no call."""
+    """What an `effect.settled` entry has cost; what was refused or answered from cache made no call."""
     body = entry.body
     tokens = int(body.get("tokens_in") or 0) + int(body.get("tokens_out") or 0)
-    made = not body.get("refused") and not body.get("cached")
+    made = not (body.get("refused") or body.get("denied") or body.get("cached"))
     return Amount(int(body.get("usd") or 0), tokens, int(made))
 
 

@@ -1,12 +1,12 @@
 """Claims on business keys: one piece of work is done once, whichever run gets to it first (F9).
 
 A claim is held from the admit of the effect, done once it is settled, and released when the effect failed for
-certain or was undone. A write whose outcome is unknown keeps its claim: it may have happened.
+certain or was undone. A write whose outcome is unknown keeps its claim: it may have happened. The ledger holds a
+keyed hash of the normalised business key (`Ledger.mac`), so that keys cannot be guessed from it.
 """
 
 from __future__ import annotations
 
-import hmac
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,6 @@ from tightship.core import kinds
 from tightship.core.errors import InvalidArguments
 from tightship.core.ports import Delta, EntryView
 
-_DOMAIN = b"tightship claim\0"
 _KEEPING = frozenset({"OutcomeUnknown", "DuplicateClaim"})
 """Errors that release nothing: the write may have happened, or the claim is another run's."""
 
@@ -34,22 +33,6 @@ def normalise(key: str) -> str:
     if not text:
         raise InvalidArguments("the claim's business key is empty", fix="let the claim name what is done once")
     return text
-
-
-def claim_key(secret: bytes, tenant: str, business_key: str) -> str:
-    """The claim's key as the ledger holds it: HMAC-SHA-256 (RFC 2104) in hex, 64 characters.
-
-    Args:
-        secret: the store's claim key; without it business keys cannot be guessed from a ledger.
-        tenant: claims of two tenants never meet.
-        business_key: what the workflow's `claim` expression gave.
-
-    Raises:
-        InvalidArguments: the business key is empty.
-    """
-    owner = tenant.encode()
-    message = _DOMAIN + len(owner).to_bytes(4, "big") + owner + normalise(business_key).encode()
-    return hmac.digest(secret, message, "sha256").hex()
 
 
 class ClaimsProjection:

@@ -24,13 +24,15 @@ class Limits:
         turns: agent turns.
         calls: effects that agents ask for, refused and cached ones included.
         retries: second and further attempts, over all layers together.
+        repeats: the same call (same tool, same arguments) by the same agent.
         handoffs: times control passes from one agent to another.
     """
 
-    turns: int = 200
-    calls: int = 1000
-    retries: int = 50
-    handoffs: int = 12
+    turns: int = 60
+    calls: int = 200
+    retries: int = 20
+    repeats: int = 3
+    handoffs: int = 8
 
 
 class RunLimits:
@@ -41,7 +43,7 @@ class RunLimits:
         scope: what is counted for, as it appears in messages (`run`, `agent:NAME`).
     """
 
-    __slots__ = ("_calls", "_handoffs", "_retries", "_turns", "limits", "scope")
+    __slots__ = ("_calls", "_handoffs", "_retries", "_same", "_turns", "limits", "scope")
 
     def __init__(self, limits: Limits | None = None, scope: str = "run") -> None:
         self.limits = limits or Limits()
@@ -50,6 +52,7 @@ class RunLimits:
         self._calls: set[str] = set()
         self._retries: set[tuple[str, int]] = set()
         self._handoffs: set[str] = set()
+        self._same: dict[tuple[str, str, str], set[str]] = {}
 
     def count_turn(self, key: str) -> None:
         """An agent takes its turn under this key.
@@ -72,6 +75,20 @@ class RunLimits:
         counted.add(key)
         if len(counted) > self.limits.calls:
             raise self._reached("calls", "calls", self.limits.calls)
+
+    def count_repeat(self, key: str, agent: str, tool: str, digest: str) -> None:
+        """An agent asks for a tool with arguments of this hash (their payload's address).
+
+        Raises:
+            LimitReached: it has asked exactly that too often.
+        """
+        counted = self._same.setdefault((agent, tool, digest), set())
+        counted.add(key)
+        if len(counted) > self.limits.repeats:
+            raise LimitReached(
+                f"{agent} has asked {tool} for the same {self.limits.repeats} times already",
+                fix="let the agent use the answer that it has; raise limits.repeats only if the answer changes",
+            )
 
     def count_retry(self, key: str, attempt: int) -> None:
         """An effect, a turn or a step is tried again; the first attempt is attempt 1 and no retry.
@@ -102,6 +119,9 @@ class RunLimits:
                 self._turns.add(entry.key)
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
                 self._calls.add(entry.key)
+                body = entry.body
+                same = (str(body.get("agent", "")), str(body.get("name", "")), str(body.get("args", "")))
+                self._same.setdefault(same, set()).add(entry.key)
                 attempt = int(entry.body.get("attempt") or 1)
                 if attempt > 1:
                     self._retries.update((entry.key, number) for number in range(2, attempt + 1))
@@ -114,6 +134,7 @@ class RunLimits:
             "turns": len(self._turns),
             "calls": len(self._calls),
             "retries": len(self._retries),
+            "repeats": max((len(keys) for keys in self._same.values()), default=0),
             "handoffs": len(self._handoffs),
         }
 
