@@ -235,7 +235,7 @@ def verify_consistency(old_size: int, old_root: bytes, size: int, root: bytes, p
     if old_size in (0, size):
         if path:
             raise TamperError("the consistency proof should be empty for these sizes")
-        if old_root != (root if old_size == size else EMPTY_ROOT):
+        if old_root != (EMPTY_ROOT if old_size == 0 else root) or (size == 0 and root != EMPTY_ROOT):
             raise TamperError(f"there are two different root hashes for the tree of {old_size} entries")
         return
     # The verifier holds the old root already, so a proof from a perfect old tree leaves it out.
