@@ -1,0 +1,36 @@
+"""What reaches people: escalation packages, the inbox with its decisions, and thresholds that learn from them."""
+
+from __future__ import annotations
+
+from tightship.review.inbox import (
+    Decision,
+    InboxItem,
+    InboxProjection,
+    allowed_decisions,
+    check_decision,
+    closing_body,
+    require_item,
+)
+from tightship.review.package import Option, Package, Situation, for_residual, for_review, from_exception
+from tightship.review.thresholds import Calibration, Outcome, Thresholds, calibration, outcome_of
+
+__all__ = [
+    "Calibration",
+    "Decision",
+    "InboxItem",
+    "InboxProjection",
+    "Option",
+    "Outcome",
+    "Package",
+    "Situation",
+    "Thresholds",
+    "allowed_decisions",
+    "calibration",
+    "check_decision",
+    "closing_body",
+    "for_residual",
+    "for_review",
+    "from_exception",
+    "outcome_of",
+    "require_item",
+]

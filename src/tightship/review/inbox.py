@@ -1,0 +1,236 @@
+"""The inbox: what waits for people, and whether a decision may be taken the way somebody wants to take it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from tightship.core import kinds
+from tightship.core.errors import BoundaryError, GuardRefused, InputRejected, UnknownName
+from tightship.core.ports import Delta, EntryView, Json
+
+ItemType = Literal["review", "escalation", "budget", "question", "residual"]
+DecisionType = Literal["approve", "reject", "edit", "answer"]
+
+_ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
+    "review": ("approve", "reject", "edit"),
+    "budget": ("approve", "reject", "edit"),
+    "question": ("answer", "reject"),
+    "escalation": ("answer", "reject"),
+    "residual": ("approve", "answer"),
+}
+_TEXTS: Final = (
+    *("item", "run", "log", "type", "role", "title", "package", "state"),
+    *("decision", "decided_by", "value", "reason"),
+)
+_TIMES: Final = ("due", "opened_at", "closed_at")
+ANYBODY: Final = "*"
+"""In a role's list of people: whoever has a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decides. `value` is the edited result, the answer, or the budget that is granted."""
+
+    type: DecisionType
+    by: str
+    value: Json = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InboxItem:
+    """One row of the `inbox` table. `due`, `opened_at` and `closed_at` are store time (s), 0 where there is none;
+    `package` and `value` are addresses."""
+
+    item: str
+    run: str
+    log: str
+    type: str
+    role: str
+    title: str
+    due: float
+    package: str
+    state: str
+    decision: str
+    decided_by: str
+    value: str
+    reason: str
+    opened_at: float
+    closed_at: float
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> InboxItem:
+        """The item of a table's row."""
+        texts = {name: str(row.get(name) or "") for name in _TEXTS}
+        times = {name: float(row.get(name) or 0.0) for name in _TIMES}
+        fields: dict[str, Any] = {**texts, **times}
+        return cls(**fields)
+
+    @property
+    def open(self) -> bool:
+        """Whether it still waits."""
+        return self.state == "open"
+
+    def overdue(self, now: float) -> bool:
+        """Whether it still waits although its time is over."""
+        return self.open and 0 < self.due <= now
+
+    def as_dict(self) -> dict[str, Json]:
+        """All fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class InboxProjection:
+    """The `inbox` table: one row an item, open until it is closed."""
+
+    table = "inbox"
+    key_columns: Sequence[str] = ("item",)
+    kinds = frozenset({kinds.OPENED, kinds.CLOSED})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """Open or close the item's row."""
+        body = entry.body
+        if entry.kind == kinds.OPENED:
+            names = ("type", "role", "title", "package")
+            fields: dict[str, Any] = {name: str(body.get(name) or "") for name in names}
+            fields |= {"run": entry.run, "log": entry.log, "due": float(body.get("due") or 0.0)}
+            yield Delta((body["item"],), set=fields | {"state": "open", "opened_at": entry.at})
+            return
+        yield Delta(
+            (body["item"],),
+            set={
+                "state": "closed",
+                "decision": str(body.get("decision") or ""),
+                "decided_by": str(body.get("by") or ""),
+                "value": str(body.get("value") or ""),
+                "reason": str(body.get("reason") or ""),
+                "closed_at": entry.at,
+            },
+        )
+
+
+def require_item(row: Mapping[str, Any] | None, item: str) -> InboxItem:
+    """The item of a row that was looked up.
+
+    Raises:
+        UnknownName: there is no such row.
+    """
+    if row is None:
+        raise UnknownName(f"there is no inbox item {item!r}", fix="list the open ones with `tightship inbox list`")
+    return InboxItem.from_row(row)
+
+
+def allowed_decisions(type: str) -> tuple[DecisionType, ...]:
+    """The decisions that an item of this type takes; none for a type that is not known."""
+    return _ALLOWED.get(type, ())
+
+
+def check_decision(
+    decision: Decision,
+    item: InboxItem,
+    *,
+    roles: Mapping[str, Collection[str]],
+    made_by: Collection[str] = (),
+    schema: Mapping[str, Any] | None = None,
+) -> None:
+    """Whether this person may decide this item this way.
+
+    Args:
+        decision: what is decided, and by whom.
+        item: as the table holds it now.
+        roles: the people of each role; `*` stands for anybody. A role that is not here has nobody.
+        made_by: people who made what is to be decided: somebody else has to decide (four eyes).
+        schema: JSON Schema that an edited or given value has to fit.
+
+    Raises:
+        GuardRefused: it was decided already; the message says by whom and when.
+        InputRejected: the item does not take such a decision, or the value is missing or does not fit.
+        BoundaryError: the person lacks the role, or made it.
+    """
+    by = decision.by.strip()
+    if not by:
+        raise InputRejected("a decision needs the name of the person who takes it", fix="name them with --by")
+    if not item.open:
+        raise GuardRefused(_decided(item), reason="decided", holder=item.decided_by)
+    allowed = allowed_decisions(item.type)
+    if decision.type not in allowed:
+        raise InputRejected(
+            f"{item.item} is {_article(item.type)} and does not take {decision.type!r}",
+            fix=f"use one of: {', '.join(allowed) or 'none'}",
+        )
+    _check_person(by, item, roles, made_by)
+    _check_value(decision, schema)
+
+
+def closing_body(item: str, decision: Decision, value: str = "") -> dict[str, Json]:
+    """The body of the `inbox.closed` entry.
+
+    Args:
+        item: the item's id.
+        decision: as checked.
+        value: the address under which the decision's value is stored, empty without one.
+    """
+    body: dict[str, Json] = {"item": item, "decision": decision.type, "by": decision.by.strip()}
+    if value:
+        body["value"] = value
+    if decision.reason:
+        body["reason"] = decision.reason
+    return body
+
+
+def _check_person(by: str, item: InboxItem, roles: Mapping[str, Collection[str]], made_by: Collection[str]) -> None:
+    if item.role:
+        people = roles.get(item.role)
+        if not people:
+            raise BoundaryError(
+                f"nobody holds the role {item.role}, which has to decide {item.item}",
+                fix=f"name its people in tightship.yaml: roles: {{{item.role}: [{by}]}}",
+            )
+        if ANYBODY not in people and _person(by) not in map(_person, people):
+            raise BoundaryError(
+                f"{by} does not hold the role {item.role}, which has to decide {item.item}",
+                fix=f"let one of these decide: {', '.join(sorted(people))}",
+            )
+    if _person(by) in map(_person, made_by):
+        raise BoundaryError(
+            f"{by} made what {item.item} is about, so somebody else has to decide it",
+            fix="let another holder of the role decide" if item.role else "let another person decide",
+        )
+
+
+def _check_value(decision: Decision, schema: Mapping[str, Any] | None) -> None:
+    if decision.type not in ("edit", "answer"):
+        return
+    if decision.value is None:
+        what = "the edited value" if decision.type == "edit" else "the answer"
+        raise InputRejected(f"{what} is missing", fix="give it with --value")
+    if schema is None:
+        return
+    import jsonschema_rs
+
+    errors = list(jsonschema_rs.validator_for(dict(schema)).iter_errors(decision.value))
+    if errors:
+        first = errors[0]
+        path = ".".join(str(part) for part in first.instance_path)
+        raise InputRejected(
+            f"the value does not fit: {path + ': ' if path else ''}{first.message}",
+            fix=f"correct {path or 'the value'}" + (f" and {len(errors) - 1} more" if len(errors) > 1 else ""),
+        )
+
+
+def _decided(item: InboxItem) -> str:
+    when = f"{datetime.fromtimestamp(item.closed_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if item.decision in ("expired", "withdrawn"):
+        return f"{item.item} is closed: it was {item.decision} at {when}"
+    return f"{item.item} was decided already: {item.decision} by {item.decided_by or 'somebody'} at {when}"
+
+
+def _article(type: str) -> str:
+    return f"an {type}" if type[:1] in "aeiou" else f"a {type}"
+
+
+def _person(name: str) -> str:
+    return name.strip().casefold()

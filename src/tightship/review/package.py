@@ -1,0 +1,290 @@
+"""The escalation package: one form for everything that reaches a person (E1 to E8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tightship.core.errors import InputRejected, TightshipError, WorkException
+from tightship.core.ports import Json
+from tightship.core.signals import OverBudget, Signal
+from tightship.review._plain import plain
+from tightship.review._texts import text_for
+
+NUMBERS: Final[Mapping[str, str]] = {
+    "unavailable": "E1",
+    "data_missing": "E2",
+    "rule_conflict": "E3",
+    "out_of_scope": "E4",
+    "low_confidence": "E5",
+    "format_mismatch": "E6",
+    "unforeseen": "E7",
+    "duplicate": "E7",
+    "limit": "E7",
+    "boundary": "E7",
+}
+_PARTIAL_LIMIT = 64_000
+
+
+class Option(BaseModel):
+    """One thing that the person may choose; `confidence` is in [0, 1] where the agents have one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    label: str
+    confidence: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+
+
+class Package(BaseModel):
+    """What a person needs to decide a case without looking anywhere else.
+
+    Attributes:
+        kind: `unavailable`, `data_missing`, … (the words of `on:` in a workflow), or `limit`, `boundary`, `budget`,
+            `approval`, `denied`, `halted`, `review`, `residual`.
+        title: one line for the list; it holds nothing of the case itself, since lists are less guarded.
+        what_happened: in plain words.
+        tried: what was tried before, one line each.
+        needed: what is asked of the person.
+        options: what may be chosen.
+        evidence: what the case can be judged by (JSON).
+        deadline: store time (s) by which somebody has to decide, or None.
+        run, workflow, key, agent: where it happened.
+        partial: names of the finished steps with their outputs.
+        rules: the rules in question, where two contradict each other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    title: str = Field(max_length=300)
+    what_happened: str
+    tried: tuple[str, ...] = ()
+    needed: str = ""
+    options: tuple[Option, ...] = ()
+    evidence: Mapping[str, Any] = {}
+    deadline: float | None = None
+    run: str = ""
+    workflow: str = ""
+    key: str = ""
+    agent: str = ""
+    partial: Mapping[str, Any] = {}
+    rules: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        """E1 to E7, or empty for what is no exception (a review, a budget question)."""
+        return NUMBERS.get(self.kind, "")
+
+    def to_json(self) -> dict[str, Json]:
+        """The package as a JSON object."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str | bytes) -> Package:
+        """The package that `to_json` wrote; fields that this version does not know are passed over.
+
+        Raises:
+            InputRejected: it is no package.
+        """
+        try:
+            if isinstance(data, str | bytes):
+                return cls.model_validate_json(data)
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputRejected(f"this is no escalation package: {where}: {first['msg']}") from None
+
+    def render(self) -> str:
+        """The package as text, for a terminal or a mail."""
+        lines = [self.title, "", self.what_happened]
+        lines += _block("Tried so far", self.tried)
+        lines += _block("Rules", self.rules)
+        lines += _block("Evidence", [f"{name}: {_short(value)}" for name, value in self.evidence.items()])
+        lines += _block("Finished steps", [f"{name}: {_short(value)}" for name, value in self.partial.items()])
+        if self.needed:
+            lines += ["", f"Needed: {self.needed}"]
+        lines += _block("Options", [_option(option) for option in self.options])
+        if self.deadline is not None:
+            lines += ["", f"Until {datetime.fromtimestamp(self.deadline, UTC):%Y-%m-%d %H:%M} UTC"]
+        place = " · ".join(part for part in (self.workflow, f"run {self.run}" if self.run else "", self.key) if part)
+        return "\n".join([*lines, "", place] if place else lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where and when something happened, and what there is so far; the fields are those of the package."""
+
+    run: str = ""
+    workflow: str = ""
+    key: str = ""
+    agent: str = ""
+    tried: Sequence[str] = ()
+    partial: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    deadline: float | None = None
+    rules: Sequence[str] = ()
+
+    @property
+    def who(self) -> str:
+        """How the place is called in a title: the agent, else the step, else the workflow."""
+        return self.agent or self.key.rpartition("/")[2] or self.workflow or "the run"
+
+
+def from_exception(error: BaseException, situation: Situation | None = None) -> Package:
+    """The package for an exception, a reached limit, a crossed boundary or a stop.
+
+    Args:
+        error: a TightshipError or a Signal; anything else counts as unforeseen.
+        situation: where it happened and what there is so far.
+    """
+    at = situation or Situation()
+    text = text_for(error)
+    message = _message(error)
+    needed, evidence = text.needed, dict[str, Any]()
+    options = [Option(id=name, label=label) for name, label in text.options]
+    if isinstance(error, WorkException):
+        needed = error.needed or needed
+        evidence = dict(error.evidence)
+        options = _options(error.options) or options
+    rules = tuple(at.rules) or _rules(evidence.get("rules"))
+    if isinstance(error, Signal) and error.scope:
+        evidence["scope"] = error.scope
+    if isinstance(error, OverBudget) and error.unit:
+        evidence["unit"] = error.unit
+    if isinstance(error, TightshipError):
+        evidence |= {name: value for name, value in (("where", error.where), ("fix", error.fix)) if value}
+    evidence["error"] = type(error).__name__
+    return Package(
+        kind=text.kind,
+        title=f"{at.who}: {text.title}",
+        what_happened=f"{text.what} {message}".strip(),
+        tried=tuple(at.tried),
+        needed=needed,
+        options=tuple(options),
+        evidence=plain(evidence),
+        deadline=at.deadline,
+        run=at.run,
+        workflow=at.workflow,
+        key=at.key,
+        agent=at.agent,
+        partial=plain(at.partial, _PARTIAL_LIMIT),
+        rules=rules,
+    )
+
+
+def for_review(
+    situation: Situation,
+    *,
+    reason: str,
+    evidence: Mapping[str, Json] | None = None,
+    confidence: float | None = None,
+    threshold: float | None = None,
+) -> Package:
+    """The package for a review that the workflow asks for: nothing went wrong, a person has to look.
+
+    Args:
+        situation: where, what there is so far, and until when.
+        reason: the condition that asked for it, in words or as written.
+        evidence: what is to be judged.
+        confidence: how sure the agents are, in [0, 1].
+        threshold: the confidence that would have sufficed.
+    """
+    found = dict(evidence or {})
+    if confidence is not None:
+        found |= {"confidence": confidence, "threshold": threshold}
+    return Package(
+        kind="review",
+        title=f"{situation.who}: to be reviewed",
+        what_happened=f"The workflow asks for a review here. {reason}".strip(),
+        tried=tuple(situation.tried),
+        needed="Approve the result, correct it, or reject it.",
+        options=(
+            Option(id="approve", label="Approve it as it is", confidence=confidence),
+            Option(id="edit", label="Correct it and go on"),
+            Option(id="reject", label="Reject it"),
+        ),
+        evidence=plain(found),
+        deadline=situation.deadline,
+        run=situation.run,
+        workflow=situation.workflow,
+        key=situation.key,
+        agent=situation.agent,
+        partial=plain(situation.partial, _PARTIAL_LIMIT),
+        rules=tuple(situation.rules),
+    )
+
+
+def for_residual(situation: Situation, effects: Sequence[Mapping[str, Json]]) -> Package:
+    """The package for what could not be undone: the work has ended, and these effects remain outside.
+
+    Args:
+        situation: where.
+        effects: one JSON object for each effect that remains (name, key, why).
+    """
+    count = len(effects)
+    return Package(
+        kind="residual",
+        title=f"{situation.workflow or 'the run'}: {count} effect{'s' * (count != 1)} could not be undone",
+        what_happened="The work was stopped and undone, but not everything that it had done outside could be undone.",
+        tried=tuple(situation.tried),
+        needed="Undo what remains by hand where it is wrong, or accept it, and say so.",
+        options=(
+            Option(id="undone", label="I have undone it by hand"),
+            Option(id="accepted", label="It may stay as it is"),
+        ),
+        evidence=plain({"effects": list(effects)}),
+        deadline=situation.deadline,
+        run=situation.run,
+        workflow=situation.workflow,
+        key=situation.key,
+        agent=situation.agent,
+        partial=plain(situation.partial, _PARTIAL_LIMIT),
+    )
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, TightshipError):
+        return str(plain(error.message))
+    return str(plain(error.reason if isinstance(error, Signal) else f"{type(error).__name__}: {error}"))
+
+
+def _options(given: Sequence[Mapping[str, Any]]) -> list[Option]:
+    """An agent's own options; what is not well formed is taken as far as it goes."""
+    options: list[Option] = []
+    for number, option in enumerate(given, 1):
+        given_confidence = option.get("confidence")
+        confidence = float(given_confidence) if isinstance(given_confidence, int | float) else -1.0
+        name = option.get("id", option.get("value", number))
+        label = str(option.get("label", option.get("value", name)))
+        options.append(Option(id=str(name), label=label, confidence=confidence if 0 <= confidence <= 1 else None))
+    return options
+
+
+def _rules(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list | tuple):
+        return ()
+    return tuple(
+        ": ".join(str(rule[name]) for name in ("id", "text") if rule.get(name))
+        if isinstance(rule, Mapping)
+        else str(rule)
+        for rule in given
+    )
+
+
+def _block(heading: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"{heading}:", *(f"  - {line}" for line in lines)] if lines else []
+
+
+def _option(option: Option) -> str:
+    sure = "" if option.confidence is None else f" ({option.confidence:.0%})"
+    return f"{option.id}: {option.label}{sure}"
+
+
+def _short(value: Any, limit: int = 300) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
