@@ -98,6 +98,8 @@ def test_an_extension_lets_work_go_on_and_leaves_unlimited_units_unlimited() -> 
     tree.chain("run").reserve(Amount(usd=5, tokens=10_000))
     assert not tree.extend("agent:nobody", Amount(usd=5))
     assert not tree.extend("tenant:acme", Amount(usd=5), period="2026-01-02")
+    assert tree.scopes() == ["tenant:acme", "workflow:desk", "run", "agent:triage"]
+    assert [envelope.period for envelope in tree.of("tenant:acme")] == ["2026-01-01"]
 
 
 def test_an_alert_comes_at_80_percent_spent_once_and_again_after_an_extension() -> None:
@@ -129,6 +131,11 @@ def test_a_scope_may_have_a_day_and_a_month() -> None:
     tree.chain("run").reserve(Amount(usd=10))
     with pytest.raises(OverBudget, match="2026-01-01"):
         tree.chain("run").reserve(Amount(usd=1))
+    tree.extend("tenant:acme", Amount(usd=5), period="2026-01-01")
+    with pytest.raises(OverBudget, match=r"\(2026-01\)"):
+        tree.chain("run").reserve(Amount(usd=5))
+    tree.extend("tenant:acme", Amount(usd=5))  # no period: both
+    tree.chain("run").reserve(Amount(usd=5))
 
 
 def settled(key: str, **body: Any) -> Entry:

@@ -95,7 +95,7 @@ def test_an_item_that_ended_without_a_person_says_so(end: str) -> None:
 
 @pytest.mark.parametrize(
     ("type", "decision"),
-    [("review", "answer"), ("question", "approve"), ("escalation", "edit"), ("residual", "reject"), ("odd", "approve")],
+    [("review", "answer"), ("question", "edit"), ("escalation", "edit"), ("residual", "reject"), ("odd", "approve")],
 )
 def test_each_type_takes_its_own_decisions(type: str, decision: Any) -> None:
     with pytest.raises(InputRejected, match=f"does not take '{decision}'") as refused:

@@ -407,20 +407,20 @@ class EnvelopeTree:
             chain = self._chains[scope] = Chain(path)
         return chain
 
-    def extend(self, scope: str, more: Amount, *, period: str = "") -> bool:
-        """Raise the limits of a scope's envelope for that period; False when it is not here."""
-        found = [envelope for envelope in self._envelopes.get(scope, ()) if envelope.period == period]
-        for envelope in found:
-            envelope.extend(more)
-        return bool(found)
-
     def scopes(self) -> list[str]:
         """Every scope, outermost first."""
         return list(self._parents)
 
     def of(self, scope: str) -> list[Envelope]:
-        """The envelopes of one scope (a day's and a month's)."""
+        """The envelopes of one scope; none when it is not here."""
         return list(self._envelopes.get(scope, ()))
+
+    def extend(self, scope: str, more: Amount, *, period: str | None = None) -> bool:
+        """Raise the limits of a scope's envelopes, of one period or of all; False when there is none."""
+        found = [envelope for envelope in self.of(scope) if period is None or envelope.period == period]
+        for envelope in found:
+            envelope.extend(more)
+        return bool(found)
 
     def envelopes(self) -> list[Envelope]:
         """Every envelope, outermost first."""

@@ -24,15 +24,15 @@ class Limits:
         turns: agent turns.
         calls: effects that agents ask for, refused and cached ones included.
         retries: second and further attempts, over all layers together.
-        repeats: the same call (same tool, same arguments) by the same agent.
         handoffs: times control passes from one agent to another.
+        repeats: the same call (same tool, same arguments) by the same agent.
     """
 
     turns: int = 60
     calls: int = 200
     retries: int = 20
-    repeats: int = 3
     handoffs: int = 8
+    repeats: int = 3
 
 
 class RunLimits:

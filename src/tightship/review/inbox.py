@@ -17,7 +17,7 @@ DecisionType = Literal["approve", "reject", "edit", "answer"]
 _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
     "review": ("approve", "reject", "edit"),
     "budget": ("approve", "reject", "edit"),
-    "question": ("answer", "reject"),
+    "question": ("answer", "approve", "reject"),
     "escalation": ("answer", "reject"),
     "residual": ("approve", "answer"),
 }
