@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import orjson
 
@@ -37,25 +36,17 @@ GRACE = 1.0
 """Seconds that an agent has to end after it was told to stop; then it is abandoned."""
 
 
-class OutputCheck(Protocol):
-    """Whether an output fits the declared shape: None, or what is wrong with it."""
-
-    def __call__(self, value: Json) -> str | None:
-        """Look at a value."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Agent:
     """An agent, ready to take turns.
 
-    `within` is in seconds; `repairs` is how often a wrong shape is handed back; `where` is its file, for messages.
+    `check` says what is wrong with an output, or None; `within` is in seconds; `repairs` is how often a wrong shape is handed back; `where` is its file, for messages.
     """
 
     name: str
     function: AgentFunction
     declared: frozenset[str] = frozenset()
-    check: OutputCheck | None = None
+    check: Callable[[Json], str | None] | None = None
     within: float = 120.0
     repairs: int = 1
     model: ModelCaller | None = None
@@ -97,7 +88,7 @@ async def take_turn(
 
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
     journal, key = session.journal, turn.key
-    payload, _ = journal.seal(give)
+    payload, _ = journal.seal({**give, "feedback": list(turn.feedback)} if turn.feedback else give)
     session.limits.count_turn(key)
     recorded = journal.turns.get(key)
     if recorded is not None:

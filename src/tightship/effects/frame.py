@@ -99,9 +99,20 @@ class Scope:
 class Frame(Protocol):
     """One node of one run while it is interpreted."""
 
-    key: str
-    run: RunFacts
-    scope: Scope
+    @property
+    def key(self) -> str:
+        """The node's path."""
+        ...
+
+    @property
+    def run(self) -> RunFacts:
+        """What stays the same for the whole run."""
+        ...
+
+    @property
+    def scope(self) -> Scope:
+        """The names that are bound here."""
+        ...
 
     async def step(self, step: Any) -> Json:
         """Interpret a child step (workflow.tree.Step) under `key/step.part`, with its declared behaviours on

@@ -26,6 +26,7 @@ class Journal:
         actions: keys of settled writes that have an undo or none declared, in order of settling.
         undone: keys of actions whose undo was settled.
         signals: the mailbox, in order of the log.
+        settled: every settle, failed attempts included: what the run has cost.
     """
 
     def __init__(self, ledger: Ledger, run: str, epoch: int, log: str, scope: str) -> None:
@@ -43,6 +44,7 @@ class Journal:
         self.actions: list[str] = []
         self.undone: dict[str, str] = {}
         self.signals: list[Entry] = []
+        self.settled: list[Body] = []
         self.seconds = 0.0
         self._sealed: dict[str, tuple[str, bytes | None]] = {}
 
@@ -82,6 +84,7 @@ class Journal:
 
     def _index_settled(self, key: str, body: Body) -> None:
         opened = self.admitted.pop(key, None)
+        self.settled.append(body)
         if body.get("again"):
             return
         self.effects[key] = body
@@ -92,6 +95,8 @@ class Journal:
             self.actions.append(key)
             if "undo" in admit:
                 body["undo"] = admit["undo"]
+            if "claim" in admit:
+                body["claim"] = admit["claim"]
             body.setdefault("args", admit.get("args"))
         elif admit["cls"] == "undo":
             self.undone[admit["undoes"]] = key

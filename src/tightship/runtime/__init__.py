@@ -1,0 +1,1 @@
+"""Runs: the workspace that composes everything, and the engine that moves runs."""

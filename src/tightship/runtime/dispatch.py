@@ -1,0 +1,145 @@
+"""The local dispatcher: drives what is due in this process. A port: many machines get another one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tightship.core.errors import LedgerError, StoreError, TightshipError
+from tightship.runtime.engine import Ended, Engine
+
+if TYPE_CHECKING:
+    from tightship.ledger.sequencer import Sequencer
+
+POLL = 0.05
+"""Seconds between two looks for what other processes have appended."""
+SWEEP = 0.25
+"""Seconds between two looks for runs whose time has come."""
+BATCH = 256
+"""Runs taken over together."""
+
+
+class Dispatcher(Protocol):
+    """Finds due runs and has them driven."""
+
+    async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
+        """Drive these runs until each parks or ends."""
+        ...
+
+    async def serve(self, stop: asyncio.Event, concurrency: int) -> None:
+        """Drive whatever becomes due until told to stop."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class LocalDispatcher:
+    """Runs as tasks of this event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ledger = engine.ledger
+        self._clock = engine.shared.world.clock
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._driving: set[asyncio.Task[Ended]] = set()
+        self._sequencer: Sequencer | None = None
+        engine.due = self._wake
+
+    async def start(self, sequence: bool = True) -> None:
+        """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
+        self._tasks.append(asyncio.ensure_future(self._poll()))
+        if sequence:
+            from tightship.ledger.sequencer import Sequencer
+
+            self._sequencer = sequencer = Sequencer(self._ledger)
+            self._tasks.append(asyncio.ensure_future(sequencer.run()))
+
+    async def close(self) -> None:
+        """Stop driving; what was under way is resumed later. The last checkpoint covers all entries."""
+        for task in [*self._driving, *self._tasks]:
+            task.cancel()
+        for task in [*self._driving, *self._tasks]:
+            with contextlib.suppress(asyncio.CancelledError, TightshipError):
+                await task
+        if self._sequencer is not None:
+            await self._sequencer.run_once()
+
+    def _wake(self, run: str) -> None:
+        self._woken.set()
+
+    async def _poll(self) -> None:
+        while True:
+            await self._clock.sleep(POLL)
+            with contextlib.suppress(StoreError):  # the next append of a run says so where it matters
+                await self._ledger.poll()
+
+    # --- what is due -----------------------------------------------------------------------------
+
+    async def due(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Runs that nobody drives: left by a process that is gone, queued, or parked until now."""
+        now = self._clock.now()
+        left = await self._ledger.select(
+            "runs", [("state", "in", ["queued", "running"])], [("priority", "desc")], limit
+        )
+        left = [row for row in left if not self._engine.has(row["id"])]
+        parked = await self._ledger.select(
+            "runs", [("state", "=", "parked"), ("wake_at", "<=", now)], [("wake_at", "asc")], limit
+        )
+        return [*left, *parked]
+
+    async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
+        """Take these runs over and drive each until it parks or ends."""
+        ended: list[Ended] = []
+        jobs: list[asyncio.Task[Ended]] = []
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            refused = await self._engine.take_over(part, accept_code)
+            ended.extend(refused)
+            names = {one.run for one in refused}
+            jobs.extend(self._spawn(row["id"]) for row in part if row["id"] not in names)
+        for job in jobs:
+            ended.append(await job)
+        return ended
+
+    def _spawn(self, run: str) -> asyncio.Task[Ended]:
+        job = asyncio.ensure_future(_named(self._engine, run))
+        self._driving.add(job)
+        job.add_done_callback(self._driving.discard)
+        return job
+
+    async def serve(self, stop: asyncio.Event, concurrency: int) -> None:
+        """Sweep for due runs, at once when a signal comes, else every quarter of a second."""
+        refused: set[str] = set()
+        while not stop.is_set():
+            self._woken.clear()
+            free = concurrency - len(self._driving)
+            if free > 0:
+                rows = [row for row in await self.due() if row["id"] not in refused][:free]
+                for one in await self._engine.take_over(rows):
+                    refused.add(one.run)
+                for row in rows:
+                    if row["id"] not in refused:
+                        self._spawn(row["id"])
+            await self._rest(stop)
+
+    async def _rest(self, stop: asyncio.Event) -> None:
+        rest: list[asyncio.Task[Any]] = [
+            asyncio.ensure_future(waiting) for waiting in (stop.wait(), self._woken.wait(), self._clock.sleep(SWEEP))
+        ]
+        await asyncio.wait(rest, return_when=asyncio.FIRST_COMPLETED)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def _named(engine: Engine, run: str) -> Ended:
+    """Drive, and give an error of the store its run's name."""
+    try:
+        return await engine.drive(run)
+    except (StoreError, LedgerError) as error:
+        return Ended(run, "stopped", error)

@@ -1,0 +1,210 @@
+"""How a run ends: in exactly one of completed, escalated, failed, cancelled; undone before, reported with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tightship.core import kinds
+from tightship.core.errors import GuardRefused, RunFailed, TightshipError, WorkException
+from tightship.core.ids import derived_id
+from tightship.core.ports import Json
+from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
+from tightship.ledger import Draft, Guards, SealedPayload
+from tightship.review.package import from_exception
+from tightship.runtime.children import child_signal, ended_child
+from tightship.runtime.undo import Undo
+
+if TYPE_CHECKING:
+    from tightship.runtime.run import RunTask
+
+
+class Escalate(TightshipError):
+    """The run is to end as escalated, whatever the surrounding behaviours say."""
+
+    def __init__(self, exception: WorkException) -> None:
+        self.exception = exception
+        super().__init__(exception.message)
+
+
+class Ending:
+    """Brings one run to its end."""
+
+    def __init__(self, task: RunTask) -> None:
+        self._task = task
+        self._undo = Undo(task)
+
+    async def finish(self, cause: Any) -> str:
+        """Undo where it is due, then append the single `ended`; returns the outcome."""
+        task = self._task
+        await task.session.drain()
+        if not isinstance(cause, BaseException):
+            outcome = await self._complete(cause.output)
+            if outcome is not None:
+                return outcome
+            cause = task.interruption  # a cancel or halt came before the end could be written
+            assert cause is not None
+        if isinstance(cause, Escalate):
+            cause = cause.exception
+        if isinstance(cause, Exception) and not isinstance(cause, TightshipError):
+            raise cause
+        await task.remember(cause)
+        await self._stop_children()
+        if task.program.undoes(cause):
+            await self._undo.run()
+        return await self._close(cause)
+
+    async def _complete(self, output: Json) -> str | None:
+        """Write that it completed; None when an unread signal turns it around first."""
+        journal = self._task.journal
+        payload, _ = journal.seal(output)
+        body: dict[str, Any] = {"outcome": "completed", "output": payload.address}
+        while self._task.interruption is None:
+            if await self._append(body, (payload,), ()):
+                return "completed"
+        return None
+
+    async def _close(self, cause: BaseException) -> str:
+        outcome = self._outcome(cause)
+        reason = reason_of(cause)
+        body: dict[str, Any] = {"outcome": outcome, "reason": reason}
+        if self._undo.residual:
+            body["residual"] = len(self._undo.residual)
+        drafts: list[Draft] = []
+        payloads: list[SealedPayload] = []
+        if outcome == "escalated":
+            drafts.append(await self._escalation(cause, body))
+        elif self._undo.residual:
+            drafts.append(await self._residual_item())
+        detail, _ = self._task.journal.seal(self._why(cause))
+        body["detail"] = detail.address
+        payloads.append(detail)
+        drafts.extend(self._withdrawals())
+        while not await self._append(body, tuple(payloads), tuple(drafts)):
+            continue
+        for draft in drafts:
+            if draft.kind == kinds.OPENED:
+                await self._task.engine.tell(draft.body["role"], draft.body["item"])
+        return outcome
+
+    def _outcome(self, cause: BaseException) -> str:
+        if isinstance(cause, Cancelled):
+            return "cancelled"
+        if isinstance(cause, RunFailed):
+            return "failed"
+        if isinstance(cause, OverBudget) and self._task.program.spec.budget.then == "fail":
+            return "failed"
+        return "escalated"
+
+    def _why(self, cause: BaseException) -> dict[str, Json]:
+        text = cause.reason if isinstance(cause, Signal) else str(cause)
+        return {"message": text, "undone": list(self._undo.undone), "residual": list(self._undo.residual)}
+
+    async def _escalation(self, cause: BaseException, body: dict[str, Any]) -> Draft:
+        """The package and the inbox item by which the work goes to a person."""
+        task = self._task
+        package = from_exception(cause, task.program.ending_context(task))
+        if self._undo.residual:
+            package = package.model_copy(
+                update={"evidence": {**package.evidence, "effects that remain": self._undo.residual}}
+            )
+        sealed, _ = task.journal.seal(package.to_json())
+        body["package"] = sealed.address
+        opened = {
+            "item": derived_id("i", task.session.facts.id, "escalation"),
+            "type": "escalation",
+            "role": task.program.escalation_role,
+            "title": package.title,
+            "package": sealed.address,
+        }
+        return Draft(task.session.facts.id, kinds.OPENED, "escalation", opened, task.journal.epoch, (sealed,))
+
+    async def _residual_item(self) -> Draft:
+        task = self._task
+        report, _ = task.journal.seal({"title": "Effects that remain", "residual": list(self._undo.residual)})
+        opened = {
+            "item": derived_id("i", task.session.facts.id, "residual"),
+            "type": "residual",
+            "role": task.program.escalation_role,
+            "title": f"{task.program.spec.name}: {len(self._undo.residual)} effects could not be undone",
+            "package": report.address,
+        }
+        return Draft(task.session.facts.id, kinds.OPENED, "residual", opened, task.journal.epoch, (report,))
+
+    def _withdrawals(self) -> list[Draft]:
+        """Open questions of a run that ends need no answer any more."""
+        task = self._task
+        return [
+            Draft(
+                task.session.facts.id,
+                kinds.CLOSED,
+                "",
+                {"item": item, "decision": "withdrawn", "by": "", "reason": "the run has ended"},
+                task.journal.epoch,
+            )
+            for item in task.journal.opened
+            if item not in task.journal.closed
+        ]
+
+    async def _append(
+        self, body: dict[str, Any], payloads: tuple[SealedPayload, ...], before: tuple[Draft, ...]
+    ) -> bool:
+        """Write the end; false when a signal has come first and was taken in."""
+        task = self._task
+        journal, facts = task.journal, task.session.facts
+        drafts = [*before, Draft(facts.id, kinds.ENDED, "", {**body, **self._totals()}, journal.epoch, payloads)]
+        if task.program.parent:
+            drafts.append(child_signal(task.program.parent, facts.id, body, self._actions()))
+        drafts[-1 if not task.program.parent else -2].body["seen"] = task.seen
+        try:
+            await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
+        except GuardRefused:
+            await self._read_mail()
+            return False
+        return True
+
+    async def _read_mail(self) -> None:
+        """Take in signals that came before the end could be written."""
+        task = self._task
+        entries = await task.journal.ledger.run_entries(task.session.facts.id)
+        for entry in entries:
+            if entry.n > task.seen and entry.kind in (kinds.SIGNAL, kinds.CLOSED) and not entry.epoch:
+                task.take(entry)
+
+    def _actions(self) -> list[dict[str, Any]]:
+        journal = self._task.journal
+        found: list[dict[str, Any]] = []
+        for key in journal.actions:
+            if key in journal.undone:
+                continue
+            body = journal.effects[key]
+            found.append({"key": key, **{n: body[n] for n in ("name", "undo", "args", "out", "claim") if n in body}})
+        return found
+
+    def _totals(self) -> dict[str, Any]:
+        journal = self._task.journal
+        totals = {"usd": 0, "tokens_in": 0, "tokens_out": 0}
+        for body in journal.settled:
+            for name in totals:
+                totals[name] += int(body.get(name) or 0)
+        totals["calls"] = len(journal.settled)
+        return {**totals, "seconds": round(self._task.session.watch.used, 3)}
+
+    async def _stop_children(self) -> None:
+        """Children that still run are cancelled and waited for, so that their undo comes before ours."""
+        task = self._task
+        for child in await task.engine.open_children(task.session.facts.id):
+            if ended_child(task.journal.signals, child) is None:
+                await task.engine.cancel_child(child, task)
+
+
+def reason_of(cause: BaseException) -> str:
+    """The stable name of why a run ended: an exception's kind, or a signal's name."""
+    if isinstance(cause, WorkException):
+        return cause.kind if cause.kind != "unforeseen" else cause.code
+    if isinstance(cause, TightshipError):
+        return cause.code
+    names = {Halted: "halted", Cancelled: "cancelled", OverBudget: "over_budget"}
+    for known, name in names.items():
+        if isinstance(cause, known):
+            return name
+    return type(cause).__name__

@@ -1,0 +1,361 @@
+"""The runs of one process: started, taken over, driven, told what others have written about them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tightship.controls.budgets import EnvelopeTree
+from tightship.controls.limits import Limits, RunLimits, Stopwatch
+from tightship.controls.loops import LoopDetector, LoopLimits
+from tightship.core import kinds
+from tightship.core.errors import BuildMismatch, GuardRefused, InputRejected, StaleOwner, TightshipError
+from tightship.core.ids import new_id
+from tightship.core.ports import Json
+from tightship.core.signals import Halted
+from tightship.effects.frame import RunFacts
+from tightship.effects.journal import Journal
+from tightship.effects.session import Session, Shared
+from tightship.ledger import Draft, Entry, Guards, Ledger
+from tightship.runtime.program import Program
+from tightship.runtime.purse import build_envelopes, recharge
+from tightship.runtime.run import RunTask
+from tightship.workflow.conditions import Expression
+from tightship.workflow.types import check_input
+
+MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED})
+LOAD_TOGETHER = 64
+"""Runs whose entries are read in one query when many are resumed."""
+
+
+@dataclass(slots=True)
+class Start:
+    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
+
+    workflow: str
+    input: Mapping[str, Json]
+    reference: str = ""
+    tenant: str = "default"
+    priority: int | None = None
+    id: str = ""
+    parent: str = ""
+    key: str = ""
+    live: bool = True
+    linked: str = ""
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a drive ended: `parked`, an outcome, or the error that keeps the run where it is."""
+
+    run: str
+    state: str
+    error: TightshipError | None = None
+
+
+@dataclass(slots=True)
+class Driven:
+    """A run that this process drives."""
+
+    task: RunTask
+    job: asyncio.Task[Ended] | None = None
+    waiters: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
+
+
+class Engine:
+    """Drives runs. It owns no thread and no timer: a dispatcher tells it which runs are due."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        shared: Shared,
+        program: Callable[[str], Program],
+        pinned: Callable[[str, Json], Program | None],
+        envelopes: Callable[[str], EnvelopeTree],
+        build: str,
+        tell: Callable[[str, str], Awaitable[None]] | None = None,
+    ) -> None:
+        self.ledger = ledger
+        self.shared = shared
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.build = build
+        self.due: Callable[[str], None] = lambda run: None
+        """Called when a run that is not here has something to do."""
+        self._program = program
+        self._pinned = pinned
+        self._envelopes = envelopes
+        self._tell = tell
+        self._runs: dict[str, Driven] = {}
+        ledger.listen(self._heard)
+
+    # --- what happens elsewhere ------------------------------------------------------------------
+
+    def _heard(self, entries: list[Entry], foreign: bool) -> None:
+        for entry in entries:
+            kind = entry.kind
+            if kind in (kinds.HALT, kinds.UNHALT):
+                self._halted(entry)
+            elif kind in MAILBOX and not entry.epoch:
+                driven = self._runs.get(entry.run)
+                if driven is not None:
+                    driven.task.take(entry)
+                elif kind == kinds.SIGNAL:
+                    self.due(entry.run)
+
+    def _halted(self, entry: Entry) -> None:
+        self.shared.halts.apply(entry)
+        if entry.kind == kinds.UNHALT:
+            return
+        scope, reason = entry.body["scope"], entry.body.get("reason", "")
+        for driven in list(self._runs.values()):
+            session = driven.task.session
+            names = [name for name in driven.task.program.definition.agents if scope == f"agent:{name}"]
+            if scope in session.scopes("") or names:
+                driven.task.interrupt(Halted(reason or f"{scope} is halted", scope=scope))
+
+    async def tell(self, role: str, item: str) -> None:
+        """Something waits for the holders of a role."""
+        if self._tell is not None:
+            await self._tell(role, item)
+
+    # --- starting --------------------------------------------------------------------------------
+
+    async def start(self, start: Start) -> str:
+        """Record a new run under this owner; it is driven by `drive`.
+
+        Raises:
+            InputRejected: the input does not fit. Halted: its scope is halted. GuardRefused: the id exists already.
+        """
+        program = self._program(start.workflow)
+        if start.parent:
+            program = program.for_parent(start.parent)
+        given = check_input(program.spec.input, start.input, start.workflow)
+        run = start.id or new_id("r", self.shared.world)
+        facts = RunFacts(run, start.workflow, start.tenant, given)
+        scope = self._scope(facts, program)
+        journal = Journal(self.ledger, run, 1, "default", scope)
+        payload, _ = journal.seal(given)
+        definition = program.address
+        stored = self._definition_payload(program)
+        body: dict[str, Any] = {
+            "workflow": start.workflow,
+            "version": program.version,
+            "definition": definition,
+            "input": payload.address,
+            "tenant": start.tenant,
+            "build": self.build,
+            "owner": self.owner,
+            "scope": scope,
+        }
+        for name in ("reference", "parent", "key", "linked"):
+            if getattr(start, name):
+                body[name] = getattr(start, name)
+        priority = program.spec.priority if start.priority is None else start.priority
+        if priority:
+            body["priority"] = priority
+        if not start.live:
+            body["live"] = False
+        guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
+        try:
+            await journal.append(kinds.STARTED, "", body, (payload, *stored), guards)
+        except GuardRefused as refused:
+            if refused.reason == "halted":
+                raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
+            raise
+        self.ledger.defined(definition)
+        self._runs[run] = Driven(RunTask(self, program, self._session(facts, journal, program)))
+        return run
+
+    def _definition_payload(self, program: Program) -> tuple[Any, ...]:
+        return self.ledger.define_once(program.address, lambda: program.definition_json)
+
+    def _scope(self, facts: RunFacts, program: Program) -> str:
+        """The keys that this run's values are sealed with: its data subjects', or its own before one is known."""
+        vault = self.ledger.vault
+        subjects: set[str] = set()
+        for expression in program.spec.subjects:
+            value = _evaluate(expression, facts.input)
+            subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
+        if not subjects:
+            return vault.new_scope(facts.id)
+        names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
+        return vault.scope([f"tenant:{facts.tenant}", *names])
+
+    def _session(self, facts: RunFacts, journal: Journal, program: Program) -> Session:
+        spec = program.spec
+        limits = program.limits
+        tree = build_envelopes(self._envelopes(facts.tenant), spec.name, spec.budget, dict(program.definition.agents))
+        return Session(
+            facts,
+            journal,
+            self.shared,
+            tree,
+            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs)),
+            LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
+            Stopwatch(self.shared.world.clock, spec.budget.seconds, used=journal.seconds),
+            program.tools,
+            asks_on_budget=spec.budget.then == "ask",
+        )
+
+    # --- taking over -----------------------------------------------------------------------------
+
+    async def take_over(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
+        """Claim runs that nobody drives and load what their ledgers hold. Returns those that could not be taken."""
+        refused: list[Ended] = []
+        wanted = [row for row in rows if row["id"] not in self._runs]
+        for start in range(0, len(wanted), LOAD_TOGETHER):
+            part = wanted[start : start + LOAD_TOGETHER]
+            taken = await asyncio.gather(*(self._claim(row, accept_code) for row in part))
+            refused.extend(ended for ended in taken if ended is not None)
+            await self._load([row for row, ended in zip(part, taken, strict=True) if ended is None], refused)
+        return refused
+
+    async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
+        run = row["id"]
+        if row["build"] != self.build and not accept_code:
+            error = BuildMismatch(
+                f"run {run} was started by build {row['build']}, here is build {self.build}",
+                fix="resume it with the code that started it, or accept this code: `runs resume --accept-code`",
+            )
+            return Ended(run, "refused", error)
+        draft = Draft(run, kinds.CLAIMED, "", {"owner": self.owner, "build": self.build}, row["epoch"] + 1)
+        try:
+            await self.ledger.append(draft, guards=Guards(takeover=row["epoch"]), log=row["log"])
+        except StaleOwner as error:
+            return Ended(run, "refused", error)
+        return None
+
+    async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
+        if not rows:
+            return
+        entries = await self.ledger.runs_entries([row["id"] for row in rows])
+        journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"] + 1, row["log"], "") for row in rows}
+        needed = [address for run, journal in journals.items() for address in journal.needed(entries[run])]
+        sealed = await self.ledger.read_sealed(needed)
+        for row in rows:
+            run = row["id"]
+            try:
+                await self._revive(row, journals[run], entries[run], sealed)
+            except TightshipError as error:
+                refused.append(Ended(run, "refused", error))
+
+    async def _revive(
+        self,
+        row: Mapping[str, Any],
+        journal: Journal,
+        entries: list[Entry],
+        sealed: dict[str, tuple[str, bytes | None]],
+    ) -> None:
+        body = entries[0].body
+        journal.scope = body["scope"]
+        journal.load(entries, sealed)
+        given = await journal.value(body["input"])
+        address = body["definition"]
+        program = self._pinned(address, None) or self._pinned(address, await self.ledger.value(address))
+        assert program is not None
+        if row["parent"]:
+            program = program.for_parent(row["parent"])
+        facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
+        session = self._session(facts, journal, program)
+        recharge(session.envelopes, entries)
+        session.limits.restore(entries)
+        session.loops.restore(entries)
+        for entry in entries:
+            if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
+                session.watch.extend(entry.body["seconds"])
+        self._runs[row["id"]] = Driven(RunTask(self, program, session))
+
+    # --- driving ---------------------------------------------------------------------------------
+
+    def has(self, run: str) -> bool:
+        """Whether this process drives the run."""
+        return run in self._runs
+
+    def running(self) -> list[str]:
+        """The runs that this process drives."""
+        return list(self._runs)
+
+    def task(self, run: str) -> RunTask | None:
+        """The run, if it is here."""
+        driven = self._runs.get(run)
+        return None if driven is None else driven.task
+
+    async def drive(self, run: str) -> Ended:
+        """Move a run that is here until it parks or ends.
+
+        Raises:
+            StoreError, LedgerError: the run stays as its ledger says, to be resumed.
+        """
+        driven = self._runs[run]
+        try:
+            return Ended(run, await driven.task.drive())
+        except StaleOwner as error:
+            return Ended(run, "refused", error)
+        finally:
+            self._runs.pop(run, None)
+
+    # --- children --------------------------------------------------------------------------------
+
+    async def start_child(self, parent: RunTask, child: str, workflow: str, give: Mapping[str, Json], key: str) -> None:
+        """Start a child run and drive it beside its parent."""
+        facts = parent.session.facts
+        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key)
+        try:
+            await self.start(start)
+        except InputRejected as error:
+            raise InputRejected(error.message, where=f"{facts.workflow}: {key}", fix=error.fix) from None
+        self._spawn(child)
+
+    async def adopt(self, child: str) -> None:
+        """A child that exists already: take it over when nobody drives it."""
+        if child in self._runs:
+            return
+        rows = await self.ledger.select("runs", [("id", "=", child), ("state", "in", ["running", "queued"])])
+        if rows:
+            for ended in await self.take_over(rows):
+                if ended.error is not None:
+                    raise ended.error
+            self._spawn(child)
+
+    def _spawn(self, run: str) -> None:
+        driven = self._runs[run]
+        driven.job = asyncio.ensure_future(self.drive(run))
+        driven.job.add_done_callback(_retrieve)
+
+    async def open_children(self, parent: str) -> list[str]:
+        """Children that have not ended."""
+        rows = await self.ledger.select("runs", [("parent", "=", parent), ("state", "!=", "ended")])
+        return [row["id"] for row in rows]
+
+    async def cancel_child(self, child: str, parent: RunTask) -> None:
+        """Cancel a child and wait until it has told of its end."""
+        from tightship.runtime.children import ended_child
+
+        body = {"type": "cancel", "by": parent.session.facts.id, "reason": "its parent run has stopped"}
+        await self.ledger.append(Draft(child, kinds.SIGNAL, "", body))
+        await self._adopt_parked(child)
+        while ended_child(parent.journal.signals, child) is None:
+            await self.shared.world.clock.sleep(0.01)
+
+    async def _adopt_parked(self, child: str) -> None:
+        if child in self._runs:
+            return
+        rows = await self.ledger.select("runs", [("id", "=", child), ("state", "!=", "ended")])
+        if rows:
+            for ended in await self.take_over(rows, accept_code=True):
+                if ended.error is not None:
+                    raise ended.error
+            self._spawn(child)
+
+
+def _retrieve(job: asyncio.Task[Ended]) -> None:
+    if not job.cancelled():
+        job.exception()
+
+
+def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
+    return expression.evaluate({"input": dict(given)})

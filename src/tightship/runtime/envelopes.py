@@ -1,0 +1,65 @@
+"""The envelopes that all runs of a process share: a tenant's and a workflow's, per day and per month."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tightship.controls.budgets import Amount, Envelope, EnvelopeTree
+from tightship.controls.periods import period_key
+from tightship.core.world import Clock
+from tightship.ledger import Ledger
+from tightship.runtime.purse import limit_of
+from tightship.workflow.config import Budgets, Periods
+
+PERIODS = ("day", "month")
+
+
+class SharedEnvelopes:
+    """Made from `budgets:` in tightship.yaml, charged with what the ledger says was spent in the period.
+
+    One process executes on an SQLite workspace, so it holds these envelopes whole.
+    """
+
+    def __init__(self, budgets: Budgets, clock: Clock) -> None:
+        self._budgets = budgets
+        self._clock = clock
+        self._envelopes: dict[tuple[str, str], Envelope] = {}
+        self._spent: dict[tuple[str, str], Amount] = {}
+
+    async def load(self, ledger: Ledger) -> None:
+        """Take in what was spent this month."""
+        day = period_key("day", self._clock.now())
+        rows = await ledger.select("spend", [("day", ">=", day[:7] + "-01")])
+        for row in rows:
+            amount = Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"])
+            for scope in (f"tenant:{row['log']}", f"workflow:{row['workflow']}"):
+                for period in {day[:7], row["day"]}:
+                    known = self._spent.setdefault((scope, period), Amount())
+                    self._spent[scope, period] = known + amount
+
+    def of(self, tenant: str) -> EnvelopeTree:
+        """The tenant's envelopes of today and this month, and below them the workflows'."""
+        tree = EnvelopeTree()
+        parent: str | None = None
+        scope = f"tenant:{tenant}"
+        for envelope in self._for(scope, self._budgets.tenants.get(tenant, self._budgets.tenant)):
+            tree.add(envelope)
+            parent = scope
+        for workflow, periods in self._budgets.workflows.items():
+            for envelope in self._for(f"workflow:{workflow}", periods):
+                tree.add(envelope, parent)
+        return tree
+
+    def _for(self, scope: str, periods: Periods) -> list[Envelope]:
+        found: list[Envelope] = []
+        for period in PERIODS:
+            budget: Any = getattr(periods, period)
+            if budget is None or budget.empty:
+                continue
+            key = period_key(period, self._clock.now())
+            envelope = self._envelopes.get((scope, key))
+            if envelope is None:
+                envelope = Envelope(scope, limit_of(budget), period=key, spent=self._spent.get((scope, key)))
+                self._envelopes[scope, key] = envelope
+            found.append(envelope)
+        return found

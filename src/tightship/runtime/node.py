@@ -1,0 +1,409 @@
+"""A node of a run while it is interpreted: the engine's side of effects.Frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from tightship.agents.turn import take_turn
+from tightship.controls.budgets import Amount
+from tightship.core import kinds
+from tightship.core.errors import BoundaryError, LimitReached, TimedOut, Unforeseen, WorkException
+from tightship.core.ids import derived_id
+from tightship.core.ports import Json
+from tightship.core.signals import OverBudget
+from tightship.effects.call import Call
+from tightship.effects.door import Door
+from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.runtime.behaviours import Exceptional, behaviours_of
+from tightship.runtime.children import run_child
+
+if TYPE_CHECKING:
+    from tightship.runtime.run import RunTask
+
+SHORT_PAUSE = 5.0
+"""Seconds up to which a pause is waited for in memory; longer ones may park the run."""
+WORKFLOW = "workflow"
+"""The identity under which a workflow's own actions are done."""
+
+
+def join(path: str, part: str) -> str:
+    """A key with one more part."""
+    return f"{path}/{part}" if path else part
+
+
+class NodeFrame:
+    """One node. Sub-paths of the same task share the scope; branches get a layer of their own."""
+
+    __slots__ = ("_ordinals", "_overrides", "key", "scope", "task")
+
+    def __init__(self, task: RunTask, key: str, scope: Scope, overrides: Mapping[str, Any] | None = None) -> None:
+        self.task = task
+        self.key = key
+        self.scope = scope
+        self._overrides: Mapping[str, Any] = overrides or {}
+        self._ordinals: dict[str, int] = {}
+
+    @property
+    def run(self) -> RunFacts:
+        """What stays the same for the whole run."""
+        return self.task.session.facts
+
+    def at(self, part: str) -> NodeFrame:
+        """The frame of a sub-path."""
+        return NodeFrame(self.task, join(self.key, part), self.scope, self._overrides)
+
+    def bind(self, name: str, value: Json) -> None:
+        """Give a name a value."""
+        self.scope.names[name] = value
+
+    def _next(self, what: str) -> str:
+        ordinal = self._ordinals[what] = self._ordinals.get(what, 0) + 1
+        return join(self.key, f"{what}/{ordinal}")
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    async def step(self, step: Any) -> Json:
+        """Interpret a child step under its part of the key."""
+        leaf = next(iter(step.children()), None) is None
+        frame = NodeFrame(self.task, join(self.key, step.part), self.scope, step.on if leaf else None)
+        if leaf or not step.on:
+            value = await self._perform(step, frame)
+        else:
+            value = await self._exceptional(step, frame)
+        if step.name is not None:
+            self.bind(step.name, value)
+        return value
+
+    async def _exceptional(self, step: Any, frame: NodeFrame) -> Json:
+        """A composite step with behaviours of its own: each further try has its own path."""
+
+        async def attempt(number: int) -> Json:
+            at = frame if number == 1 else NodeFrame(self.task, f"{frame.key}~{number}", self.scope)
+            return await self._perform(step, at)
+
+        return await Exceptional(frame, step.part, (behaviours_of(step),)).run(attempt)
+
+    async def _perform(self, step: Any, frame: NodeFrame) -> Json:
+        journal = self.task.journal
+        recorded = journal.nodes.get(frame.key) if step.record else None
+        if recorded is not None:
+            kept = await journal.value(recorded["out"])
+            self.scope.names.update(kept["names"])
+            return kept["output"]
+        before = dict(self.scope.names) if step.record else {}
+        value = await (self._within(step, frame) if step.within else step.execute(frame))
+        if step.record:
+            names = {name: bound for name, bound in self.scope.names.items() if before.get(name) is not bound}
+            payload, _ = journal.seal({"output": value, "names": names})
+            await journal.record(kinds.NODE, frame.key, {"out": payload.address}, (payload,))
+        return value
+
+    async def _within(self, step: Any, frame: NodeFrame) -> Json:
+        """A step with a time limit. That it ran out is a race: decided once, recorded."""
+        key = join(frame.key, "within")
+        if self.task.journal.decided.get(key) is not None:
+            raise TimedOut(f"{step.part} did not finish within {step.within:g} s")
+        try:
+            async with asyncio.timeout(step.within):
+                return await step.execute(frame)
+        except TimeoutError:
+            await self.task.journal.decide(key, True)
+            raise TimedOut(f"{step.part} did not finish within {step.within:g} s") from None
+
+    # --- agents ----------------------------------------------------------------------------------
+
+    async def turn(self, agent: str, give: Mapping[str, Json] | None = None) -> Json:
+        """The agent's next turn here, with its declared behaviours."""
+        return await self.turn_of(agent, give)
+
+    async def turn_of(self, agent: str, give: Mapping[str, Json] | None, plain: bool = False) -> Json:
+        """The agent's next turn; `plain` without behaviours (it is itself a declared alternative)."""
+        program = self.task.program
+        spec = program.agent_spec(agent)
+        given = program.gather(spec, self.scope.names) if give is None else dict(give)
+        feedback = list(self.scope.names.get("feedback") or ())
+        key = self._next(agent)
+
+        async def attempt(number: int) -> Json:
+            path = key if number == 1 else f"{key}~{number}0"
+            if spec.human is not None:
+                return await self._person(spec, path, given)
+            ready = program.agent(agent)
+            return await take_turn(self.task.session, ready, path, given, program.spec.purpose, feedback)
+
+        if plain:
+            return await attempt(1)
+        declared = (self._overrides, behaviours_of(spec), behaviours_of(program.spec))
+        return await Exceptional(NodeFrame(self.task, f"{key}!", self.scope), agent, declared).run(attempt)
+
+    async def _person(self, spec: Any, key: str, given: Mapping[str, Json]) -> Json:
+        package = self.task.program.request_package(spec, given, self)
+        question = Question("question", package.title, spec.human, package.to_json(), spec.within)
+        answer = await NodeFrame(self.task, key, self.scope).ask(question)
+        if answer.decision in ("answer", "edit", "approve"):
+            return spec.check_output(answer.value)
+        raise Unforeseen(f"{answer.by or spec.human} did not do it: {answer.reason or answer.decision}")
+
+    # --- actions ---------------------------------------------------------------------------------
+
+    async def act(self, call: ActionCall) -> Json:
+        """A write of the workflow itself, with its claim and its undo."""
+        program, session = self.task.program, self.task.session
+        tool = program.tool(call.tool)
+        key = self._next(call.tool)
+        claim = None if call.claim is None else program.claim(call.claim)
+        spec = tool.spec
+
+        async def attempt(number: int) -> Json:
+            path = key if number == 1 else f"{key}~{number}"
+            return await Door(session).perform(
+                Call(
+                    key=path,
+                    tool=tool,
+                    cls=spec.effect,
+                    agent=WORKFLOW,
+                    args=dict(call.args),
+                    declared=program.declared,
+                    claim=claim,
+                    undo=call.undo,
+                    ceiling=Amount(spec.price.usd, spec.price.tokens),
+                )
+            )
+
+        declared = (self._overrides, behaviours_of(program.spec))
+        return await Exceptional(NodeFrame(self.task, f"{key}!", self.scope), call.tool, declared).run(attempt)
+
+    # --- branches --------------------------------------------------------------------------------
+
+    async def fork(self, branches: Sequence[Branch], on_failure: Literal["end", "keep"]) -> list[BranchResult]:
+        """Run branches side by side; which one failed first is decided once."""
+        fork = _Fork(self, branches, on_failure)
+        return await fork.run()
+
+    # --- values ----------------------------------------------------------------------------------
+
+    async def evaluate(self, condition: Any, names: Mapping[str, Json] | None = None) -> Json:
+        """The condition's value; what is not the run's own data is decided once."""
+        scope = self.scope.names if not names else {**self.scope.names, **names}
+        if not condition.ambient:
+            return condition.evaluate(scope)
+        key = self._next("given")
+        recorded = self.task.journal.decided.get(key)
+        if recorded is None:
+            given = {name: self.task.program.ambient(name) for name in condition.ambient}
+            recorded = await self.task.journal.decide(key, given)
+        return condition.evaluate(scope, recorded)
+
+    async def decide(self, name: str, value: Callable[[], Json]) -> Json:
+        """A value computed once."""
+        key = join(self.key, name)
+        if key in self.task.journal.decided:
+            return self.task.journal.decided[key]
+        return await self.task.journal.decide(key, value())
+
+    async def note(self, type: str, **fields: Json) -> None:
+        """Record something worth seeing, once."""
+        key = self._next(f"note:{type}")
+        if key not in self.task.journal.notes:
+            await self.task.journal.record(kinds.NOTE, key, {"type": type, **fields})
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    async def pause(self, seconds: float) -> None:
+        """Wait until a moment that is decided once."""
+        if seconds <= 0:
+            return
+        task, key = self.task, self._next("pause")
+        clock = task.session.shared.world.clock
+        until = float(await self._once(key, lambda: clock.now() + seconds))
+        left = until - clock.now()
+        if left <= 0:
+            return
+        if left <= SHORT_PAUSE:
+            await clock.sleep(left)
+        else:
+            await task.wait(key, until)
+
+    async def _once(self, key: str, value: Callable[[], Json]) -> Json:
+        journal = self.task.journal
+        return journal.decided[key] if key in journal.decided else await journal.decide(key, value())
+
+    async def ask(self, question: Question) -> Answer:
+        """An inbox item, and its decision; the run parks when nothing else of it can go on."""
+        task = self.task
+        journal, clock = task.journal, task.session.shared.world.clock
+        key = self._next("ask")
+        item = derived_id("i", self.run.id, key)
+        opened = journal.opened.get(item)
+        if opened is None:
+            opened = await self._open(item, key, question)
+        due = float(opened.get("due") or 0.0)
+        while item not in journal.closed:
+            if due and clock.now() >= due:
+                await journal.record(
+                    kinds.CLOSED,
+                    key,
+                    {"item": item, "decision": "expired", "by": "", "reason": "nobody answered in time"},
+                )
+                break
+            await task.wait(item, due)
+        body = journal.closed[item]
+        value = await journal.value(body["value"]) if body.get("value") else None
+        return Answer(body["decision"], body.get("by", ""), value, body.get("reason", ""))
+
+    async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
+        journal, clock = self.task.journal, self.task.session.shared.world.clock
+        payload, _ = journal.seal(dict(question.package))
+        body: dict[str, Any] = {
+            "item": item,
+            "type": question.type,
+            "role": question.role,
+            "title": question.title[:300],
+            "package": payload.address,
+        }
+        if question.within:
+            body["due"] = round(clock.now() + question.within, 3)
+        await journal.record(kinds.OPENED, key, body, (payload,))
+        await self.task.engine.tell(question.role, item)
+        return body
+
+    async def ask_for_budget(self, signal: OverBudget) -> None:
+        """A short envelope: a person extends it, or the refusal stands.
+
+        Raises:
+            OverBudget: the extension was refused.
+        """
+        from tightship.runtime.purse import ask_for_extension
+
+        await ask_for_extension(self, signal)
+
+    async def child(self, workflow: str, give: Mapping[str, Json]) -> Json:
+        """A child run, and its output."""
+        return await run_child(self, self._next(f"child:{workflow}"), workflow, give)
+
+    def escalate(self, exception: WorkException) -> NoReturn:
+        """End the run as escalated with this exception."""
+        from tightship.runtime.ending import Escalate
+
+        raise Escalate(exception)
+
+
+class _Fork:
+    """Branches side by side."""
+
+    def __init__(self, parent: NodeFrame, branches: Sequence[Branch], on_failure: str) -> None:
+        self._parent = parent
+        self._branches = branches
+        self._ends = on_failure == "end"
+        self._key = parent._next("fork")
+        self._first: asyncio.Future[None] | None = None
+        self._running = 0
+
+    async def run(self) -> list[BranchResult]:
+        """All branches, or, on replay of a failure, those that had ended before it."""
+        recorded = self._parent.task.journal.decided.get(self._key) if self._ends else None
+        walked = [b for b in self._branches if recorded is None or b.part in recorded["walked"]]
+        frames = {
+            b.part: NodeFrame(self._parent.task, join(self._parent.key, b.part), self._parent.scope.layer())
+            for b in walked
+        }
+        tasks = {b.part: asyncio.ensure_future(self._branch(b, frames[b.part])) for b in walked}
+        self._running = len(tasks)
+        self._parent.task.fork(len(tasks))
+        for task in tasks.values():
+            task.add_done_callback(self._ended)
+        try:
+            if self._ends and recorded is None:
+                await self._until_failure(tasks)
+            else:
+                await asyncio.wait(tasks.values())
+        except asyncio.CancelledError:
+            await self._end(tasks)
+            raise
+        signals = [e for e in (_exception(t) for t in tasks.values()) if e is not None]
+        if signals:
+            raise signals[0]
+        self._merge(frames, tasks)
+        return [self._result(branch, tasks) for branch in self._branches]
+
+    async def _branch(self, branch: Branch, frame: NodeFrame) -> Json | _Failed:
+        try:
+            return await branch.work(frame)
+        except WorkException as error:
+            return _Failed(error)
+        except (BoundaryError, LimitReached) as error:
+            wrapped = Unforeseen(error.message, where=error.where, fix=error.fix, evidence={"error": error.code})
+            return _Failed(wrapped)
+
+    def _ended(self, _: asyncio.Task[Any]) -> None:
+        self._running -= 1
+        self._parent.task.branch_ended(last=self._running == 0)
+
+    async def _until_failure(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Wait for all, or end the others at the first failure: that race is decided here, once."""
+        pending = set(tasks.values())
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            stopped = any(_exception(task) is not None for task in done)
+            failed = any(isinstance(_value(task), _Failed) for task in done)
+            if not pending or not (stopped or failed):
+                continue
+            if failed and not stopped:
+                walked = [part for part, task in tasks.items() if task.done()]
+                await self._parent.task.journal.decide(self._key, {"walked": walked})
+                late = [part for part, task in tasks.items() if task.done() and part not in walked]
+                for part in late:  # ended while the decision was written: it does not count
+                    _exception(tasks.pop(part))
+            await self._end({part: task for part, task in tasks.items() if not task.done()})
+            return
+
+    async def _end(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        for task in tasks.values():
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values())
+
+    def _merge(self, frames: dict[str, NodeFrame], tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Take over what finished branches have bound, in the order of the branches."""
+        names = self._parent.scope.names
+        for part, frame in frames.items():
+            task = tasks.get(part)
+            if task is None or task.cancelled() or isinstance(_value(task), _Failed):
+                continue
+            for name, value in frame.scope.names.items():
+                if names.get(name) is not value:
+                    names[name] = value
+
+    @staticmethod
+    def _result(branch: Branch, tasks: dict[str, asyncio.Task[Any]]) -> BranchResult:
+        task = tasks.get(branch.part)
+        if task is None or task.cancelled():
+            return BranchResult(branch.part, ended=True)
+        value = task.result()
+        if isinstance(value, _Failed):
+            return BranchResult(branch.part, error=value.error)
+        return BranchResult(branch.part, value=value)
+
+
+class _Failed:
+    """A branch's failure, kept as a value so that it does not unwind its siblings."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: WorkException) -> None:
+        self.error = error
+
+
+def _exception(task: asyncio.Task[Any]) -> BaseException | None:
+    """What stopped a branch that is no failure of the work: a signal, the store, a defect."""
+    if not task.done() or task.cancelled():
+        return None
+    return task.exception()
+
+
+def _value(task: asyncio.Task[Any]) -> Any:
+    if not task.done() or task.cancelled() or task.exception() is not None:
+        return None
+    return task.result()

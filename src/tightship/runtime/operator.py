@@ -1,0 +1,142 @@
+"""What people do to runs, from any process: decide what waits, cancel, halt. All of it is an append to the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tightship.controls.halts import check_scope
+from tightship.core import kinds
+from tightship.core.errors import GuardRefused, InputRejected, UnknownName
+from tightship.core.ports import Json
+from tightship.core.world import World
+from tightship.ledger import Draft, Guards, Ledger, SealedPayload
+from tightship.ledger.vault import encode
+from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
+from tightship.workflow.loader import WorkspaceFiles
+
+
+class Operator:
+    """A person's hands on the workspace."""
+
+    def __init__(self, ledger: Ledger, files: WorkspaceFiles, world: World) -> None:
+        self._ledger = ledger
+        self._files = files
+        self._world = world
+
+    # --- the inbox -------------------------------------------------------------------------------
+
+    async def items(self, state: str = "open", role: str | None = None, limit: int = 200) -> list[InboxItem]:
+        """Items of the inbox, the most urgent first."""
+        where: list[tuple[str, str, Any]] = [] if state == "all" else [("state", "=", state)]
+        if role is not None:
+            where.append(("role", "=", role))
+        rows = await self._ledger.select("inbox", where, [("opened_at", "asc")], limit)
+        items = [InboxItem.from_row(row) for row in rows]
+        return sorted(items, key=lambda item: (item.due or float("inf"), item.opened_at))
+
+    async def item(self, item: str) -> tuple[InboxItem, Mapping[str, Json]]:
+        """An item with its package.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        rows = await self._ledger.select("inbox", [("item", "=", item)])
+        found = require_item(rows[0] if rows else None, item)
+        package = await self._ledger.values([found.package], erased={"title": "erased"}) if found.package else {}
+        return found, package.get(found.package, {})
+
+    async def decide(self, item: str, decision: Decision) -> InboxItem:
+        """Take a person's decision: the first one stands.
+
+        Raises:
+            UnknownName: no such item. GuardRefused: it was decided already. InputRejected: it does not take this.
+            BoundaryError: this person may not.
+        """
+        found, package = await self.item(item)
+        roles = {role: set(people) for role, people in self._files.config.roles.items()}
+        check_decision(decision, found, roles=roles, schema=self._schema(package))
+        payloads: tuple[SealedPayload, ...] = ()
+        address = ""
+        if decision.value is not None:
+            scope = await self._scope(found.run)
+            sealed = self._ledger.vault.seal(scope, encode(decision.value))
+            payloads, address = (sealed,), sealed.address
+        closed = Draft(found.run, kinds.CLOSED, "", closing_body(item, decision, address), payloads=payloads)
+        signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
+        try:
+            await self._ledger.append(closed, signal, guards=Guards(open_item=item), log=found.log or "default")
+        except GuardRefused:
+            now, _ = await self.item(item)
+            check_decision(decision, now, roles=roles)
+            raise
+        return (await self.item(item))[0]
+
+    def _schema(self, package: Mapping[str, Json]) -> Mapping[str, Any] | None:
+        """The shape that an edited value has to fit, where the package names one."""
+        schema = package.get("schema")
+        return schema if isinstance(schema, Mapping) else None
+
+    async def _scope(self, run: str) -> str:
+        """The keys that the run's values are sealed with."""
+        entries = await self._ledger.run_entries(run)
+        if not entries:
+            raise UnknownName(f"there is no run {run!r}")
+        return str(entries[0].body["scope"])
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    async def cancel(self, run: str, by: str, reason: str = "") -> None:
+        """Ask a run to stop: it undoes what it has done and ends as cancelled.
+
+        Raises:
+            UnknownName: no such run. InputRejected: it has ended already.
+        """
+        rows = await self._ledger.select("runs", [("id", "=", run)])
+        if not rows:
+            raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
+        if rows[0]["state"] == "ended":
+            raise InputRejected(f"run {run} has ended already: {rows[0]['outcome']}")
+        body = {"type": "cancel", "by": by, "reason": reason or f"cancelled by {by}"}
+        await self._ledger.append(Draft(run, kinds.SIGNAL, "", body), log=rows[0]["log"])
+
+    # --- halts -----------------------------------------------------------------------------------
+
+    async def halt(self, scope: str, by: str, reason: str = "") -> dict[str, int]:
+        """Stop a scope: no new effect is begun in it. Returns what it stops: runs by state.
+
+        Raises:
+            InputRejected: no such scope.
+        """
+        scope = check_scope(scope)
+        covered = await self.covered(scope)
+        await self._ledger.append(Draft("", kinds.HALT, "", {"scope": scope, "by": by, "reason": reason}))
+        return covered
+
+    async def unhalt(self, scope: str, by: str, reason: str = "") -> bool:
+        """Lift a halt; false when the scope was not halted."""
+        scope = check_scope(scope)
+        rows = await self._ledger.select("halts", [("scope", "=", scope), ("state", "=", "on")])
+        if not rows:
+            return False
+        await self._ledger.append(Draft("", kinds.UNHALT, "", {"scope": scope, "by": by, "reason": reason}))
+        return True
+
+    async def halts(self) -> list[dict[str, Any]]:
+        """What is halted now."""
+        return await self._ledger.select("halts", [("state", "=", "on")], [("scope", "asc")])
+
+    async def covered(self, scope: str) -> dict[str, int]:
+        """How many unfinished runs a halt of this scope reaches, by state."""
+        kind, _, name = scope.partition(":")
+        where: list[tuple[str, str, Any]] = [("state", "in", ["queued", "running", "parked"])]
+        column = {"tenant": "tenant", "workflow": "workflow", "run": "id"}.get(kind)
+        if column is not None:
+            where.append((column, "=", name))
+        elif kind == "agent":
+            users = [w for w, spec in self._files.workflows.items() if name in spec.agents()]
+            where.append(("workflow", "in", users))
+        counts: dict[str, int] = {}
+        for row in await self._ledger.select("runs", where):
+            counts[row["state"]] = counts.get(row["state"], 0) + 1
+        return counts

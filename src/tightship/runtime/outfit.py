@@ -1,0 +1,230 @@
+"""What a workspace's runs work with: tools of its connectors, its own Python, programs by workflow and by pin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tightship.agents.context import ModelCaller
+from tightship.agents.turn import AgentFunction
+from tightship.core.errors import UnknownName
+from tightship.core.ports import Json, Secrets, Tool
+from tightship.core.world import World
+from tightship.ledger import Ledger
+from tightship.runtime.program import Code, Program
+from tightship.workflow.definition import Definition, from_definition, to_definition, version_hash
+from tightship.workflow.loader import WorkspaceFiles
+from tightship.workflow.models import AgentSpec
+
+if TYPE_CHECKING:
+    from tightship.connectors.openapi import OpenApiConnector
+
+
+class Tools(Mapping[str, Tool]):
+    """All tools by name; an operation of a contract is compiled when it is first asked for."""
+
+    def __init__(self, given: Mapping[str, Tool]) -> None:
+        self._given = dict(given)
+        self._connectors: list[OpenApiConnector] = []
+        self._names: dict[str, OpenApiConnector] = {}
+        self._made: dict[str, Tool] = {}
+        self.wrap: Callable[[Tool], Tool] | None = None
+
+    def add(self, connector: OpenApiConnector) -> None:
+        """Take in a connector's operations."""
+        self._connectors.append(connector)
+        for name in connector.tools():
+            self._names.setdefault(name, connector)
+
+    def give(self, tools: Mapping[str, Tool]) -> None:
+        """Take in further tools."""
+        self._given.update(tools)
+
+    def __getitem__(self, name: str) -> Tool:
+        found = self._made.get(name)
+        if found is None:
+            found = self._given.get(name) or self._names[name].tool(name)
+            if self.wrap is not None:
+                found = self.wrap(found)
+            self._made[name] = found
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._given
+        yield from (name for name in self._names if name not in self._given)
+
+    def __len__(self) -> int:
+        return len(self._given) + sum(1 for name in self._names if name not in self._given)
+
+    async def close(self) -> None:
+        """Close the connectors' connections."""
+        for connector in self._connectors:
+            await connector.aclose()
+
+
+class Outfit:
+    """Connectors, Python tools, agents' code."""
+
+    def __init__(
+        self,
+        files: WorkspaceFiles,
+        world: World,
+        secrets: Secrets | None,
+        tools: Mapping[str, Tool],
+        rehearse: bool,
+    ) -> None:
+        self.files = files
+        self.world = world
+        self.code = Code(files.root)
+        self.given = set(tools)
+        self.tools = Tools(tools)
+        self.rehearse = rehearse
+        self._secrets = secrets
+        self._maker: Maker | None = None
+        self._connected = False
+
+    async def connect(self) -> Tools:
+        """Read the contracts of the declared connectors and the workspace's own tools.
+
+        Raises:
+            LoadError: a contract cannot be read. Unavailable: it is to be fetched and its server does not answer.
+        """
+        if self._connected:
+            return self.tools
+        from tightship.connectors.openapi import open_connector
+        from tightship.connectors.python import load_tools
+        from tightship.connectors.settings import connector_settings
+
+        folder = self.files.root / "tools"
+        if folder.is_dir():
+            self.tools.give(await asyncio.to_thread(load_tools, folder))
+        secrets = self.secrets()
+        for name, raw in self.files.config.connectors.items():
+            settings = connector_settings(name, raw.to_data(), file=str(self.files.root / "tightship.yaml"))
+            self.tools.add(await open_connector(name, settings, self.files.root, self.world, secrets))
+        if self.rehearse:
+            from tightship.agents.rehearsal import RehearsedTool
+
+            self.tools.wrap = RehearsedTool
+        self._connected = True
+        return self.tools
+
+    def secrets(self) -> Secrets:
+        """Where secrets come from."""
+        if self._secrets is None:
+            from tightship.connectors.secrets import default_secrets
+
+            self._secrets = default_secrets(self.files.root)
+        return self._secrets
+
+    def maker(self, ledger: Ledger, threshold: float) -> Maker:
+        """Makes programs against this ledger."""
+        self._maker = Maker(self, ledger, threshold)
+        return self._maker
+
+    def forget(self) -> None:
+        """The files have changed: programs are made anew."""
+        if self._maker is not None:
+            self._maker.forget()
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self.tools.close()
+
+
+class Maker:
+    """Programs: of a workflow as its files stand, and of a definition that a run is pinned to."""
+
+    def __init__(self, outfit: Outfit, ledger: Ledger, threshold: float) -> None:
+        self._outfit = outfit
+        self._ledger = ledger
+        self._threshold = threshold
+        self._current: dict[str, Program] = {}
+        self._pinned: dict[str, Program] = {}
+
+    def forget(self) -> None:
+        """Make programs of workflows anew."""
+        self._current.clear()
+
+    def current(self, workflow: str) -> Program:
+        """The workflow as it stands.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        found = self._current.get(workflow)
+        if found is None:
+            outfit = self._outfit
+            outfit.files.workflow(workflow)
+            definition = to_definition(workflow, outfit.files, self._specs(workflow))
+            found = self._current[workflow] = self._make(definition)
+        return found
+
+    def _specs(self, workflow: str) -> dict[str, Any]:
+        """Contracts of the tools that the workflow names."""
+        from tightship.workflow.definition import reach
+
+        files, tools = self._outfit.files, self._outfit.tools
+        workflows, agents = reach(workflow, files)
+        names = {name for agent in agents for name in files.agent(agent).tools}
+        names |= {name for one in workflows for name in files.workflow(one).tools()}
+        found: dict[str, Any] = {}
+        for name in sorted(names):
+            tool = tools.get(name)
+            if tool is None:
+                raise UnknownName(
+                    f"{workflow} needs the tool {name!r}, which no connector and no file of tools/ gives",
+                    fix="correct the name, or add its connector to tightship.yaml",
+                )
+            found[name] = tool.spec
+            if tool.spec.undo is not None and (undo := tools.get(tool.spec.undo.tool)) is not None:
+                found[undo.spec.name] = undo.spec
+        return found
+
+    def pinned(self, address: str, definition: Json) -> Program | None:
+        """The program of a definition in the ledger; None when it is not known and was not given."""
+        found = self._pinned.get(address)
+        if found is None and definition is not None:
+            found = self._make(definition)
+        return found
+
+    def _make(self, definition: Mapping[str, Json]) -> Program:
+        rebuilt: Definition = from_definition(definition)
+        outfit = self._outfit
+        program = Program(
+            rebuilt,
+            outfit.code,
+            outfit.tools,
+            limits=outfit.files.config.limits,
+            ambient=self._ambient,
+            claim=lambda key: self._ledger.mac("default", "claim", key),
+            agent_seconds=outfit.files.config.settings.agent_seconds,
+            make_model=self._model,
+            rehearse=self._rehearsal() if outfit.rehearse else None,
+            definition_json=dict(definition),
+            version=version_hash(definition),
+        )
+        self._pinned[program.address] = program
+        return program
+
+    def _ambient(self, program: Program, name: str) -> Json:
+        if name == "now()":
+            return self._outfit.world.clock.now()
+        if name == "threshold":
+            declared = program.spec.threshold
+            return self._threshold if declared is None else declared
+        raise UnknownName(f"the shared context has no value {name!r}")
+
+    def _model(self, spec: AgentSpec) -> ModelCaller | None:
+        if spec.model is None and not self._outfit.files.config.tiers:
+            return None
+        from tightship.agents.model import model_caller
+
+        return model_caller(spec, self._outfit.files.config, self._outfit.secrets(), self._outfit.world)
+
+    @staticmethod
+    def _rehearsal() -> Callable[[AgentSpec], AgentFunction]:
+        from tightship.agents.rehearsal import rehearsed_agent
+
+        return rehearsed_agent

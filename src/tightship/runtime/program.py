@@ -1,0 +1,323 @@
+"""What one run executes: its pinned definition, with agents made ready and tools found."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tightship.agents.context import ModelCaller, normal
+from tightship.agents.turn import Agent, AgentFunction
+from tightship.core.errors import DataMissing, LoadError, NotDeclared, UnknownName, WrongShape
+from tightship.core.ports import Json, Tool
+from tightship.core.signals import Cancelled
+from tightship.ledger.keyring import plain_address
+from tightship.ledger.vault import encode
+from tightship.review.package import Package, Situation
+from tightship.workflow.definition import Definition
+from tightship.workflow.models import AgentSpec, Limits
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+    from tightship.runtime.run import RunTask
+
+DEFAULT_ROLE = "operator"
+"""Who gets what is escalated when the workflow names nobody."""
+
+
+class Code:
+    """The Python functions of a workspace's `agents/` folder, imported once, from there only."""
+
+    def __init__(self, root: Path, functions: Mapping[str, AgentFunction] | None = None) -> None:
+        self._root = root
+        self._modules: dict[str, ModuleType] = {}
+        self._given = dict(functions or {})
+
+    def give(self, agent: str, function: AgentFunction) -> None:
+        """Use a function of this process for an agent."""
+        self._given[agent] = function
+
+    def function(self, spec: AgentSpec) -> tuple[AgentFunction, str]:
+        """The agent's function and its file.
+
+        Raises:
+            LoadError: the module or the function is not there, or importing it failed.
+        """
+        given = self._given.get(spec.agent)
+        if given is not None:
+            return given, getattr(getattr(given, "__code__", None), "co_filename", "")
+        module_name, _, name = (spec.python or "").partition(":")
+        module = self._module(module_name)
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise LoadError(
+                f"{module_name} has no function {name!r}",
+                file=str(self._path(module_name)),
+                fix=f"write `async def {name}(ctx, input)`, or correct `python:` of {spec.agent}",
+            )
+        return function, str(self._path(module_name))
+
+    def _path(self, module: str) -> Path:
+        return self._root / "agents" / (module.replace(".", "/") + ".py")
+
+    def _module(self, name: str) -> ModuleType:
+        found = self._modules.get(name)
+        if found is not None:
+            return found
+        path = self._path(name)
+        if not path.exists():
+            raise LoadError(f"there is no module {name!r}", file=str(path), fix="create it, or correct `python:`")
+        folder = str(self._root / "agents")
+        if folder not in sys.path:  # modules of a workspace import each other by their plain names
+            sys.path.insert(0, folder)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        known = sys.modules.get(name)
+        if known is not None and getattr(known, "__file__", None) == str(path):
+            self._modules[name] = known
+            return known
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            sys.modules.pop(name, None)
+            line = _line_in(error, path)
+            raise LoadError(
+                f"importing it raised {type(error).__name__}: {error}",
+                file=str(path),
+                line=line,
+                fix="correct the module; `python -c 'import …'` in agents/ shows the whole traceback",
+            ) from error
+        self._modules[name] = module
+        return module
+
+
+def _line_in(error: BaseException, path: Path) -> int | None:
+    """The line of this file that an import error came from."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+class Program:
+    """A run's definition in use.
+
+    Args:
+        definition: the pinned workflow with all it can reach.
+        code: where Python agents come from.
+        tools: all tools of the workspace by name.
+        limits: the workspace's limits, which the workflow's own override.
+        ambient: values of ambient names (`threshold`, `now()`).
+        claim: makes a business key's keyed hash.
+        agent_seconds: the time limit of agents that declare none.
+        make_model: makes the caller of a tier for an agent.
+        parent: the parent run's id, or empty.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        code: Code,
+        tools: Mapping[str, Tool],
+        *,
+        limits: Limits,
+        ambient: Callable[[Program, str], Json],
+        claim: Callable[[bytes], str],
+        agent_seconds: float = 120.0,
+        make_model: Callable[[AgentSpec], ModelCaller | None] | None = None,
+        rehearse: Callable[[AgentSpec], AgentFunction] | None = None,
+        definition_json: dict[str, Json] | None = None,
+        version: str = "",
+    ) -> None:
+        self.definition = definition
+        self.spec = definition.workflow
+        self.steps = definition.workflow.steps
+        self.definition_json = definition_json or {}
+        self.address = plain_address(encode(self.definition_json))
+        self.version = version
+        self.limits = definition.workflow.limits.over(limits)
+        self.parent = ""
+        self._code = code
+        self._tools = tools
+        self._ambient = ambient
+        self._claim = claim
+        self._agent_seconds = agent_seconds
+        self._make_model = make_model
+        self._rehearse = rehearse
+        self._agents: dict[str, Agent] = {}
+        own = set(self.spec.tools())
+        own |= {tool.spec.undo.tool for name in own if (tool := tools.get(name)) is not None and tool.spec.undo}
+        self.declared = frozenset(own)
+
+    @property
+    def escalation_role(self) -> str:
+        """Who gets what this workflow escalates."""
+        return self.spec.escalate_to or DEFAULT_ROLE
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """All tools of the workspace."""
+        return self._tools
+
+    def for_parent(self, parent: str) -> Program:
+        """This program as a child run's."""
+        import copy
+
+        child = copy.copy(self)
+        child.parent = parent
+        return child
+
+    # --- agents ----------------------------------------------------------------------------------
+
+    def agent_spec(self, name: str) -> AgentSpec:
+        """The agent's declaration.
+
+        Raises:
+            UnknownName: the definition has no such agent.
+        """
+        found = self.definition.agents.get(name)
+        if found is None:
+            raise UnknownName(f"the workflow {self.spec.name} has no agent {name!r}")
+        return found
+
+    def agent(self, name: str) -> Agent:
+        """The agent, ready to take turns."""
+        found = self._agents.get(name)
+        if found is None:
+            found = self._agents[name] = self._make(self.agent_spec(name))
+        return found
+
+    def _make(self, spec: AgentSpec) -> Agent:
+        make_model = self._make_model
+        model = None if make_model is None else make_model(spec)
+        where = ""
+        if self._rehearse is not None:
+            function = self._rehearse(spec)
+        elif spec.python is not None:
+            function, where = self._code.function(spec)
+        else:
+            from tightship.agents.model import model_agent
+
+            function = model_agent(spec, self.definition)
+        return Agent(
+            spec.agent,
+            function,
+            frozenset(spec.tools),
+            _check(spec),
+            spec.within or self._agent_seconds,
+            spec.retries,
+            model,
+            where,
+            self._code._root,
+        )
+
+    def gather(self, spec: AgentSpec, names: Mapping[str, Json]) -> dict[str, Json]:
+        """An agent's declared inputs, looked up by name: the workflow's input first, then what steps have bound.
+
+        Raises:
+            DataMissing: a required one is nowhere.
+        """
+        given = names["input"]
+        if not spec.input:
+            return dict(given)
+        found: dict[str, Json] = {}
+        for name in spec.input_schema["properties"]:
+            if name in given:
+                found[name] = given[name]
+            elif name in names:
+                found[name] = names[name]
+            elif name in spec.input_schema.get("required", ()):
+                raise DataMissing(
+                    f"{spec.agent} needs {name!r}, which neither the input nor an earlier step gives",
+                    fix=f"put the step that gives {name} before {spec.agent}, or map it: `- {spec.agent}: {{with: …}}`",
+                )
+        return found
+
+    # --- tools -----------------------------------------------------------------------------------
+
+    def tool(self, name: str) -> Tool:
+        """A tool of the workspace.
+
+        Raises:
+            NotDeclared: there is none.
+        """
+        found = self._tools.get(name)
+        if found is None:
+            raise NotDeclared(f"there is no tool {name!r}", fix="declare its connector in tightship.yaml")
+        return found
+
+    def claim(self, business_key: str) -> str:
+        """The keyed hash of a business key."""
+        return self._claim(normal(business_key))
+
+    # --- values ----------------------------------------------------------------------------------
+
+    def ambient(self, name: str) -> Json:
+        """The value of an ambient name, now."""
+        return self._ambient(self, name)
+
+    async def output(self, frame: NodeFrame, last: Json) -> Json:
+        """The run's output: as declared, or the last step's."""
+        if self.spec.output is None:
+            return last
+        return await frame.evaluate(self.spec.output)
+
+    def undoes(self, cause: BaseException) -> bool:
+        """Whether finished actions are undone on this cause."""
+        return self.spec.undo_on_failure or isinstance(cause, Cancelled)
+
+    # --- packages --------------------------------------------------------------------------------
+
+    def context(self, frame: NodeFrame, agent: str = "") -> Situation:
+        """Where a node of a run stands, for a person."""
+        facts = frame.run
+        partial = {name: value for name, value in frame.scope.names.items() if name != "input"}
+        return Situation(facts.id, facts.workflow, frame.key, agent, frame.task.tried(), partial)
+
+    def ending_context(self, task: RunTask) -> Situation:
+        """Where a run stands that ends."""
+        facts = task.session.facts
+        return Situation(facts.id, facts.workflow, "", "", task.tried(), task.partial())
+
+    def request_package(self, spec: AgentSpec, given: Mapping[str, Json], frame: NodeFrame) -> Package:
+        """What a human agent is asked to do."""
+        where = self.context(frame, spec.agent)
+        return Package(
+            kind="request",
+            title=f"{self.spec.name}: work for {spec.human}: {spec.agent}",
+            what_happened=spec.purpose,
+            needed="give the output of this step" if spec.output else "say when it is done",
+            evidence={"input": dict(given), "output": dict(spec.output)},
+            run=where.run,
+            workflow=where.workflow,
+            key=where.key,
+            agent=spec.agent,
+        )
+
+
+def _check(spec: AgentSpec) -> Callable[[Json], str | None] | None:
+    if spec.output_schema is None:
+        return None
+    from tightship.workflow.types import shape_of
+
+    shape = shape_of(spec.output_schema)
+
+    def check(value: Json) -> str | None:
+        if shape.fits(value):
+            return None
+        try:
+            shape.require(value, f"the output of {spec.agent}")
+        except WrongShape as error:
+            return error.message
+        return None
+
+    return check

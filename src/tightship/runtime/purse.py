@@ -1,0 +1,111 @@
+"""The envelopes of a run: made from what is declared, charged with what the ledger holds, extended by people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tightship.controls.budgets import Amount, Chain, Envelope, EnvelopeTree, Limit, rebuild
+from tightship.core import kinds
+from tightship.core.money import NANO
+from tightship.core.ports import EntryView
+from tightship.core.signals import OverBudget
+from tightship.effects.frame import Question
+from tightship.ledger import Entry
+from tightship.review.package import from_exception
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+
+
+def limit_of(budget: Any) -> Limit:
+    """A declared budget as limits."""
+    return Limit(budget.usd, budget.tokens, budget.calls)
+
+
+def build_envelopes(shared: EnvelopeTree, workflow: str, budget: Any, agents: dict[str, Any]) -> EnvelopeTree:
+    """The run's envelope below the workflow's and tenant's (which all runs of the process share), agents' below it."""
+    tree = EnvelopeTree()
+    parent: str | None = None
+    for scope in shared.scopes():
+        if scope.startswith("tenant:") or scope == f"workflow:{workflow}":
+            for envelope in shared.of(scope):
+                tree.add(envelope, parent)
+            parent = scope
+    tree.add(Envelope("run", limit_of(budget)), parent)
+    for name, agent in agents.items():
+        if not agent.budget.empty:
+            tree.add(Envelope(f"agent:{name}", limit_of(agent.budget)), "run")
+    return tree
+
+
+def recharge(tree: EnvelopeTree, entries: list[Entry]) -> None:
+    """Charge a resumed run's envelopes with what its ledger says. Shared envelopes were charged when they were made."""
+    own: dict[str, Chain] = {}
+
+    def chain_of(entry: EntryView) -> Chain:
+        body = entry.body
+        task = str(body.get("task") or f"agent:{body.get('agent')}")
+        scope = task if task in tree else "run"
+        if scope not in own:
+            names = {"run", scope}
+            own[scope] = Chain([envelope for envelope in tree.chain(scope).envelopes if envelope.scope in names])
+        return own[scope]
+
+    rebuild(entries, chain_of)
+    for entry in entries:
+        if entry.kind == kinds.EXTENDED:
+            extend(tree, entry.body)
+
+
+def extend(tree: EnvelopeTree, body: dict[str, Any]) -> None:
+    """Raise the limits of an envelope by what somebody granted."""
+    more = Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
+    tree.extend(body["scope"], more)
+
+
+async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
+    """Ask a person for more; take the answer into the envelopes.
+
+    Raises:
+        OverBudget: nobody granted it.
+    """
+    task = frame.task
+    program, session = task.program, task.session
+    package = from_exception(signal, program.context(frame))
+    key = frame._next("budget")
+    question = Question("budget", package.title, program.escalation_role, package.to_json())
+    answer = await frame.at(f"budget/{key.rsplit('/', 1)[-1]}").ask(question)
+    if answer.decision not in ("approve", "edit", "answer"):
+        raise Refused(
+            f"{signal.reason}; {answer.by or 'nobody'} did not grant more", scope=signal.scope, unit=signal.unit
+        )
+    if key in task.journal.notes:
+        return
+    body: dict[str, Any] = {"scope": signal.scope, "by": answer.by, **_granted(answer.value, signal, session.envelopes)}
+    await task.journal.record(kinds.EXTENDED, key, body)
+    if "seconds" in body:
+        session.watch.extend(body["seconds"])
+    else:
+        extend(session.envelopes, body)
+
+
+class Refused(OverBudget):
+    """An envelope cannot cover this, and nobody granted more."""
+
+
+def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, Any]:
+    """What an answer grants: figures by unit (money in USD), or as much again as the envelope had."""
+    if isinstance(value, dict) and value:
+        granted: dict[str, Any] = {name: int(value[name]) for name in ("tokens", "calls") if name in value}
+        if "usd" in value:
+            granted["usd"] = int(float(value["usd"]) * NANO)
+        if "seconds" in value:
+            granted["seconds"] = float(value["seconds"])
+        return granted
+    if signal.unit == "seconds":
+        return {"seconds": 300.0}
+    for envelope in tree.envelopes():
+        if envelope.scope == signal.scope:
+            limit = {"usd": envelope.limit.usd, "tokens": envelope.limit.tokens, "calls": envelope.limit.calls}
+            return {signal.unit: limit.get(signal.unit) or 0}
+    return {}

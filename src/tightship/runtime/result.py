@@ -1,0 +1,111 @@
+"""A run as its caller sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tightship.core import kinds
+from tightship.core.money import to_usd
+from tightship.core.ports import Json
+from tightship.ledger import Entry, Ledger
+
+ERASED = "(erased)"
+_TOLD = frozenset({kinds.TURN, kinds.SETTLED, kinds.CLOSED, kinds.DECIDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run and how it stands.
+
+    Attributes:
+        state: queued, running, parked or ended. outcome: completed, escalated, failed, cancelled; empty before its end.
+        reason: why it was escalated or failed (an exception's kind, `over_budget`, `halted`, …).
+        output: what it gave. package: the escalation package, when a person has to take over.
+        usd: cost in nano-dollars; `cost` is the same in USD. seconds: time worked, parked time left out.
+        decisions: agent turns, effects, people's decisions, in the order of the ledger, each with its position.
+        waiting: open inbox items.
+    """
+
+    id: str
+    workflow: str
+    state: str
+    outcome: str
+    reason: str
+    output: Json
+    package: Mapping[str, Json] | None
+    usd: int
+    tokens: int
+    calls: int
+    seconds: float
+    started_at: float
+    ended_at: float
+    reference: str = ""
+    decisions: tuple[Mapping[str, Json], ...] = ()
+    waiting: tuple[str, ...] = ()
+    live: bool = True
+
+    @property
+    def cost(self) -> float:
+        """The cost in USD."""
+        return to_usd(self.usd)
+
+    def as_dict(self) -> dict[str, Json]:
+        """Itself as JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"cost": self.cost, "decisions": list(self.decisions), "waiting": list(self.waiting)}
+
+    @classmethod
+    async def of(cls, ledger: Ledger, row: Mapping[str, Any]) -> Run:
+        """The run of a row."""
+        addresses = [row[name] for name in ("output", "package") if row[name]]
+        values = await ledger.values(addresses, erased=ERASED)
+        entries = await ledger.run_entries(row["id"])
+        figures = _figures(entries) if row["state"] != "ended" else row
+        items = {e.body["item"] for e in entries if e.kind == kinds.OPENED}
+        items -= {e.body["item"] for e in entries if e.kind == kinds.CLOSED}
+        return cls(
+            id=row["id"],
+            workflow=row["workflow"],
+            state=row["state"],
+            outcome=row["outcome"],
+            reason=row["reason"],
+            output=values.get(row["output"]),
+            package=values.get(row["package"]),
+            usd=figures["usd"],
+            tokens=figures["tokens_in"] + figures["tokens_out"],
+            calls=figures["calls"],
+            seconds=row["seconds"],
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            reference=row["reference"],
+            decisions=tuple(_decisions(entries)),
+            waiting=tuple(sorted(items)),
+            live=bool(row["live"]),
+        )
+
+
+def _figures(entries: list[Entry]) -> dict[str, int]:
+    figures = {"usd": 0, "tokens_in": 0, "tokens_out": 0, "calls": 0}
+    for entry in entries:
+        if entry.kind == kinds.SETTLED:
+            figures["calls"] += 1
+            for name in ("usd", "tokens_in", "tokens_out"):
+                figures[name] += int(entry.body.get(name) or 0)
+    return figures
+
+
+def _decisions(entries: list[Entry]) -> list[dict[str, Json]]:
+    """What was decided, by whom, at which position; `runs why` shows the data and the rules as well."""
+    found: list[dict[str, Json]] = []
+    for entry in entries:
+        if entry.kind not in _TOLD:
+            continue
+        body = entry.body
+        told: dict[str, Json] = {"n": entry.n, "at": entry.at, "kind": entry.kind, "key": entry.key}
+        for name in ("agent", "name", "cls", "decision", "by", "reason", "error", "refused", "policy", "out", "value"):
+            if name in body:
+                told[name] = body[name]
+        found.append(told)
+    return found

@@ -1,0 +1,297 @@
+"""One run in the hands of this process: forward through the tree, or undo, or end. Only here is a run moved.
+
+A run goes one way: forward, then undo when it was interrupted or failed, then ended. What people, timers, children
+and the kill switch want comes as entries of the mailbox and is taken in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tightship.core import kinds
+from tightship.core.errors import GuardRefused, LedgerError, StoreError, TightshipError
+from tightship.core.ports import Json
+from tightship.core.signals import Cancelled, Halted, Signal
+from tightship.effects.frame import Scope
+from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
+from tightship.effects.session import Session
+from tightship.ledger import Entry, Guards
+from tightship.runtime.ending import Ending
+from tightship.runtime.node import NodeFrame
+
+if TYPE_CHECKING:
+    from tightship.runtime.engine import Engine
+    from tightship.runtime.program import Program
+
+PARKED = "parked"
+INTERRUPTED = "run/interrupted"
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A leaf that waits: for an inbox item, a timer or a child. `until` is store time (s), 0 for no limit."""
+
+    what: str
+    future: asyncio.Future[None]
+    until: float = 0.0
+    here: bool = False
+    """What it waits for happens in this process: no reason to park."""
+
+
+class RunTask:
+    """A run while this process owns it."""
+
+    def __init__(self, engine: Engine, program: Program, session: Session) -> None:
+        self.engine = engine
+        self.program = program
+        self.session = session
+        self.journal = session.journal
+        self.waiting: dict[str, Waiting] = {}
+        self.seen = 0
+        self._names: dict[str, Json] = {"input": dict(session.facts.input)}
+        self._tried: list[str] = []
+        self._busy = 0
+        self._parking = False
+        self._held: list[Entry] = []
+        self._interruption: Signal | None = None
+        self._changed = asyncio.Event()
+
+    # --- driving ---------------------------------------------------------------------------------
+
+    async def drive(self) -> str:
+        """Move the run until it is parked or has ended; returns `parked` or the outcome.
+
+        Raises:
+            StaleOwner: another owner has it. StoreError: the disk; the run stays as its ledger says.
+        """
+        self.session.watch.start()
+        for entry in self.journal.signals:
+            self._note_signal(entry)
+        try:
+            cause = await self._recall()
+            if cause is None:
+                cause = await self._forward()
+                if cause == PARKED:
+                    return PARKED
+            return await Ending(self).finish(cause)
+        finally:
+            self.session.watch.stop()
+
+    async def _recall(self) -> Any:
+        """An interruption that was recorded before a crash: the run does not go forward again."""
+        recorded = self.journal.decided.get(INTERRUPTED)
+        if recorded is None:
+            return None
+        if "signal" in recorded:
+            return restore_signal(recorded)
+        return restore(recorded["error"], await self.journal.value(recorded["detail"]))
+
+    async def remember(self, cause: BaseException) -> None:
+        """Record why the run turns around, so that after a crash it does not go forward again."""
+        if INTERRUPTED in self.journal.decided:
+            return
+        if isinstance(cause, Signal):
+            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": describe_signal(cause)})
+            return
+        error = cause if isinstance(cause, TightshipError) else TightshipError(f"{type(cause).__name__}: {cause}")
+        head, detail = describe(error)
+        payload, _ = self.journal.seal(detail)
+        value = {"error": head, "detail": payload.address}
+        await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,))
+
+    async def _forward(self) -> Any:
+        """Interpret the tree: the output in a `Done`, the error or signal that stopped it, or PARKED."""
+        self._busy = 1
+        main = asyncio.ensure_future(self._interpret())
+        main.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not main.done():
+                await self._changed.wait()
+                self._changed.clear()
+                if self._interruption is not None and not main.done():
+                    await stop(main)
+                    return self._interruption
+                if self._idle() and not main.done() and await self._park():
+                    await stop(main)
+                    return PARKED
+        except BaseException:
+            await stop(main)
+            raise
+        finally:
+            for waiting in self.waiting.values():
+                waiting.future.cancel()
+            self.waiting.clear()
+        if self._interruption is not None:
+            return self._interruption
+        return self._outcome(main)
+
+    def _outcome(self, main: asyncio.Task[Json]) -> Any:
+        error = main.exception()
+        if error is None:
+            return Done(main.result())
+        if isinstance(error, (LedgerError, StoreError)):
+            raise error
+        if isinstance(error, (TightshipError, Signal)):
+            return error
+        raise error  # a defect of ours: the run stays open, nothing is lost
+
+    async def _interpret(self) -> Json:
+        frame = NodeFrame(self, "", Scope(self._names))
+        output: Json = None
+        for step in self.program.steps:
+            output = await frame.step(step)
+        return await self.program.output(frame, output)
+
+    def partial(self) -> dict[str, Json]:
+        """What finished steps have given so far."""
+        return {name: value for name, value in self._names.items() if name not in ("input", "feedback")}
+
+    def tried(self) -> list[str]:
+        """What was tried before, one line each."""
+        return list(self._tried)
+
+    def add_tried(self, line: str) -> None:
+        """Remember an attempt for the package."""
+        if line not in self._tried:
+            self._tried.append(line)
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def fork(self, branches: int) -> None:
+        """The waiting parent becomes so many busy branches."""
+        self._busy += branches - 1
+
+    def branch_ended(self, last: bool) -> None:
+        """A branch has ended; the last one hands its place back to the parent."""
+        if not last:
+            self._busy -= 1
+            self._check_idle()
+
+    async def wait(self, what: str, until: float = 0.0, here: bool = False) -> None:
+        """Wait until `release(what)`, or until that store time. The run may park meanwhile."""
+        waiting = Waiting(what, asyncio.get_running_loop().create_future(), until, here)
+        self.waiting[what] = waiting
+        self._busy -= 1
+        self._check_idle()
+        timer = None
+        if until:
+            timer = asyncio.ensure_future(self._ring(waiting))
+        try:
+            await waiting.future
+        finally:
+            self._busy += 1
+            self.waiting.pop(what, None)
+            if timer is not None:
+                timer.cancel()
+
+    async def _ring(self, waiting: Waiting) -> None:
+        clock = self.session.shared.world.clock
+        await clock.sleep(max(0.0, waiting.until - clock.now()))
+        if not waiting.future.done():
+            waiting.future.set_result(None)
+
+    def release(self, what: str) -> None:
+        """What somebody waits for has happened."""
+        waiting = self.waiting.get(what)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(None)
+
+    def _idle(self) -> bool:
+        return (
+            self._busy == 0
+            and bool(self.waiting)
+            and not any(waiting.future.done() or waiting.here for waiting in self.waiting.values())
+        )
+
+    def _check_idle(self) -> None:
+        if self._idle():
+            self._changed.set()
+
+    # --- parking ---------------------------------------------------------------------------------
+
+    async def _park(self) -> bool:
+        """Put the run down; false when something has happened meanwhile."""
+        await self.session.drain()
+        if not self._idle():
+            return False
+        self._parking = True
+        due = [waiting.until for waiting in self.waiting.values() if waiting.until]
+        body = {
+            "wake_at": min(due) if due else 0.0,
+            "waiting": sorted(self.waiting),
+            "seen": self.seen,
+            "seconds": round(self.session.watch.used - self.journal.seconds, 3),
+        }
+        if not due:
+            body["wake_at"] = NEVER
+        try:
+            await self.journal.append(kinds.PARKED, "", body, guards=Guards(seen=self.seen))
+        except GuardRefused:
+            self._parking = False
+            held, self._held = self._held, []
+            for entry in held:
+                self.take(entry)
+            await self.engine.ledger.poll()
+            return False
+        return True
+
+    # --- mailbox ---------------------------------------------------------------------------------
+
+    def take(self, entry: Entry) -> None:
+        """An entry that somebody else appended about this run."""
+        if self._parking:
+            self._held.append(entry)
+            return
+        self.journal.index(entry)
+        if entry.kind == kinds.SIGNAL:
+            self._note_signal(entry)
+        elif entry.kind == kinds.CLOSED:
+            self.release(entry.body["item"])
+
+    def _note_signal(self, entry: Entry) -> None:
+        self.seen = max(self.seen, entry.n)
+        body = entry.body
+        if body["type"] == "cancel":
+            self.interrupt(Cancelled(body.get("reason") or f"cancelled by {body.get('by', 'somebody')}"))
+        elif body["type"] == "halt":
+            self.interrupt(Halted(body.get("reason", ""), scope=body.get("scope", "")))
+        elif body["type"] == "child":
+            self.release(body["child"])
+
+    def interrupt(self, signal: Signal) -> None:
+        """Stop going forward. The first interruption stands."""
+        if self._interruption is None:
+            self._interruption = signal
+            self._changed.set()
+
+    @property
+    def interruption(self) -> Signal | None:
+        """What has stopped the run, if anything has."""
+        return self._interruption
+
+
+NEVER = 4_102_444_800.0
+"""A wake-up that never comes (the year 2100): the run waits for people only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run went through; its output."""
+
+    output: Json
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end, whatever it is."""
+    task.cancel()
+    with contextlib.suppress(BaseException):
+        await asyncio.wait({task})
+    if task.done() and not task.cancelled():
+        task.exception()
+
+
+Listener = Callable[[Entry], None]

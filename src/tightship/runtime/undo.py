@@ -1,0 +1,112 @@
+"""The saga's way back: finished actions are undone in reverse order of settling; what cannot be undone is reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tightship.core.errors import TightshipError
+from tightship.core.ports import Json, UndoSpec
+from tightship.core.signals import Signal
+from tightship.effects.call import Call
+from tightship.effects.door import Door
+from tightship.effects.journal import Body
+from tightship.workflow.conditions import Values
+
+if TYPE_CHECKING:
+    from tightship.runtime.run import RunTask
+
+UNDOER = "workflow"
+
+
+class Undo:
+    """Takes back what a run has done."""
+
+    def __init__(self, task: RunTask) -> None:
+        self._task = task
+        self.residual: list[dict[str, Json]] = []
+        self.undone: list[str] = []
+
+    async def run(self) -> None:
+        """Undo everything that can be; collect what remains."""
+        await self._settle_open()
+        for key, body in self._actions():
+            await self._take_back(key, body)
+
+    async def _settle_open(self) -> None:
+        """Unknown outcomes come first: what may have happened is found out before anything is undone."""
+        task = self._task
+        for key, (body, _) in list(task.journal.admitted.items()):
+            if body["cls"] != "write":
+                continue
+            try:
+                await Door(task.session).perform(await self._reopened(key, body))
+            except (TightshipError, Signal) as error:
+                self._remains(key, body, f"whether it was done is unknown: {error}")
+
+    async def _reopened(self, key: str, body: Body) -> Call:
+        undo = body.get("undo")
+        return Call(
+            key=key,
+            tool=self._task.program.tool(body["name"]),
+            cls="write",
+            agent=body["agent"],
+            args=await self._task.journal.value(body["args"]),
+            declared=self._task.program.declared | {body["name"]},
+            claim=body.get("claim"),
+            undo=None if undo is None else UndoSpec(undo["tool"], undo["args"]),
+            settling=True,
+        )
+
+    def _actions(self) -> list[tuple[str, Body]]:
+        """Settled writes, the latest first; a child's actions stand where its end was told."""
+        journal = self._task.journal
+        own = [(key, journal.effects[key]) for key in journal.actions]
+        for entry in journal.signals:
+            if entry.body["type"] == "child":
+                own.extend(
+                    (f"{entry.body['child']}:{action['key']}", action) for action in entry.body.get("actions", ())
+                )
+        return [(key, body) for key, body in reversed(own) if key not in journal.undone]
+
+    async def _take_back(self, key: str, body: Body) -> None:
+        undo = body.get("undo")
+        if undo is None:
+            self._remains(key, body, "no compensation is declared for it")
+            return
+        journal, program = self._task.journal, self._task.program
+        try:
+            names: dict[str, Json] = {
+                "args": await journal.value(body["args"]),
+                "result": await journal.value(body["out"]),
+            }
+            tool = program.tool(undo["tool"])
+            args = Values.parse(undo["args"]).evaluate(names) if undo["args"] else default_args(tool, names)
+            await Door(self._task.session).perform(
+                Call(
+                    key=f"undo/{key}",
+                    tool=tool,
+                    cls="undo",
+                    agent=UNDOER,
+                    args=args,
+                    declared=program.declared | {undo["tool"]},
+                    undoes=key,
+                    releases=body.get("claim"),
+                )
+            )
+        except (TightshipError, Signal) as error:
+            self._remains(key, body, f"undoing it failed: {error}")
+        else:
+            self.undone.append(key)
+
+    def _remains(self, key: str, body: Body, why: str) -> None:
+        self.residual.append({"key": key, "tool": body["name"], "why": why, "args": body.get("args")})
+
+
+def default_args(tool: Any, names: dict[str, Json]) -> dict[str, Json]:
+    """Arguments of an undo that declares none: what its schema asks for, from the result, then from the arguments."""
+    wanted = tool.spec.input_schema.get("properties", {})
+    found: dict[str, Json] = {}
+    for source in (names["args"], names["result"]):
+        if isinstance(source, dict):
+            found |= {name: source[name] for name in wanted if name in source}
+    return found

@@ -1,0 +1,313 @@
+"""The composition root: a folder of YAML becomes something that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tightship.agents.turn import AgentFunction
+from tightship.controls.breakers import Breakers
+from tightship.controls.cache import ResultCache
+from tightship.controls.claims import ClaimsProjection
+from tightship.controls.halts import Halts, HaltsProjection
+from tightship.controls.leases import EnvelopesProjection
+from tightship.controls.rates import Rate, Rates
+from tightship.controls.spend import SpendProjection
+from tightship.core.errors import GuardRefused, StoreMissing, UnknownName
+from tightship.core.ids import derived_id
+from tightship.core.ports import Json, Projection, Secrets, Tool
+from tightship.core.world import World
+from tightship.effects.session import Shared
+from tightship.ledger import Ledger
+from tightship.ledger.locks import ExecutorLock
+from tightship.patterns import load_all
+from tightship.review.inbox import InboxProjection
+from tightship.runtime.build import build_id
+from tightship.runtime.dispatch import LocalDispatcher
+from tightship.runtime.engine import Ended, Engine, Start
+from tightship.runtime.envelopes import SharedEnvelopes
+from tightship.runtime.operator import Operator
+from tightship.runtime.outfit import Outfit
+from tightship.runtime.result import Run
+from tightship.workflow.loader import WorkspaceFiles, load_workspace
+from tightship.workflow.models import AgentSpec, WorkflowSpec
+
+Spec = AgentSpec | WorkflowSpec
+
+
+def projections() -> list[Projection]:
+    """The projections of every workspace's ledger, beside that of runs."""
+    return [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+
+
+class Workspace:
+    """A workspace, opened. Nothing is read from or written to the store before the first `await`.
+
+    ```python
+    from tightship import Workspace
+
+    async with Workspace.open(".") as ws:
+        run = await ws.run("support", {"ticket": "Where is my order?", "customer_id": "C-1001"})
+        print(run.outcome, run.cost)
+    ```
+    """
+
+    def __init__(
+        self,
+        files: WorkspaceFiles,
+        world: World,
+        *,
+        ledger: Ledger | None = None,
+        secrets: Secrets | None = None,
+        tools: Mapping[str, Tool] | None = None,
+        rehearse: bool = False,
+    ) -> None:
+        self.files = files
+        self.world = world
+        self.rehearse = rehearse
+        self._ledger = ledger
+        self._given_ledger = ledger is not None
+        self._outfit = Outfit(files, world, secrets, dict(tools or {}), self.rehearse)
+        self._engine: Engine | None = None
+        self._lock: ExecutorLock | None = None
+        self._dispatcher: LocalDispatcher | None = None
+        self._opening = asyncio.Lock()
+
+    # --- opening and closing ---------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path = ".",
+        *,
+        world: World | None = None,
+        ledger: Ledger | None = None,
+        secrets: Secrets | None = None,
+        tools: Mapping[str, Tool] | None = None,
+        rehearse: bool = False,
+    ) -> Self:
+        """Load a workspace's files.
+
+        Args:
+            path: the folder that holds tightship.yaml.
+            world: time, chance and network; the machine's own by default.
+            ledger: an open ledger (the in-memory twin, say) in place of the declared store.
+            secrets: where secrets come from; the environment and a secrets file by default.
+            tools: further tools by name, beside those of the connectors and of `tools/*.py`.
+            rehearse: generated outputs in place of agents and tools; nothing outside is touched.
+
+        Raises:
+            WorkspaceMissing, LoadError: the first thing that is wrong with the files.
+        """
+        load_all()
+        loaded = load_workspace(Path(path), tools=set(tools or ()))
+        return cls(
+            loaded.raise_first(), world or World(), ledger=ledger, secrets=secrets, tools=tools, rehearse=rehearse
+        )
+
+    def add(self, *specs: Spec, functions: Mapping[str, AgentFunction] | None = None) -> None:
+        """Add agents and workflows that were built in Python, with the functions of such agents by name.
+
+        Raises:
+            LoadError: one refers to something that is not there.
+        """
+        for name, function in (functions or {}).items():
+            self._outfit.code.give(name, function)
+        for spec in specs:
+            self.files.add(spec, tools=self._outfit.given)
+        self._outfit.forget()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End what this process drives (it can be resumed), write the last checkpoint, close the store."""
+        if self._dispatcher is not None:
+            await self._dispatcher.close()
+        if self._ledger is not None and not self._given_ledger:
+            await self._ledger.close()
+        if self._lock is not None:
+            self._lock.release()
+        await self._outfit.close()
+        self._ledger = self._engine = self._dispatcher = self._lock = None
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder."""
+        scheme, _, rest = self.files.config.store.url.partition(":")
+        if scheme != "sqlite":
+            raise StoreMissing(
+                f"the store {scheme}: is not available in this version", fix='use `store: "sqlite:.tightship"`'
+            )
+        return (self.files.root / rest.removeprefix("//")).resolve()
+
+    async def ledger(self) -> Ledger:
+        """The ledger, for reading and for signals; executing needs more (`engine`)."""
+        async with self._opening:
+            if self._ledger is None:
+                self._ledger = await Ledger.open(self.folder, self.world, projections())
+            return self._ledger
+
+    async def engine(self) -> Engine:
+        """The engine: from here on this process executes on the workspace.
+
+        Raises:
+            ExecutorBusy: another process does.
+        """
+        ledger = await self.ledger()
+        async with self._opening:
+            if self._engine is None:
+                self._engine = await self._build_engine(ledger)
+            return self._engine
+
+    async def _build_engine(self, ledger: Ledger) -> Engine:
+        if not self._given_ledger:
+            lock = ExecutorLock(self.folder / "executor.lock")
+            await asyncio.to_thread(lock.acquire)
+            self._lock = lock
+        await ledger.reapply_erasures()
+        await self._outfit.connect()
+        clock = self.world.clock
+        halts = Halts()
+        halts.load(await ledger.select("halts"))
+        shared = Shared(self.world, halts, Rates(clock, self._rates()), Breakers(clock), ResultCache[str](clock))
+        envelopes = SharedEnvelopes(self.files.config.budgets, clock)
+        await envelopes.load(ledger)
+        threshold = self.files.config.settings.threshold
+        make = self._outfit.maker(ledger, threshold)
+        engine = Engine(
+            ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
+        )
+        self._dispatcher = LocalDispatcher(engine)
+        await self._dispatcher.start(sequence=not self._given_ledger)
+        return engine
+
+    def _rates(self) -> dict[str, Rate]:
+        return {
+            name: Rate(requests_per_second=tool.spec.requests_per_second)
+            for name, tool in self._outfit.tools.items()
+            if tool.spec.requests_per_second
+        }
+
+    async def _tell(self, role: str, item: str) -> None:
+        """The inbox is the truth; notices to people come with a connector that sends them."""
+
+    # --- running ---------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        workflow: str,
+        input: Mapping[str, Json],
+        *,
+        reference: str = "",
+        tenant: str = "default",
+        linked: str = "",
+    ) -> Run:
+        """Run a workflow until it has ended or waits for something outside.
+
+        Args:
+            workflow: its name.
+            input: its declared input.
+            reference: the caller's own name for this piece of work: the same reference is the same run, which is
+                continued or, once it has ended, returned.
+            tenant: whose run it is.
+            linked: an earlier run that this one follows.
+
+        Raises:
+            UnknownName: no such workflow. InputRejected: the input does not fit. Halted: nothing is started.
+            ExecutorBusy: another process executes on this workspace. StoreError: the disk.
+        """
+        engine = await self.engine()
+        run = derived_id("r", tenant, workflow, reference) if reference else ""
+        start = Start(workflow, input, reference, tenant, id=run, linked=linked, live=not self.rehearse)
+        try:
+            run = await engine.start(start)
+        except GuardRefused as refused:
+            if refused.reason != "exists":
+                raise
+            return await self._continue(run)
+        return await self._finish(await engine.drive(run))
+
+    async def _continue(self, run: str) -> Run:
+        row = await self.row(run)
+        engine = await self.engine()
+        due = row["state"] in ("running", "queued") or (
+            row["state"] == "parked" and row["wake_at"] <= self.world.clock.now()
+        )
+        if due and not engine.has(run):
+            for ended in await engine.take_over([row]):
+                if ended.error is not None:
+                    raise ended.error
+            return await self._finish(await engine.drive(run))
+        return await self.result(run)
+
+    async def _finish(self, ended: Ended) -> Run:
+        if ended.error is not None:
+            raise ended.error
+        return await self.result(ended.run)
+
+    async def resume(self, runs: Sequence[str] = (), accept_code: bool = False) -> list[Ended]:
+        """Continue runs that are due: those named, or all that a process has left or that have waited long enough."""
+        engine = await self.engine()
+        assert self._dispatcher is not None
+        if runs:
+            rows = [await self.row(run) for run in runs]
+            return await self._dispatcher.resume([row for row in rows if row["state"] != "ended"], accept_code)
+        del engine
+        return await self._dispatcher.resume(await self._dispatcher.due(), accept_code)
+
+    async def serve(self, stop: asyncio.Event, concurrency: int = 64) -> None:
+        """The embedded worker: pick up what is due until told to stop."""
+        await self.engine()
+        assert self._dispatcher is not None
+        await self._dispatcher.serve(stop, concurrency)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def row(self, run: str) -> dict[str, Any]:
+        """A run's row.
+
+        Raises:
+            UnknownName: there is no such run.
+        """
+        ledger = await self.ledger()
+        rows = await ledger.select("runs", [("id", "=", run)])
+        if not rows:
+            raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
+        return rows[0]
+
+    async def result(self, run: str) -> Run:
+        """A run as it stands."""
+        ledger = await self.ledger()
+        return await Run.of(ledger, await self.row(run))
+
+    async def operator(self) -> Operator:
+        """What people do to runs: decide, cancel, halt. Works beside a process that executes."""
+        return Operator(await self.ledger(), self.files, self.world)
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncGenerator[Ledger]:
+        """The ledger, polled for what other processes append, for as long as the block runs."""
+        ledger = await self.ledger()
+        task = asyncio.ensure_future(_poll(ledger, self.world))
+        try:
+            yield ledger
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def _poll(ledger: Ledger, world: World) -> None:
+    while True:
+        await ledger.poll()
+        await world.clock.sleep(0.05)
+
+
+__all__ = ["Workspace", "projections"]
