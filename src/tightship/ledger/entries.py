@@ -69,6 +69,7 @@ class Guards:
     claim: the business key (hex HMAC) must be free or this effect's own. scopes: none may be halted.
     seen: no signal of the run may be later than this position. fresh: the run must not exist yet.
     takeover: the run must stand at this epoch (the drafts carry the next one).
+    open_item: this inbox item must still be open.
     """
 
     claim: str | None = None
@@ -76,6 +77,7 @@ class Guards:
     seen: int | None = None
     fresh: bool = False
     takeover: int | None = None
+    open_item: str | None = None
 
 
 @dataclass(slots=True)

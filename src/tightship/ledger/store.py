@@ -81,6 +81,8 @@ class Committer:
         self._runs: dict[str, RunHead | None] = {}
         self._halted: set[str] | None = None
         self._last_at = 0
+        self._closing: set[str] = set()
+        """Inbox items that this batch closes."""
 
     def commit(self, units: Sequence[Unit]) -> list[Entry]:
         """Commit a batch: each unit gets its entries or its refusal. Returns entries that others have appended.
@@ -95,6 +97,7 @@ class Committer:
             foreign = self._notice_others(heads)
             claims = self._read_facts(units)
             batch = Batch()
+            self._closing.clear()
             for unit in units:
                 unit.refusal = self._judge(unit, claims)
                 if unit.refusal is None:
@@ -170,6 +173,11 @@ class Committer:
             return StaleOwner(f"run {draft.run} was taken by another owner")
         if guards.seen is not None and head is not None and head.last_signal > guards.seen:
             return GuardRefused(f"run {draft.run} has an unread signal", reason="signal")
+        if guards.open_item is not None:
+            rows = self._backend.look("inbox", [("item", "=", guards.open_item)])
+            if not rows or rows[0]["state"] != "open" or guards.open_item in self._closing:
+                return GuardRefused(f"inbox item {guards.open_item} is not open", reason="decided")
+            self._closing.add(guards.open_item)
         if guards.scopes:
             halted = (self._halted or set()).intersection(guards.scopes)
             if halted:
