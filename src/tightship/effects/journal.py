@@ -26,6 +26,7 @@ class Journal:
         actions: keys of settled writes that have an undo or none declared, in order of settling.
         undone: keys of actions whose undo was settled.
         signals: the mailbox, in order of the log.
+        entries: all of them, in the order in which they were taken in.
         settled: every settle, failed attempts included: what the run has cost.
     """
 
@@ -45,6 +46,7 @@ class Journal:
         self.undone: dict[str, str] = {}
         self.signals: list[Entry] = []
         self.settled: list[Body] = []
+        self.entries: list[Entry] = []
         self.seconds = 0.0
         self._sealed: dict[str, tuple[str, bytes | None]] = {}
 
@@ -58,6 +60,7 @@ class Journal:
 
     def index(self, entry: Entry) -> None:
         """Take in one entry."""
+        self.entries.append(entry)
         kind, key, body = entry.kind, entry.key, entry.body
         if kind == kinds.SETTLED:
             self._index_settled(key, body)

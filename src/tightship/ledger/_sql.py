@@ -24,6 +24,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     try:
         db.execute(f"PRAGMA journal_mode={journal}")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_autocheckpoint=8000")  # 32 MB: fewer pages are written twice
         db.execute("PRAGMA temp_store=MEMORY")
         db.execute("PRAGMA cache_size=-32000")
     except sqlite3.Error:

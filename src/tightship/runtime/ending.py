@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, RunFailed, TightshipError, WorkException
 from tightship.core.ids import derived_id
@@ -12,6 +14,7 @@ from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
 from tightship.ledger import Draft, Guards, SealedPayload
 from tightship.review.package import from_exception
 from tightship.runtime.children import child_signal, ended_child
+from tightship.runtime.result import ended_run
 from tightship.runtime.undo import Undo
 
 if TYPE_CHECKING:
@@ -56,10 +59,11 @@ class Ending:
     async def _complete(self, output: Json) -> str | None:
         """Write that it completed; None when an unread signal turns it around first."""
         journal = self._task.journal
-        payload, _ = journal.seal(output)
+        payload, data = journal.seal(output)
         body: dict[str, Any] = {"outcome": "completed", "output": payload.address}
         while self._task.interruption is None:
             if await self._append(body, (payload,), ()):
+                self._task.ended = ended_run(self._task.session.facts, journal.entries, body, orjson.loads(data), None)
                 return "completed"
         return None
 
@@ -151,15 +155,16 @@ class Ending:
         """Write the end; false when a signal has come first and was taken in."""
         task = self._task
         journal, facts = task.journal, task.session.facts
-        drafts = [*before, Draft(facts.id, kinds.ENDED, "", {**body, **self._totals()}, journal.epoch, payloads)]
+        body |= {**self._totals(), "seen": task.seen}
+        drafts = [*before, Draft(facts.id, kinds.ENDED, "", body, journal.epoch, payloads)]
         if task.program.parent:
             drafts.append(child_signal(task.program.parent, facts.id, body, self._actions()))
-        drafts[-1 if not task.program.parent else -2].body["seen"] = task.seen
         try:
-            await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
+            entries = await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
         except GuardRefused:
             await self._read_mail()
             return False
+        journal.index(entries[len(before)])
         return True
 
     async def _read_mail(self) -> None:

@@ -23,6 +23,7 @@ from tightship.effects.session import Session, Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.runtime.program import Program
 from tightship.runtime.purse import build_envelopes, recharge
+from tightship.runtime.result import Run
 from tightship.runtime.run import RunTask
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
@@ -50,11 +51,15 @@ class Start:
 
 @dataclass(slots=True)
 class Ended:
-    """How a drive ended: `parked`, an outcome, or the error that keeps the run where it is."""
+    """How a drive ended: `parked`, an outcome, or the error that keeps the run where it is.
+
+    `result` is there when the run completed here.
+    """
 
     run: str
     state: str
     error: TightshipError | None = None
+    result: Run | None = None
 
 
 @dataclass(slots=True)
@@ -161,7 +166,8 @@ class Engine:
             body["live"] = False
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
         try:
-            await journal.append(kinds.STARTED, "", body, (payload, *stored), guards)
+            for entry in await journal.append(kinds.STARTED, "", body, (payload, *stored), guards):
+                journal.index(entry)
         except GuardRefused as refused:
             if refused.reason == "halted":
                 raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
@@ -292,7 +298,7 @@ class Engine:
         """
         driven = self._runs[run]
         try:
-            return Ended(run, await driven.task.drive())
+            return Ended(run, await driven.task.drive(), result=driven.task.ended)
         except StaleOwner as error:
             return Ended(run, "refused", error)
         finally:

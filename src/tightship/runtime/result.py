@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tightship.core import kinds
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
+from tightship.effects.frame import RunFacts
 from tightship.ledger import Entry, Ledger
 
 ERASED = "(erased)"
@@ -24,8 +25,7 @@ class Run:
         reason: why it was escalated or failed (an exception's kind, `over_budget`, `halted`, …).
         output: what it gave. package: the escalation package, when a person has to take over.
         usd: cost in nano-dollars; `cost` is the same in USD. seconds: time worked, parked time left out.
-        decisions: agent turns, effects, people's decisions, in the order of the ledger, each with its position.
-        waiting: open inbox items.
+        entries: what the ledger holds of it. waiting: open inbox items.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Run:
     started_at: float
     ended_at: float
     reference: str = ""
-    decisions: tuple[Mapping[str, Json], ...] = ()
+    entries: tuple[Entry, ...] = ()
     waiting: tuple[str, ...] = ()
     live: bool = True
 
@@ -51,10 +51,15 @@ class Run:
         """The cost in USD."""
         return to_usd(self.usd)
 
+    @property
+    def decisions(self) -> list[dict[str, Json]]:
+        """Agent turns, effects and people's decisions, in the order of the ledger, each with its position."""
+        return _decisions(self.entries)
+
     def as_dict(self) -> dict[str, Json]:
         """Itself as JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"cost": self.cost, "decisions": list(self.decisions), "waiting": list(self.waiting)}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "entries"}
+        return fields | {"cost": self.cost, "decisions": self.decisions, "waiting": list(self.waiting)}
 
     @classmethod
     async def of(cls, ledger: Ledger, row: Mapping[str, Any]) -> Run:
@@ -80,10 +85,33 @@ class Run:
             started_at=row["started_at"],
             ended_at=row["ended_at"],
             reference=row["reference"],
-            decisions=tuple(_decisions(entries)),
+            entries=tuple(entries),
             waiting=tuple(sorted(items)),
             live=bool(row["live"]),
         )
+
+
+def ended_run(facts: RunFacts, entries: list[Entry], body: Mapping[str, Any], output: Json, package: Any) -> Run:
+    """A run that has just ended in this process: nothing is read back."""
+    first, last = entries[0], entries[-1]
+    return Run(
+        id=facts.id,
+        workflow=facts.workflow,
+        state="ended",
+        outcome=body["outcome"],
+        reason=body.get("reason", ""),
+        output=output,
+        package=package,
+        usd=body["usd"],
+        tokens=body["tokens_in"] + body["tokens_out"],
+        calls=body["calls"],
+        seconds=body["seconds"],
+        started_at=first.at,
+        ended_at=last.at,
+        reference=first.body.get("reference", ""),
+        entries=tuple(entries),
+        live=first.body.get("live", True),
+    )
 
 
 def _figures(entries: list[Entry]) -> dict[str, int]:
@@ -96,7 +124,7 @@ def _figures(entries: list[Entry]) -> dict[str, int]:
     return figures
 
 
-def _decisions(entries: list[Entry]) -> list[dict[str, Json]]:
+def _decisions(entries: Sequence[Entry]) -> list[dict[str, Json]]:
     """What was decided, by whom, at which position; `runs why` shows the data and the rules as well."""
     found: list[dict[str, Json]] = []
     for entry in entries:

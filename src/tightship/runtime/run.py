@@ -22,6 +22,7 @@ from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards
 from tightship.runtime.ending import Ending
 from tightship.runtime.node import NodeFrame
+from tightship.runtime.result import Run
 
 if TYPE_CHECKING:
     from tightship.runtime.engine import Engine
@@ -52,6 +53,7 @@ class RunTask:
         self.journal = session.journal
         self.waiting: dict[str, Waiting] = {}
         self.seen = 0
+        self.ended: Run | None = None
         self._names: dict[str, Json] = {"input": dict(session.facts.input)}
         self._tried: list[str] = []
         self._busy = 0

@@ -250,7 +250,7 @@ class Workspace:
     async def _finish(self, ended: Ended) -> Run:
         if ended.error is not None:
             raise ended.error
-        return await self.result(ended.run)
+        return ended.result or await self.result(ended.run)
 
     async def resume(self, runs: Sequence[str] = (), accept_code: bool = False) -> list[Ended]:
         """Continue runs that are due: those named, or all that a process has left or that have waited long enough."""

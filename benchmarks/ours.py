@@ -1,0 +1,234 @@
+"""Tightship's own side of the benchmark, through its public API, as shipped: every control on, SQLite, fsync.
+
+Run as a side: `python -m benchmarks.ours MEASUREMENT --store DIR --size SIZE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, workload
+from benchmarks.harness import Alone, Flight, Job, Load, Outcome
+from tightship import Agent, Workflow, Workspace
+from tightship.core.ports import Reply, Request, ToolSpec, Usage
+
+MODULE = "benchmarks.ours"
+ANSWER = {"number": "int", "text": "str"}
+
+
+class Step:
+    """A tool in this process that answers at once: what is measured is everything around it."""
+
+    def __init__(self, name: str, tick: Callable[[], None], usd: int = 0) -> None:
+        self._tick = tick
+        self._usage = Usage(usd=usd)
+        self.spec = ToolSpec(
+            name,
+            input_schema={
+                "type": "object",
+                "properties": {"step": {"type": "integer"}},
+                "required": ["step"],
+                "additionalProperties": False,
+            },
+            output_schema={"type": "object", "required": ["number", "text"]},
+            price=self._usage,
+        )
+
+    async def perform(self, request: Request) -> Reply:
+        """Tick, and answer a small dict that is never the same twice."""
+        self._tick()
+        return Reply(workload.answer(), self._usage)
+
+    async def lookup(self, request: Request) -> Reply | None:
+        """It writes nothing."""
+        return None
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    text = "name: benchmark\nroles: {operator: [bench]}\nbudgets: {tenant: {day: {usd: 1000000}}}\n"
+    (path / "tightship.yaml").write_text(text, "utf-8")
+    return path
+
+
+def _stepper(tool: str) -> Callable[..., Awaitable[dict[str, Any]]]:
+    async def agent(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        for number in range(workload.EFFECTS_PER_RUN):
+            last = await ctx.tool(tool, {"step": number})
+        return last
+
+    return agent
+
+
+def _effects_workspace(path: Path, step: Step) -> Workspace:
+    """A workflow of one agent that takes EFFECTS_PER_RUN steps."""
+    name = step.spec.name
+    ws = Workspace.open(_folder(path), tools={name: step})
+    ws.add(
+        Agent("stepper", owner="bench", purpose="take steps", python="bench:stepper", output=ANSWER, tools=[name]),
+        functions={"stepper": _stepper(name)},
+    )
+    ws.add(
+        Workflow(
+            "steps",
+            owner="bench",
+            purpose="take steps",
+            input={"run": "str"},
+            budget={"usd": 10.0, "seconds": 600, "then": "escalate"},
+            steps=["stepper"],
+        )
+    )
+    return ws
+
+
+async def _drive(path: Path, step: Step, load: Load) -> None:
+    async with _effects_workspace(path, step) as ws:
+        await load.drive(lambda run: _completed(ws, "steps", run))
+
+
+async def _completed(ws: Workspace, workflow: str, run: str) -> None:
+    result = await ws.run(workflow, {"run": run})
+    if result.outcome != "completed":
+        raise RuntimeError(f"run {result.id} ended as {result.outcome}: {result.reason}")
+
+
+def concurrent(job: Job) -> Outcome:
+    """Paid effects/s and free reads/s with 32 runs at once."""
+    paid, reads = Load(job.size), Load(job.size)
+    asyncio.run(_drive(job.folder("paid"), Step("bench.paid", paid.tick, usd=1000), paid))
+    asyncio.run(_drive(job.folder("reads"), Step("bench.read", reads.tick), reads))
+    return Outcome(
+        {"effects_per_s_32_runs_sqlite": paid.effects_per_s, "reads_per_s_32_runs_sqlite": reads.effects_per_s}
+    )
+
+
+def alone(job: Job) -> Outcome:
+    """One effect after another with nothing else in flight."""
+
+    async def drive(path: Path, step: Step, timer: Alone) -> None:
+        async with _effects_workspace(path, step) as ws:
+            for number in range(job.size.alone_effects // (workload.EFFECTS_PER_RUN - 1) + 2):
+                timer.cut()
+                await _completed(ws, "steps", str(number))
+
+    paid, reads = Alone(), Alone()
+    asyncio.run(drive(job.folder("paid"), Step("bench.paid", paid.tick, usd=1000), paid))
+    asyncio.run(drive(job.folder("reads"), Step("bench.read", reads.tick), reads))
+    return Outcome(
+        {
+            "effect_alone_p50_ms": paid.p50_ms,
+            "effect_alone_cpu_ms": paid.cpu_ms,
+            "read_alone_p50_ms": reads.p50_ms,
+            "read_alone_cpu_ms": reads.cpu_ms,
+        }
+    )
+
+
+def _team_workspace(path: Path, functions: Mapping[str, Any]) -> Workspace:
+    """The five agents, one after another."""
+    ws = Workspace.open(_folder(path))
+    for name in workload.TEAM:
+        ws.add(
+            Agent(name, owner="bench", purpose=f"do {name}", python=f"bench:{name}", output=ANSWER),
+            functions={name: functions[name]},
+        )
+    ws.add(
+        Workflow(
+            "team",
+            owner="bench",
+            purpose="five agents",
+            input={"run": "str"},
+            budget={"usd": 10.0, "seconds": 600, "then": "escalate"},
+            steps=list(workload.TEAM),
+        )
+    )
+    return ws
+
+
+async def _answer(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+    return workload.answer()
+
+
+def team(job: Job) -> Outcome:
+    """Runs/s of five agents, 32 at once."""
+    load = Load(job.size)
+
+    async def drive() -> None:
+        async with _team_workspace(job.folder("team"), dict.fromkeys(workload.TEAM, _answer)) as ws:
+            await load.drive(lambda run: _completed(ws, "team", run))
+
+    asyncio.run(drive())
+    return Outcome({"runs_per_s_5_agents_sqlite": load.runs_per_s})
+
+
+# --- resume ------------------------------------------------------------------------------------------
+
+
+def _held_team(flight: Flight, holding: bool) -> dict[str, Any]:
+    async def held(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if holding:
+            flight.hold()
+            await asyncio.Event().wait()
+        return workload.answer()
+
+    async def after(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        flight.passed()
+        return workload.answer()
+
+    functions = dict.fromkeys(workload.TEAM, _answer)
+    functions[workload.TEAM[workload.HELD_AGENT]] = held
+    functions[workload.TEAM[workload.HELD_AGENT + 1]] = after
+    return functions
+
+
+def _crash(job: Job, arguments: list[str]) -> None:
+    flight = Flight(job.size.resume_runs)
+
+    async def drive() -> None:
+        ws = _team_workspace(job.store / "ws", _held_team(flight, True))
+        await asyncio.gather(*(_completed(ws, "team", str(number)) for number in range(job.size.resume_runs)))
+
+    asyncio.run(drive())
+
+
+def _resumed(job: Job, arguments: list[str]) -> None:
+    flight = Flight(job.size.resume_runs)
+
+    async def drive() -> dict[str, float]:
+        flight.executor_starts()
+        async with _team_workspace(job.store / "ws", _held_team(flight, False)) as ws:
+            ended = await ws.resume()
+            report = flight.report()
+            wrong = [one for one in ended if one.state != "completed"]
+            if wrong:
+                raise RuntimeError(f"{len(wrong)} runs did not complete: {wrong[0]}")
+            return report
+
+    print(json.dumps(asyncio.run(drive())), flush=True)
+
+
+def resume(job: Job) -> Outcome:
+    """SIGKILL with all runs inside their third agent; seconds from the executor's start until all are past it."""
+    harness.crash(MODULE, job)
+    found = harness.resume(MODULE, job)
+    if found["resumed"] != job.size.resume_runs:
+        raise RuntimeError(f"only {found['resumed']} runs were resumed")
+    return Outcome(
+        {"resume_1000_runs_s": found["resumed_s"]},
+        notes={"resume_1000_runs_s": f"all ended after {found['done_s']:.1f} s"},
+    )
+
+
+if __name__ == "__main__":
+    harness.main(
+        "ours",
+        {"concurrent": concurrent, "alone": alone, "team": team, "resume": resume},
+        versions={"tightship": version("tightship")},
+        phases={"crash": _crash, "resumed": _resumed},
+    )
