@@ -1,0 +1,116 @@
+"""What several patterns do alike: feedback for a repeated turn, packages for people, how a failed branch is told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Final
+
+from tightship.core.errors import BranchFailed, WorkException
+from tightship.core.ports import Json
+from tightship.effects.frame import BranchResult, Frame
+from tightship.workflow.tree import Step
+
+FEEDBACK: Final = "feedback"
+"""The name in the scope that holds the objections for the next turn: `ctx.feedback` of the agents inside."""
+
+
+@contextlib.contextmanager
+def feedback(frame: Frame, objections: Sequence[str]) -> Generator[None]:
+    """Within it, agents see these objections."""
+    before = frame.scope.names.get(FEEDBACK, [])
+    frame.bind(FEEDBACK, list(objections))
+    try:
+        yield
+    finally:
+        frame.bind(FEEDBACK, before)
+
+
+def takes_turns(step: Step) -> bool:
+    """Whether an agent takes a turn in the step."""
+    return any(one.pattern == "agent" for one in step.walk())
+
+
+def source_before(step: Step) -> str | None:
+    """The name of the nearest earlier output in the same sequence that a step may take as its own input."""
+    return next((one.result for one in reversed(step.before) if one.hands_on and one.result is not None), None)
+
+
+def finished(names: Mapping[str, Json]) -> dict[str, Json]:
+    """The outputs in a scope, without the input and what is not output."""
+    return {name: value for name, value in names.items() if name not in ("input", FEEDBACK)}
+
+
+def error_data(error: BaseException) -> dict[str, Json]:
+    """An exception as evidence."""
+    found: dict[str, Json] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, WorkException):
+        found["kind"] = error.kind
+        if error.evidence:
+            found["evidence"] = error.evidence
+    return found
+
+
+def branch_failure(what: str, results: Sequence[tuple[str, BranchResult]], partial: Mapping[str, Json]) -> BranchFailed:
+    """The exception for a step of which branches failed: it keeps the kind, needs and options of the first failure.
+
+    Args:
+        what: the step in words.
+        results: each branch's label and result.
+        partial: the outputs of the branches that finished.
+    """
+    failed = [(label, result.error) for label, result in results if result.error is not None]
+    ended = [label for label, result in results if result.ended]
+    label, first = failed[0]
+    failure = BranchFailed(
+        f"{what}: the branch {label!r} failed: {first}",
+        needed=first.needed,
+        options=first.options,
+        evidence={
+            **first.evidence,
+            "failed": {name: error_data(error) for name, error in failed},
+            "ended": ended,
+            "partial": dict(partial),
+        },
+    )
+    failure.kind = first.kind
+    return failure
+
+
+def package(
+    frame: Frame,
+    kind: str,
+    title: str,
+    what_happened: str,
+    *,
+    needed: str,
+    options: Sequence[Mapping[str, Any]] = (),
+    evidence: Mapping[str, Json] | None = None,
+    tried: Sequence[str] = (),
+    agent: str | None = None,
+) -> dict[str, Json]:
+    """What a person gets to see, in the one form that all escalations share. The inbox adds the deadline."""
+    return {
+        "kind": kind,
+        "title": title,
+        "what_happened": what_happened,
+        "tried": list(tried),
+        "needed": needed,
+        "options": [dict(option) for option in options],
+        "evidence": dict(evidence or {}),
+        "deadline": None,
+        "run": frame.run.id,
+        "workflow": frame.run.workflow,
+        "key": frame.key,
+        "agent": agent,
+        "partial": finished(frame.scope.names),
+        "rules": [],
+    }
+
+
+DECISIONS: Final[Sequence[Mapping[str, str]]] = (
+    {"id": "approve", "label": "Approve: go on with it as it is"},
+    {"id": "edit", "label": "Edit: go on with your version"},
+    {"id": "reject", "label": "Reject: do not go on"},
+)
+"""The options of a review."""

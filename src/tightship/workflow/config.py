@@ -1,0 +1,179 @@
+"""What `tightship.yaml` holds: the store, outside systems, model tiers, budgets, roles, limits and settings."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tightship.workflow.models import Budget, Limits, Spec, Text
+from tightship.workflow.units import Duration, Name, Usd, WorkflowName
+
+SecretName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=128)]
+"""The name of a secret, never its value."""
+
+
+class SecretRef(Spec):
+    """Where a secret comes from: `{secret: NAME}`."""
+
+    secret: SecretName
+
+
+class BasicAuth(Spec):
+    """HTTP basic sign-in (RFC 7617)."""
+
+    user: Text
+    password: SecretRef
+
+
+class KeyAuth(Spec):
+    """An API key in a header or in the query."""
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] | None = None
+    query: Text | None = None
+    secret: SecretName
+
+    @model_validator(mode="after")
+    def _one_place(self) -> KeyAuth:
+        if (self.header is None) == (self.query is None):
+            raise ValueError("an API key goes into a header or into the query; name one of them")
+        return self
+
+
+class Auth(Spec):
+    """How a connector signs in: exactly one of these, or `none: true` for a system without sign-in."""
+
+    bearer: SecretRef | None = None
+    basic: BasicAuth | None = None
+    api_key: KeyAuth | None = None
+    none: bool = False
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Auth:
+        given = [name for name in ("bearer", "basic", "api_key") if getattr(self, name) is not None]
+        if len(given) + self.none != 1:
+            raise ValueError("auth is exactly one of bearer, basic, api_key and none; keep one of them")
+        return self
+
+
+class ConnectorSpec(Spec):
+    """An outside system, known by its contract."""
+
+    openapi: Text
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1000)] | None = None
+    auth: Auth | None = None
+    timeout: Duration = Field(default=30.0, description="seconds until a call counts as unanswered")
+    requests_per_second: float | None = Field(default=None, gt=0)
+    operations: tuple[Text, ...] = ()
+    """The operations that agents may ever use; empty: those that agents and actions declare."""
+
+
+class Price(Spec):
+    """What a tier costs per million tokens, with source and date (C7)."""
+
+    input: Usd
+    output: Usd
+    cached_input: Usd | None = None
+    source: Text | None = None
+    as_of: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+
+    @model_validator(mode="after")
+    def _a_date(self) -> Price:
+        if self.as_of is not None:
+            try:
+                dt.date.fromisoformat(self.as_of)
+            except ValueError:
+                raise ValueError(f"as_of {self.as_of!r} is no date; write YYYY-MM-DD") from None
+        return self
+
+
+class TierSpec(Spec):
+    """A model tier: agents name the tier, never the model."""
+
+    model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*:.+$", max_length=200)]
+    """`provider:model`."""
+    next: Name | None = None
+    """The tier that takes over when this one cannot."""
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1000)] | None = None
+    secret: SecretName | None = None
+    price: Price | None = None
+    max_tokens: int = Field(default=4096, ge=1, le=1_000_000)
+    thinking: int = Field(default=0, ge=0, le=1_000_000, description="thinking tokens per call")
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    timeout: Duration = 60.0
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    undated: bool = False
+    """States that the provider offers no dated version of this model."""
+
+
+class Periods(Spec):
+    """Budgets per day and month."""
+
+    day: Budget | None = None
+    month: Budget | None = None
+
+
+class Budgets(Spec):
+    """Envelopes above the run: for every tenant, for single tenants, for single workflows."""
+
+    tenant: Periods = Periods()
+    tenants: Mapping[str, Periods] = {}
+    workflows: Mapping[WorkflowName, Periods] = {}
+
+
+def _store(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class Store(Spec):
+    """Where the ledger lives: `sqlite:FOLDER` (below the workspace) or `postgresql://…`."""
+
+    url: Annotated[str, Field(pattern=r"^(sqlite:.+|postgres(ql)?://.+|memory:)$", max_length=1000)] = (
+        "sqlite:.tightship"
+    )
+
+
+class Settings(Spec):
+    """Everything else that can be set, with its default."""
+
+    threshold: float = Field(
+        default=0.8, ge=0.0, le=1.0, description="confidence below which a person decides, until it has learned"
+    )
+    agent_seconds: Duration = Field(default=120.0, description="time limit of an agent's turn that declares none")
+    tool_seconds: Duration = Field(default=30.0, description="time limit of a tool call whose contract declares none")
+    input_bytes: int = Field(default=1_000_000, ge=1000, description="size of a run's input")
+    review_seconds: Duration = Field(default=86_400.0, description="time limit of a review that declares none")
+
+
+Person = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _people(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class WorkspaceConfig(Spec):
+    """The content of `tightship.yaml`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    store: Annotated[Store, BeforeValidator(_store)] = Store()
+    connectors: Mapping[Name, ConnectorSpec] = {}
+    tiers: Mapping[Name, TierSpec] = {}
+    budgets: Budgets = Budgets()
+    roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
+    limits: Limits = Limits()
+    settings: Settings = Settings()
+
+    def tier_chain(self, name: str) -> list[str]:
+        """The tier and those that take over from it, in order; ends at the first that is unknown or repeated."""
+        chain, at = list[str](), name
+        while at in self.tiers and at not in chain:
+            chain.append(at)
+            following = self.tiers[at].next
+            if following is None:
+                break
+            at = following
+        return chain

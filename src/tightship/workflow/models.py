@@ -1,0 +1,313 @@
+"""What `agents/*.yaml` and `workflows/*.yaml` hold. `tightship.yaml` stands in `config.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from tightship.core.ports import Json
+from tightship.workflow.conditions import Expression, Values
+from tightship.workflow.source import Mark, find_mark, plain
+from tightship.workflow.steps import Children
+from tightship.workflow.tree import Behaviours, Step, describe_behaviour, patterns, settle
+from tightship.workflow.types import object_schema, shape_of
+from tightship.workflow.units import Duration, Name, Usd, WorkflowName, show_duration, usd_text
+
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+$", max_length=200)]
+"""`service.operation`."""
+
+Text = Annotated[str, Field(max_length=4000)]
+
+
+def _fields(value: Any) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError("write a mapping of names to types, for example {ticket: str}")
+    object_schema(value)
+    return plain(value)
+
+
+Fields = Annotated[Mapping[str, Any], BeforeValidator(_fields)]
+"""Declared fields: names to types in the shorthand of `types.py`."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | Expression) else value
+
+
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
+"""One text or a list of them."""
+
+
+class Spec(BaseModel):
+    """What the models of a workspace share: closed, immutable, and aware of the file they come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    _raw: Any = PrivateAttr(default=None)
+    _file: str | None = PrivateAttr(default=None)
+
+    def where(self, *path: str | int, key: bool = False) -> Mark | None:
+        """Where a field stands (the nearest part of the path that exists), or None outside files."""
+        found = find_mark(self._raw, path, key=key)
+        if found is None and self._file is not None:
+            return Mark(self._file, 1, 1)
+        return found
+
+    def to_data(self) -> dict[str, Json]:
+        """Itself as JSON, complete with defaults; validating it gives an equal object."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Budget(Spec):
+    """What a run, an agent's turn or a period may cost; None is no limit of its own.
+
+    `usd` is nano-dollars here and US dollars in files. `then` is what happens when it is used up.
+    """
+
+    usd: Usd | None = None
+    tokens: int | None = Field(default=None, ge=0)
+    seconds: Duration | None = None
+    calls: int | None = Field(default=None, ge=0)
+    then: Literal["ask", "escalate", "fail"] = "ask"
+
+    @property
+    def empty(self) -> bool:
+        """Whether it limits nothing."""
+        return self.usd is None and self.tokens is None and self.seconds is None and self.calls is None
+
+    def describe(self) -> str:
+        """`$0.30, 60000 tokens, 2m, 40 calls, then escalate`."""
+        parts = list[str]()
+        if self.usd is not None:
+            parts.append(f"${usd_text(self.usd)}")
+        if self.tokens is not None:
+            parts.append(f"{self.tokens} tokens")
+        if self.seconds is not None:
+            parts.append(show_duration(self.seconds))
+        if self.calls is not None:
+            parts.append(f"{self.calls} calls")
+        return f"{', '.join(parts)}, then {self.then}" if parts else "none"
+
+
+class Limits(Spec):
+    """Bounds of a run that no agent can reset (F1). Reaching one ends the run by its `unforeseen` behaviour."""
+
+    turns: int = Field(default=60, ge=1, le=100_000, description="agent turns in a run")
+    calls: int = Field(default=200, ge=1, le=1_000_000, description="tool and model calls in a run")
+    retries: int = Field(default=20, ge=0, le=10_000, description="retries in a run, over all layers together")
+    repeats: int = Field(
+        default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
+    )
+    handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
+    depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
+    branches: int = Field(default=32, ge=1, le=1000, description="branches side by side in one step")
+    output_bytes: int = Field(default=4_000_000, ge=1000, le=100_000_000, description="size of one output")
+
+
+class LimitOverrides(Spec):
+    """What a workflow sets differently from the workspace's limits; None leaves it as it is there."""
+
+    turns: int | None = Field(default=None, ge=1, le=100_000)
+    calls: int | None = Field(default=None, ge=1, le=1_000_000)
+    retries: int | None = Field(default=None, ge=0, le=10_000)
+    repeats: int | None = Field(default=None, ge=1, le=1000)
+    handoffs: int | None = Field(default=None, ge=0, le=1000)
+    depth: int | None = Field(default=None, ge=1, le=20)
+    branches: int | None = Field(default=None, ge=1, le=1000)
+    output_bytes: int | None = Field(default=None, ge=1000, le=100_000_000)
+
+    def over(self, base: Limits) -> Limits:
+        """The limits that count, given the workspace's."""
+        own = {name: value for name, value in self if value is not None}
+        return base.model_copy(update=own)
+
+
+class AgentLimits(Spec):
+    """Bounds of one agent within a run; None leaves it to the run's."""
+
+    turns: int | None = Field(default=None, ge=1)
+    calls: int | None = Field(default=None, ge=1)
+    repeats: int | None = Field(default=None, ge=1)
+    output_bytes: int | None = Field(default=None, ge=1000)
+
+
+class Confidence(Spec):
+    """Where an agent's confidence comes from; never a model's bare word.
+
+    `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated; without it the
+    confidence counts as uncalibrated and releases nothing.
+    """
+
+    source: Literal["classifier", "agreement", "logprob", "checker"]
+    field: Name = "confidence"
+    samples: int | None = Field(default=None, ge=2, le=50)
+    calibrated_on: Text | None = None
+
+
+class AgentSpec(Spec):
+    """An agent: who answers for it, what it takes and gives, what it may touch.
+
+    Exactly one of `python` (`module:function` in agents/), `model` (a tier) and `human` (a role) says what it is.
+    """
+
+    agent: Name
+    owner: Annotated[str, Field(min_length=1, max_length=200)]
+    purpose: Annotated[str, Field(min_length=1, max_length=1000)]
+    python: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    model: Name | None = None
+    human: Name | None = None
+    instructions: Annotated[str, Field(max_length=100_000)] | None = None
+    input: Fields = {}
+    output: Fields = {}
+    tools: tuple[ToolName, ...] = ()
+    confidence: Confidence | None = None
+    on: Behaviours = {}
+    budget: Budget = Budget()
+    limits: AgentLimits = AgentLimits()
+    within: Duration | None = None
+    retries: int = Field(
+        default=1, ge=0, le=10, description="repairs of an output that does not fit, before FormatMismatch"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> AgentSpec:
+        given = [name for name in ("python", "model", "human") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = "none" if not given else " and ".join(given)
+            raise ValueError(
+                f"an agent is exactly one of python, model and human, and here is {said}; keep one of them"
+            )
+        if patterns.find(self.agent) is not None:
+            raise ValueError(f"{self.agent!r} is the word for a pattern; give the agent another name")
+        return self
+
+    @field_validator("tools")
+    @classmethod
+    def _tools_once(cls, tools: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((name for name in tools if tools.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the tool {twice!r} is listed twice; delete one of them")
+        return tools
+
+    @property
+    def kind(self) -> Literal["python", "model", "human"]:
+        """What it is."""
+        return "python" if self.python is not None else "model" if self.model is not None else "human"
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of its inputs."""
+        return object_schema(self.input)
+
+    @cached_property
+    def output_schema(self) -> dict[str, Any] | None:
+        """JSON Schema of its output; None when it declares none."""
+        return object_schema(self.output) if self.output else None
+
+    def check_output(self, value: Json) -> Json:
+        """The value, if it fits the declared output.
+
+        Raises:
+            WrongShape: it does not; every misfit is listed.
+        """
+        if self.output_schema is None:
+            return value
+        return shape_of(self.output_schema).require(value, f"the output of {self.agent}")
+
+    def conduct(self) -> list[str]:
+        """What happens on exceptions, in plain words."""
+        return [f"{kind}: {describe_behaviour(behaviour)}" for kind, behaviour in self.on.items()]
+
+
+class WorkflowSpec(Spec):
+    """A workflow: its whole map (W1), its bounds, and its steps."""
+
+    workflow: WorkflowName
+    owner: Annotated[str, Field(min_length=1, max_length=200)]
+    purpose: Annotated[str, Field(min_length=1, max_length=1000)]
+    input: Fields = {}
+    output: Values | None = None
+    budget: Budget = Budget()
+    limits: LimitOverrides = LimitOverrides()
+    on: Behaviours = {}
+    undo_on_failure: bool = True
+    subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
+    priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    steps: Children
+
+    trigger: Text | None = None
+    systems: Texts = ()
+    data: Mapping[str, Text] | Text | None = None
+    compliance: Texts = ()
+    escalate_to: Name | None = None
+    escalation: Text | None = None
+    completion: Text | None = None
+
+    _root: Step | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _settle(self) -> WorkflowSpec:
+        self._root = patterns.get("sequence").model_validate({"steps": self.steps})
+        settle(self._root)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self.workflow
+
+    @property
+    def root(self) -> Step:
+        """The steps as one sequence: what a run interprets."""
+        assert self._root is not None
+        return self._root
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of its input."""
+        return object_schema(self.input)
+
+    def walk(self) -> Iterator[Step]:
+        """Every step, parents before children."""
+        for step in self.steps:
+            yield from step.walk()
+
+    def agents(self) -> list[str]:
+        """The agents that its tree names, each once, in order."""
+        found = [name for step in self.walk() for name in step.agents()]
+        return list(dict.fromkeys([*found, *_used(self.on)]))
+
+    def tools(self) -> list[str]:
+        """The tools that its actions name, each once, in order."""
+        return list(dict.fromkeys(name for step in self.walk() for name in step.tools()))
+
+    def children(self) -> list[str]:
+        """The workflows that it starts, each once, in order."""
+        return list(dict.fromkeys(name for step in self.walk() for name in step.workflows()))
+
+    def roles(self) -> list[str]:
+        """The roles that it and its steps name, each once."""
+        own = [] if self.escalate_to is None else [self.escalate_to]
+        return list(dict.fromkeys([*own, *(name for step in self.walk() for name in step.roles())]))
+
+    def escalation_role(self, roles: Collection[str]) -> str | None:
+        """The role that gets its escalations: `escalate_to`, else the first that a step names, else the only one."""
+        named = self.roles()
+        return named[0] if named else next(iter(roles)) if len(roles) == 1 else None
+
+    def expressions(self) -> Iterator[tuple[str, Expression | Values]]:
+        """Its own expressions (not its steps'), by field."""
+        if self.output is not None:
+            yield "output", self.output
+        for expression in self.subjects:
+            yield "subjects", expression
+
+
+def _used(behaviours: Mapping[str, Any]) -> Sequence[str]:
+    return [behaviour.use for behaviour in behaviours.values() if behaviour.use is not None]
