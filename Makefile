@@ -1,0 +1,59 @@
+# `make demo` and `make test` do all the set-up themselves on a machine that has Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NAME ?= support
+SEEDS ?= 2000
+
+.PHONY: help demo test check fix sim bench lock clean
+
+help:
+	@echo "make demo          run the sample team on the sample company    (NAME=support)"
+	@echo "make test          all checks and tests"
+	@echo "make check         ruff, pyright, import-linter"
+	@echo "make sim           the deterministic simulation                  (SEEDS=2000)"
+	@echo "make bench         measure beside LangGraph and DBOS"
+
+$(VENV)/.core: requirements/core.lock pyproject.toml
+	@echo "Setting up $(VENV) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/core.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.core
+	@echo "Adding what the tests need …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/tightship demo --template $(NAME)
+
+test: check
+	@$(BIN)/python -m pytest tests
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache -q 2>/dev/null || $(BIN)/lint-imports --no-cache
+
+fix: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+sim: $(VENV)/.dev
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.run
+
+lock:
+	@$(BIN)/python -m pip install -q uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml requirements/build.in -o requirements/core.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --extra models --group dev requirements/build.in -c requirements/core.lock -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis benchmarks/.env
