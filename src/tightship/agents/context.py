@@ -23,7 +23,14 @@ Work = Callable[["AgentContext"], Awaitable[Any]]
 class ModelCaller(Protocol):
     """What `ctx.model` does; the agents package binds it to the tiers of the workspace."""
 
-    async def __call__(self, ctx: AgentContext, prompt: Any, output: Any, tier: str | None) -> Json:
+    async def __call__(
+        self,
+        ctx: AgentContext,
+        prompt: Any,
+        output: Any,
+        tier: str | None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Json:
         """One or more attempts at a model, through the door."""
         ...
 
@@ -174,13 +181,21 @@ class AgentContext:
             )
         )
 
-    async def model(self, prompt: Any, *, output: Any = None, tier: str | None = None) -> Json:
+    async def model(
+        self,
+        prompt: Any,
+        *,
+        output: Any = None,
+        tier: str | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Json:
         """Ask a model of a declared tier.
 
         Args:
             prompt: a string, or a list of messages.
             output: a JSON Schema that the answer has to fit, or None for text.
             tier: a tier's name; by default the agent's own.
+            on_text: receives each piece of text as it comes (not on replay).
 
         Raises:
             UnknownName: no tier is declared for this agent. WorkException: every attempt failed.
@@ -191,7 +206,7 @@ class AgentContext:
                 f"{self.agent} has no model",
                 fix="declare `tiers:` in tightship.yaml and name one in the agent's `model:`",
             )
-        return await caller(self, prompt, output, tier)
+        return await caller(self, prompt, output, tier, on_text)
 
     async def parallel(self, *works: Work) -> list[Any]:
         """Do several things side by side: each gets a context of its own. The only way to fork.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,11 @@ GRACE = 1.0
 class Agent:
     """An agent, ready to take turns.
 
-    `check` says what is wrong with an output, or None; `within` is in seconds; `repairs` is how often a wrong shape is handed back; `where` is its file, for messages.
+    Attributes:
+        name: as declared. function: what it does. declared: its tools.
+        check: says what is wrong with an output, or None.
+        within: seconds that a turn may take. repairs: how often a wrong shape is handed back.
+        where: its file, for messages. workspace: the folder of the workspace.
     """
 
     name: str
@@ -55,7 +59,7 @@ class Agent:
 
 
 async def take_turn(
-    session: Session, agent: Agent, key: str, give: Mapping[str, Json], objective: str, feedback: list[str]
+    session: Session, agent: Agent, key: str, give: Mapping[str, Json], objective: str, feedback: Sequence[str]
 ) -> Json:
     """The agent's turn under this key, with bounded repair of a wrong shape.
 

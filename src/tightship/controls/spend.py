@@ -1,48 +1,55 @@
-"""What was spent: the `spend` table, by day, log, workflow, agent, tool or model. Budgets of periods start from it."""
+"""The `spend` table: what was spent per day, workflow, agent and tool or model, folded from settled effects (C1)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from tightship.core import kinds
 from tightship.core.ports import Delta, EntryView
 
-_SUMS = ("usd", "tokens_in", "tokens_out", "cached_in")
+SUMS = ("calls", "usd", "tokens_in", "tokens_out", "cached_in", "ms", "hits", "errors", "refusals")
+"""The columns that are summed; `usd` in nano-dollars, `ms` in milliseconds."""
 
 
 class SpendProjection:
-    """Sums over settled effects: an answer from cache is a hit, a failure an error, a refusal a refusal."""
+    """One row per day (UTC), log, workflow, agent, name and class of effect.
+
+    `calls` counts attempts that went out, as budgets count them; `errors` those of them that failed. What was answered
+    from cache is a hit, what was refused a refusal, and neither is a call.
+    """
 
     table = "spend"
     key_columns: Sequence[str] = ("day", "log", "workflow", "agent", "name", "cls")
     kinds = frozenset({kinds.SETTLED})
 
-    def __init__(self) -> None:
-        self._day = ("", 0.0, 0.0)
-
     def fold(self, entry: EntryView) -> Iterable[Delta]:
-        """Add the settle to its row."""
+        """Add one settled attempt."""
         body = entry.body
-        refused = "refused" in body or body.get("denied", False)
-        add = {name: body[name] for name in _SUMS if body.get(name)}
-        add["ms"] = round(body.get("ms", 0))
-        if refused:
-            add["refusals"] = 1
-        elif body.get("cached"):
-            add["hits"] = 1
-        else:
-            add["calls"] = 1
-        if "error" in body and not refused:
+        key = (
+            _day(int(entry.at // 86_400)),
+            entry.log,
+            body.get("workflow") or "",
+            body.get("agent") or "",
+            body.get("name") or "",
+            body.get("cls") or "",
+        )
+        if "refused" in body or body.get("denied"):
+            return (Delta(key, add={"refusals": 1}),)
+        if body.get("cached"):
+            return (Delta(key, add={"hits": 1}),)
+        add = {"calls": 1}
+        for name in ("usd", "tokens_in", "tokens_out", "cached_in"):
+            if body.get(name):
+                add[name] = int(body[name])
+        if body.get("ms"):
+            add["ms"] = round(body["ms"])
+        if "error" in body:
             add["errors"] = 1
-        key = (self._day_of(entry.at), entry.log, body.get("workflow", ""), body["agent"], body["name"], body["cls"])
-        return (Delta(key, {}, add),)
+        return (Delta(key, add=add),)
 
-    def _day_of(self, at: float) -> str:
-        # Entries come in order, so the day is worked out once a day.
-        day, start, end = self._day
-        if not start <= at < end:
-            start = at - at % 86_400
-            day = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
-            self._day = (day, start, start + 86_400)
-        return day
+
+@functools.lru_cache(maxsize=64)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")

@@ -19,6 +19,7 @@ from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
     from tightship.connectors.openapi import OpenApiConnector
+    from tightship.models.service import Models
 
 
 class Tools(Mapping[str, Tool]):
@@ -82,6 +83,7 @@ class Outfit:
         self.rehearse = rehearse
         self._secrets = secrets
         self._maker: Maker | None = None
+        self._models: Models | None = None
         self._connected = False
 
     async def connect(self) -> Tools:
@@ -104,11 +106,22 @@ class Outfit:
             settings = connector_settings(name, raw.to_data(), file=str(self.files.root / "tightship.yaml"))
             self.tools.add(await open_connector(name, settings, self.files.root, self.world, secrets))
         if self.rehearse:
-            from tightship.agents.rehearsal import RehearsedTool
+            from tightship.connectors.rehearsal import RehearsalTool
 
-            self.tools.wrap = RehearsedTool
+            self.tools.wrap = lambda tool: RehearsalTool(tool.spec)
         self._connected = True
         return self.tools
+
+    def models(self) -> Models | None:
+        """The tiers of the workspace, or None when it declares none."""
+        if self._models is None and self.files.config.tiers:
+            from tightship.models.service import Models
+            from tightship.models.tiers import Tiers
+
+            raw = {name: tier.settings() for name, tier in self.files.config.tiers.items()}
+            tiers = Tiers(raw, file=str(self.files.root / "tightship.yaml"))
+            self._models = Models(tiers, self.world, self.secrets())
+        return self._models
 
     def secrets(self) -> Secrets:
         """Where secrets come from."""
@@ -131,6 +144,8 @@ class Outfit:
     async def close(self) -> None:
         """Close what is open."""
         await self.tools.close()
+        if self._models is not None:
+            await self._models.aclose()
 
 
 class Maker:
@@ -217,11 +232,12 @@ class Maker:
         raise UnknownName(f"the shared context has no value {name!r}")
 
     def _model(self, spec: AgentSpec) -> ModelCaller | None:
-        if spec.model is None and not self._outfit.files.config.tiers:
+        models = self._outfit.models()
+        if models is None:
             return None
-        from tightship.agents.model import model_caller
+        from tightship.agents.model import TierCaller
 
-        return model_caller(spec, self._outfit.files.config, self._outfit.secrets(), self._outfit.world)
+        return TierCaller(models, spec.model)
 
     @staticmethod
     def _rehearsal() -> Callable[[AgentSpec], AgentFunction]:

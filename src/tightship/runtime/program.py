@@ -207,7 +207,7 @@ class Program:
         else:
             from tightship.agents.model import model_agent
 
-            function = model_agent(spec, self.definition)
+            function = model_agent(spec, lambda name: self.tool(name).spec)
         return Agent(
             spec.agent,
             function,
