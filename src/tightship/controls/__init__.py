@@ -27,6 +27,7 @@ from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.controls.periods import Forecast, Period, forecast, period_bounds, period_key
 from tightship.controls.rates import Rate, Rates
+from tightship.controls.spend import SpendProjection
 
 __all__ = [
     "UNLIMITED",
@@ -57,6 +58,7 @@ __all__ = [
     "ResultCache",
     "RunLimits",
     "Shortage",
+    "SpendProjection",
     "Stopwatch",
     "check_scope",
     "forecast",

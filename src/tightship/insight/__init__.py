@@ -1,0 +1,54 @@
+"""Readings of the ledger: what runs did, what they cost, why they decided as they did. Nothing here writes."""
+
+from __future__ import annotations
+
+from tightship.insight.costs import (
+    GROUPS,
+    Cost,
+    CostLine,
+    CostReport,
+    RepeatedCall,
+    RunCosts,
+    TurnCost,
+    budget_forecast,
+    cost_report,
+    costs_of_run,
+    report,
+    run_costs,
+)
+from tightship.insight.decisions import Datum, Decision, Rule, RunDecisions, Trigger, explain, needed, why
+from tightship.insight.spans import span_id, spans, trace_id
+from tightship.insight.timeline import Event, StepNode, Timeline, entry_line, row_line, show, timeline
+
+__all__ = [
+    "GROUPS",
+    "Cost",
+    "CostLine",
+    "CostReport",
+    "Datum",
+    "Decision",
+    "Event",
+    "RepeatedCall",
+    "Rule",
+    "RunCosts",
+    "RunDecisions",
+    "StepNode",
+    "Timeline",
+    "Trigger",
+    "TurnCost",
+    "budget_forecast",
+    "cost_report",
+    "costs_of_run",
+    "entry_line",
+    "explain",
+    "needed",
+    "report",
+    "row_line",
+    "run_costs",
+    "show",
+    "span_id",
+    "spans",
+    "timeline",
+    "trace_id",
+    "why",
+]

@@ -1,0 +1,210 @@
+"""A run's steps as a tree by key, made from what is recorded: no definition is needed, and none can disagree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tightship.core import kinds
+from tightship.core.money import show_usd
+from tightship.core.ports import EntryView, Json
+from tightship.insight._reading import Effect, State, Turn, duration, effects, turns
+from tightship.insight.costs import Cost, cost_of
+
+_PLUMBING = re.compile(r"(?:tool|model|ask|budget|undo|\d+|p\d+)\Z")
+"""Parts of a key that only number or sort what is below; they are not shown as steps of their own."""
+
+
+@dataclass(slots=True)
+class StepNode:
+    """One step: what is recorded under a key and below it.
+
+    Attributes:
+        key: its key.
+        label: what to call it (an agent, a tool, a step).
+        kind: `step`, `turn`, `read`, `write`, `model`, `undo` or `question`.
+        state: as recorded, or as the steps below it stand.
+        cost: with everything below it.
+        n: the position of its first entry. began, ended: store time (s); ended is 0 while it goes on.
+        note: what there is to say (an error's name, `cached`, who decided).
+    """
+
+    key: str
+    label: str
+    kind: str = "step"
+    state: State = "done"
+    agent: str = ""
+    n: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+    attempts: int = 0
+    note: str = ""
+    recorded: bool = False
+    children: list[StepNode] = field(default_factory=list["StepNode"])
+
+    def walk(self) -> Iterator[StepNode]:
+        """This step and everything below it, in order."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def as_dict(self) -> dict[str, Json]:
+        """The step and everything below it as JSON."""
+        names = ("key", "label", "kind", "state", "agent", "n", "began", "ended", "attempts", "note")
+        return {name: getattr(self, name) for name in names} | {
+            "cost": self.cost.as_dict(),
+            "children": [child.as_dict() for child in self.children],
+        }
+
+
+def step_tree(entries: Sequence[EntryView], ended: bool) -> list[StepNode]:
+    """The steps of a run, in the order in which they began.
+
+    Args:
+        entries: all entries of the run, in order.
+        ended: whether the run has ended; what was under way then was stopped.
+    """
+    root = StepNode("", "")
+    known: dict[str, StepNode] = {"": root}
+    for turn in turns(entries).values():
+        _take_turn(_node(known, turn.key), turn)
+    for effect in effects(entries).values():
+        _take_effect(_node(known, effect.key), effect, ended)
+    _take_questions(known, entries, ended)
+    for entry in entries:
+        if entry.kind == kinds.NODE:
+            node = _node(known, entry.key)
+            node.recorded, node.n, node.ended = True, node.n or entry.n, entry.at
+    _finish(root, ended)
+    return root.children
+
+
+def _node(known: dict[str, StepNode], key: str) -> StepNode:
+    node = known.get(key)
+    if node is None:
+        head, _, part = key.rpartition("/")
+        node = known[key] = StepNode(key, part)
+        _node(known, head).children.append(node)
+    return node
+
+
+def _take_turn(node: StepNode, turn: Turn) -> None:
+    node.kind, node.label, node.agent, node.recorded = "turn", turn.agent, turn.agent, True
+    node.n, node.began, node.ended = turn.began_n, turn.began, turn.ended
+    node.state = "done" if turn.error is None else "failed"
+    node.note = "" if turn.error is None else str(turn.error.get("error") or "")
+
+
+def _take_effect(node: StepNode, effect: Effect, ended: bool) -> None:
+    node.kind, node.label, node.agent, node.recorded = effect.cls, effect.name, effect.agent, True
+    node.n, node.began = effect.n, effect.began
+    node.ended = 0.0 if effect.state == "open" else effect.ended
+    node.state = "stopped" if ended and effect.state == "open" else effect.state
+    node.cost, node.attempts = cost_of(effect), effect.attempts
+    said = [effect.why, "from cache" if effect.cached else ""]
+    said.append(f"{effect.attempts} attempts" if effect.attempts > 1 else "")
+    said.append(f"undoes {effect.undoes}" if effect.undoes else "")
+    node.note = ", ".join(part for part in said if part)
+
+
+def _take_questions(known: dict[str, StepNode], entries: Sequence[EntryView], ended: bool) -> None:
+    by_item: dict[str, StepNode] = {}
+    for entry in entries:
+        body: Any = entry.body
+        if entry.kind == kinds.OPENED and not (ended and body.get("type") in ("escalation", "residual")):
+            node = by_item[str(body.get("item"))] = _node(known, entry.key)
+            node.kind, node.recorded = "question", True
+            node.label = f"{body.get('type', 'question')} by {body.get('role') or 'anybody'}"
+            node.n, node.began = entry.n, entry.at
+            node.state = "stopped" if ended else "waiting"
+        elif entry.kind == kinds.CLOSED and str(body.get("item")) in by_item:
+            node = by_item[str(body.get("item"))]
+            node.ended, node.state = entry.at, "done"
+            by = f" by {body['by']}" if body.get("by") else ""
+            node.note = f"{body.get('decision', '')}{by}"
+
+
+def _finish(node: StepNode, ended: bool) -> None:
+    """Sums and states from below, and only what says something kept as a step of its own."""
+    for child in node.children:
+        _finish(child, ended)
+    node.children.sort(key=lambda child: child.n)
+    if node.children:
+        node.cost = sum((child.cost for child in node.children), node.cost)
+        node.n = min(child.n for child in node.children) if not node.n else min(node.n, node.children[0].n)
+        began = min(child.began for child in node.children)
+        node.began = min(node.began, began) if node.began else began
+        if not node.recorded:
+            node.state = _joint_state(node.children)
+            going = any(child.state in ("open", "waiting") for child in node.children)
+            node.ended = 0.0 if going else max(child.ended for child in node.children)
+            if all(_going(child) for child in node.children) and ended:
+                node.state = "stopped"
+    node.children = [shown for child in node.children for shown in _shown(child)]
+
+
+def _going(node: StepNode) -> bool:
+    return node.state in ("open", "stopped")
+
+
+def _joint_state(children: Sequence[StepNode]) -> State:
+    for state in ("waiting", "open", "unknown"):
+        if any(child.state == state for child in children):
+            return state
+    return children[-1].state
+
+
+def _shown(node: StepNode) -> list[StepNode]:
+    """The step, or, where it only sorts others, what is below it."""
+    if node.recorded:
+        return [node]
+    if _PLUMBING.match(node.label):
+        return node.children
+    if len(node.children) == 1:
+        only = node.children[0]
+        # `triage/triage/1`: the step and its only turn are one line; a step with another name keeps it.
+        only.label = only.label if only.label == node.label or only.kind != "turn" else f"{node.label}: {only.label}"
+        return [only]
+    return [node]
+
+
+def draw(nodes: Sequence[StepNode]) -> list[str]:
+    """The steps as lines of text with branches."""
+    lines: list[str] = []
+
+    def branch(found: Sequence[StepNode], indent: str) -> None:
+        for number, node in enumerate(found, 1):
+            last = number == len(found)
+            lines.append(f"{indent}{'└─ ' if last else '├─ '}{describe(node)}")
+            branch(node.children, f"{indent}{'   ' if last else '│  '}")
+
+    branch(nodes, "")
+    return lines
+
+
+MARKS: dict[State, str] = {
+    "done": "ok",
+    "failed": "failed",
+    "refused": "refused",
+    "unknown": "outcome unknown",
+    "open": "under way",
+    "waiting": "waiting",
+    "stopped": "stopped",
+}
+
+
+def describe(node: StepNode) -> str:
+    """One step on one line."""
+    parts = [node.label, MARKS[node.state]]
+    if node.note:
+        parts.append(f"({node.note})")
+    if node.ended and node.kind != "step":
+        parts.append(duration(max(0.0, node.ended - node.began)))
+    if node.cost.usd:
+        parts.append(show_usd(node.cost.usd))
+    if node.cost.tokens_in + node.cost.tokens_out:
+        parts.append(f"{node.cost.tokens_in + node.cost.tokens_out:,} tokens")
+    return "  ".join(parts)

@@ -1,0 +1,318 @@
+"""What a run did and when: the whole view (`runs show`), one row of `runs list`, one entry as it comes (`watch`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tightship.core import kinds
+from tightship.core.errors import UnknownName
+from tightship.core.money import show_usd, to_usd
+from tightship.core.ports import EntryView, Json
+from tightship.insight._reading import ERASED, alert_text, base_of, clock, duration, effects, first, granted_text
+from tightship.insight._tree import StepNode, draw, step_tree
+from tightship.insight.costs import RunCosts, run_costs
+from tightship.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth seeing: its position, store time (s), key, name and text."""
+
+    n: int
+    at: float
+    key: str
+    name: str
+    text: str
+
+    def as_dict(self) -> dict[str, Json]:
+        """All fields by name."""
+        return {"n": self.n, "at": self.at, "key": self.key, "name": self.name, "text": self.text}
+
+    def __str__(self) -> str:
+        where = f"{self.key}: " if self.key else ""
+        return f"{clock(self.at)[11:]}  {where}{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run, whole.
+
+    Attributes:
+        summary: run, workflow, version, tenant, state, outcome, reason, message, times and totals.
+        steps: the steps as a tree.
+        exceptions: exceptions of the work, failed checkpoints, refusals, breakers.
+        budget: alerts, shortages, extensions.
+        people: questions and decisions.
+        undone: compensations.
+        residual: what remains outside and could not be undone, or whose outcome nobody knows.
+        costs: where money, tokens and calls went.
+    """
+
+    summary: Mapping[str, Json]
+    steps: tuple[StepNode, ...]
+    exceptions: tuple[Event, ...]
+    budget: tuple[Event, ...]
+    people: tuple[Event, ...]
+    undone: tuple[Event, ...]
+    residual: tuple[str, ...]
+    costs: RunCosts
+
+    def as_dict(self) -> dict[str, Json]:
+        """The view as JSON."""
+        return {
+            "summary": dict(self.summary),
+            "steps": [step.as_dict() for step in self.steps],
+            **{name: [event.as_dict() for event in getattr(self, name)] for name in _EVENTS},
+            "residual": list(self.residual),
+            "costs": self.costs.as_dict(),
+        }
+
+    def render(self) -> str:
+        """The view as text."""
+        summary = self.summary
+        lines = [" · ".join(str(summary[name]) for name in ("workflow", "run", "state") if summary.get(name))]
+        if summary.get("outcome"):
+            said = ": ".join(str(summary[name]) for name in ("outcome", "reason", "message") if summary.get(name))
+            lines.append(said)
+        lines.append(
+            f"started {clock(float(summary['started_at']))} UTC, took {duration(float(summary['seconds']))}, "
+            f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls"
+        )
+        lines += ["", *draw(self.steps)]
+        for name in _EVENTS:
+            events: tuple[Event, ...] = getattr(self, name)
+            lines += _block(name, [str(event) for event in events])
+        lines += _block("remains outside", self.residual)
+        lines += _block("repeated calls", [str(one) for one in self.costs.repeated])
+        return "\n".join(lines)
+
+
+_EVENTS: Final = ("exceptions", "budget", "people", "undone")
+
+
+async def show(ledger: Ledger, run: str) -> Timeline:
+    """The timeline of a run.
+
+    Raises:
+        UnknownName: there is no such run.
+    """
+    entries = await ledger.run_entries(run)
+    ended = first(entries, kinds.ENDED)
+    wanted = [str(ended.body["detail"])] if ended is not None and ended.body.get("detail") else []
+    return timeline(entries, await ledger.values(wanted, erased=ERASED))
+
+
+def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = None) -> Timeline:
+    """The timeline of a run.
+
+    Args:
+        entries: all of its entries, in order.
+        values: opened values by address; used is the detail of how it ended.
+
+    Raises:
+        UnknownName: the entries are not those of a run.
+    """
+    started, ended = first(entries, kinds.STARTED), first(entries, kinds.ENDED)
+    if started is None:
+        raise UnknownName("there is no such run", fix="list them with `tightship runs list`")
+    detail = (values or {}).get(str(ended.body.get("detail"))) if ended is not None else None
+    costs = run_costs(started.run, entries)
+    found = {name: list[Event]() for name in _EVENTS}
+    for entry in entries:
+        placed = _event(entry)
+        if placed is not None:
+            found[placed[0]].append(placed[1])
+    return Timeline(
+        summary=_summary(started, ended, entries, detail, costs),
+        steps=tuple(step_tree(entries, ended is not None)),
+        exceptions=tuple(found["exceptions"]),
+        budget=tuple(found["budget"]),
+        people=tuple(found["people"]),
+        undone=tuple(_undone(entries)),
+        residual=tuple(_residual(entries, detail)),
+        costs=costs,
+    )
+
+
+def row_line(row: Mapping[str, Any], now: float) -> dict[str, str]:
+    """One row of the `runs` table as `runs list` shows it.
+
+    Args:
+        row: the row.
+        now: store time (s), for runs that have not ended.
+    """
+    started, ended = float(row.get("started_at") or 0.0), float(row.get("ended_at") or 0.0)
+    state = str(row.get("outcome") or row.get("state") or "")
+    return {
+        "run": str(row["id"]),
+        "workflow": str(row.get("workflow") or ""),
+        "reference": str(row.get("reference") or ""),
+        "state": state if row.get("live", 1) else f"{state} (rehearsed)",
+        "reason": str(row.get("reason") or ""),
+        "started": clock(started),
+        "took": duration(max(0.0, (ended or now) - started)) if started else "",
+        "cost": show_usd(int(row.get("usd") or 0)),
+        "tokens": f"{int(row.get('tokens_in') or 0) + int(row.get('tokens_out') or 0):,}",
+        "calls": str(row.get("calls") or 0),
+    }
+
+
+def entry_line(entry: EntryView) -> str:
+    """One entry on one line: time, run, key, what happened."""
+    place = f"{entry.run}  {entry.key}" if entry.key else entry.run
+    return "  ".join(part for part in (clock(entry.at)[11:], place, _said(entry)) if part)
+
+
+def _said(entry: EntryView) -> str:
+    say = _LINES.get(entry.kind)
+    return entry.kind if say is None else say(entry.body)
+
+
+def _effect_said(body: Mapping[str, Any]) -> str:
+    name = str(body.get("name") or "")
+    if body.get("refused"):
+        return f"{name} refused: {body['refused'].get('signal', '')} {body['refused'].get('scope', '')}".rstrip()
+    if body.get("error"):
+        word = "refused" if body.get("denied") else "failed, tried again" if body.get("again") else "failed"
+        return f"{name} {word}: {body['error'].get('error', '')}"
+    parts = [name, "from cache" if body.get("cached") else "done"]
+    if body.get("ms"):
+        parts.append(duration(float(body["ms"]) / 1000))
+    if body.get("usd"):
+        parts.append(show_usd(int(body["usd"])))
+    tokens = int(body.get("tokens_in") or 0) + int(body.get("tokens_out") or 0)
+    return "  ".join([*parts, f"{tokens:,} tokens"] if tokens else parts)
+
+
+def _turn_said(body: Mapping[str, Any]) -> str:
+    took = duration(float(body.get("ms") or 0.0) / 1000)
+    if body.get("error"):
+        return f"{body.get('agent', '')} failed: {body['error'].get('error', '')}  {took}"
+    return f"{body.get('agent', '')} done  {took}"
+
+
+def _ended_said(body: Mapping[str, Any]) -> str:
+    reason = f": {body['reason']}" if body.get("reason") else ""
+    return f"{body.get('outcome', 'ended')}{reason}  {show_usd(int(body.get('usd') or 0))}"
+
+
+def _by(body: Mapping[str, Any]) -> str:
+    by = f" by {body['by']}" if body.get("by") else ""
+    return f"{by}: {body['reason']}" if body.get("reason") else by
+
+
+def _note_said(body: Mapping[str, Any]) -> str:
+    if body.get("type") == "budget.alert":
+        return alert_text(body)
+    fields = ", ".join(f"{name} {value}" for name, value in body.items() if name != "type" and value not in (None, ""))
+    return f"{body.get('type', 'note')}{': ' if fields else ''}{fields}"
+
+
+_LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    kinds.STARTED: lambda body: f"{body.get('workflow', '')} started",
+    kinds.CLAIMED: lambda body: f"taken over by {body.get('owner', '')}",
+    kinds.PARKED: lambda body: f"parked, waits for {', '.join(map(str, body.get('waiting') or ())) or 'its time'}",
+    kinds.ENDED: _ended_said,
+    kinds.SIGNAL: lambda body: f"signal: {body.get('type', '')}{_by(body)}",
+    kinds.ADMITTED: lambda body: f"{body.get('name', '')} begins",
+    kinds.SETTLED: _effect_said,
+    kinds.TURN: _turn_said,
+    kinds.NODE: lambda body: "step done",
+    kinds.DECIDED: lambda body: "decided",
+    kinds.NOTE: _note_said,
+    kinds.OPENED: lambda body: (
+        f"{body.get('type', '')} asked of {body.get('role') or 'anybody'}: {body.get('title', '')}"
+    ),
+    kinds.CLOSED: lambda body: f"{body.get('decision', 'closed')}{_by(body)}",
+    kinds.HALT: lambda body: f"{body.get('scope', '')} halted{_by(body)}",
+    kinds.UNHALT: lambda body: f"{body.get('scope', '')} goes on{_by(body)}",
+    kinds.ENVELOPE: lambda body: f"{body.get('scope', '')} lent to {body.get('owner', '')}: {granted_text(body)}",
+    kinds.EXTENDED: lambda body: f"budget of {body.get('scope', '')} extended by {granted_text(body)}{_by(body)}",
+    kinds.ERASED: lambda body: "a data subject was erased",
+}
+
+
+def _event(entry: EntryView) -> tuple[str, Event] | None:
+    """The event that an entry makes, and the list it belongs to."""
+    body, kind = entry.body, entry.kind
+    if kind == kinds.NOTE:
+        name = str(body.get("type") or "")
+        place = "budget" if name.startswith("budget") else "exceptions"
+        return place, Event(entry.n, entry.at, base_of(entry.key), name, _note_said(body))
+    if kind == kinds.SETTLED and (body.get("refused") or body.get("denied")):
+        signal = str((body.get("refused") or {}).get("signal") or "")
+        place = "budget" if signal == "OverBudget" else "exceptions"
+        return place, Event(entry.n, entry.at, entry.key, "refused", _effect_said(body))
+    if kind == kinds.TURN and body.get("error"):
+        return "exceptions", Event(entry.n, entry.at, entry.key, "turn.failed", _turn_said(body))
+    if kind == kinds.EXTENDED:
+        return "budget", Event(entry.n, entry.at, base_of(entry.key), kind, _said(entry))
+    if kind in (kinds.OPENED, kinds.CLOSED):
+        return "people", Event(entry.n, entry.at, base_of(entry.key), kind, _said(entry))
+    if kind == kinds.SIGNAL and body.get("type") in ("cancel", "halt"):
+        return "people", Event(entry.n, entry.at, "", kind, _said(entry))
+    return None
+
+
+def _undone(entries: Sequence[EntryView]) -> list[Event]:
+    return [
+        Event(effect.n, effect.began, effect.undoes, effect.name, f"{effect.name} {effect.state}")
+        for effect in effects(entries).values()
+        if effect.cls == "undo"
+    ]
+
+
+def _residual(entries: Sequence[EntryView], detail: Json) -> list[str]:
+    known = detail.get("residual") if isinstance(detail, dict) else None
+    remains = [f"{one.get('tool', '')} ({one.get('key', '')}): {one.get('why', '')}" for one in known or ()]
+    named = {one.get("key") for one in known or ()}
+    remains += [
+        f"{effect.name} ({effect.key}): nobody knows whether it was done"
+        for effect in effects(entries).values()
+        if effect.state == "unknown" and effect.key not in named
+    ]
+    return remains
+
+
+def _summary(
+    started: EntryView, ended: EntryView | None, entries: Sequence[EntryView], detail: Json, costs: RunCosts
+) -> dict[str, Json]:
+    body = started.body
+    end: Mapping[str, Any] = {} if ended is None else ended.body
+    state = next((entry for entry in reversed(entries) if entry.kind in _STATES), started)
+    usd = int(end.get("usd", costs.total.usd))
+    last = entries[-1].at if ended is None else ended.at
+    names = ("workflow", "version", "tenant", "reference", "parent", "linked", "build")
+    return {
+        "run": started.run,
+        **{name: str(body.get(name) or "") for name in names},
+        "state": _STATES[state.kind],
+        "outcome": str(end.get("outcome") or ""),
+        "reason": str(end.get("reason") or ""),
+        "message": str(detail.get("message") or "") if isinstance(detail, dict) else "",
+        "live": bool(body.get("live", True)),
+        "owners": len({entry.epoch for entry in entries if entry.kind in (kinds.STARTED, kinds.CLAIMED)}),
+        "started_at": started.at,
+        "ended_at": 0.0 if ended is None else ended.at,
+        "seconds": last - started.at,
+        "worked_seconds": float(end.get("seconds") or 0.0),
+        "usd": to_usd(usd),
+        "usd_nano": usd,
+        "tokens": costs.total.tokens_in + costs.total.tokens_out,
+        "calls": int(end.get("calls", costs.total.calls)),
+        "entries": len(entries),
+    }
+
+
+_STATES: Final = {
+    kinds.STARTED: "running",
+    kinds.CLAIMED: "running",
+    kinds.PARKED: "parked",
+    kinds.ENDED: "ended",
+}
+
+
+def _block(heading: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"{heading}:", *(f"  {line}" for line in lines)] if lines else []
