@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import PayloadErased, StoreMissing, StoreReadOnly, TamperError
+from tightship.core.errors import LedgerError, PayloadErased, StoreMissing, StoreReadOnly, TamperError
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
 from tightship.ledger.entries import Draft, Entry, Guards, SealedPayload, Unit, decode, encode_tail
@@ -180,6 +180,19 @@ class Ledger:
         """`sealed`, off the loop."""
         return await self._off_loop(self.sealed, list(dict.fromkeys(addresses)))
 
+    def define_once(self, address: str, value: Callable[[], Any]) -> tuple[SealedPayload, ...]:
+        """The payload of a public definition, unless `defined` says that it is stored; `value` is then not called.
+
+        Raises:
+            LedgerError: the value has another address.
+        """
+        if address in self._definitions:
+            return ()
+        payload = self.vault.seal(PUBLIC, encode(value()))
+        if payload.address != address:
+            raise LedgerError(f"the definition {address} has the address {payload.address}")
+        return (payload,)
+
     def defined(self, address: str) -> None:
         """Remember that this definition is stored."""
         self._definitions.add(address)
@@ -209,6 +222,10 @@ class Ledger:
                     raise
                 opened[address] = erased
         return opened
+
+    async def read_sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
+        """Scope and sealed bytes by address, to be opened with `unseal`; what is not stored is left out."""
+        return await self._off_loop(self.sealed, list(dict.fromkeys(addresses)))
 
     def sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address, files included."""
