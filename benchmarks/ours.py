@@ -16,6 +16,8 @@ from benchmarks import harness, workload
 from benchmarks.harness import Alone, Flight, Job, Load, Outcome
 from tightship import Agent, Workflow, Workspace
 from tightship.core.ports import Reply, Request, ToolSpec, Usage
+from tightship.models.conversation import Conversation, Message
+from tightship.models.port import ModelReply, ModelRequest, OnText
 
 MODULE = "benchmarks.ours"
 ANSWER = {"number": "int", "text": "str"}
@@ -167,6 +169,54 @@ def team(job: Job) -> Outcome:
     return Outcome({"runs_per_s_5_agents_sqlite": load.runs_per_s})
 
 
+# --- conversation ------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A model that says what the workload says: the replies of the conversation, one after another."""
+
+    def __init__(self, turns: list[workload.Turn]) -> None:
+        self._replies = iter(turns)
+
+    async def request(self, request: ModelRequest, on_text: OnText | None = None) -> ModelReply:
+        """The next reply, with a plausible usage."""
+        usage = Usage(usd=1000, tokens_in=100, tokens_out=300)
+        return ModelReply(Message.assistant(next(self._replies).reply), usage, "stop", "bench-model-2026-01-01")
+
+
+def conversation(job: Job) -> Outcome:
+    """Bytes of the store per byte of unique text: an agent talks with a model; every request holds all that was said."""
+    turns = list(workload.turns(job.size.turns))
+    unique = sum(turn.size for turn in turns)
+    folder = job.folder("talk")
+
+    async def talker(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        talk = Conversation()
+        for turn in turns:
+            talk = talk.append(Message.user(turn.user))
+            talk = talk.append(Message.assistant(await ctx.model(talk)))
+        return workload.answer()
+
+    async def drive() -> None:
+        _folder(folder)
+        text = (folder / "tightship.yaml").read_text("utf-8")
+        tier = "tiers: {talk: {model: 'openai:bench', price: {input: 1, output: 3, source: bench, date: 2026-01-01}}}"
+        (folder / "tightship.yaml").write_text(f"{text}limits: {{calls: 100000}}\n{tier}\n", "utf-8")
+        async with Workspace.open(folder, model=Talk(turns)) as ws:
+            ws.add(
+                Agent("talker", owner="bench", purpose="talk", python="bench:talker", output=ANSWER, within="1h"),
+                functions={"talker": talker},
+            )
+            ws.add(Workflow("talk", owner="bench", purpose="talk", input={"run": "str"}, steps=["talker"]))
+            await _completed(ws, "talk", "0")
+
+    asyncio.run(drive())
+    size = harness.folder_bytes(folder / ".tightship")
+    return Outcome(
+        {"ledger_bytes_per_unique_byte_1000_turns": size / unique}, detail={"unique_bytes": unique, "bytes": size}
+    )
+
+
 # --- resume ------------------------------------------------------------------------------------------
 
 
@@ -228,7 +278,7 @@ def resume(job: Job) -> Outcome:
 if __name__ == "__main__":
     harness.main(
         "ours",
-        {"concurrent": concurrent, "alone": alone, "team": team, "resume": resume},
+        {"concurrent": concurrent, "alone": alone, "team": team, "conversation": conversation, "resume": resume},
         versions={"tightship": version("tightship")},
         phases={"crash": _crash, "resumed": _resumed},
     )

@@ -19,6 +19,7 @@ from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
     from tightship.connectors.openapi import OpenApiConnector
+    from tightship.models.port import Model
     from tightship.models.service import Models
 
 
@@ -74,7 +75,9 @@ class Outfit:
         secrets: Secrets | None,
         tools: Mapping[str, Tool],
         rehearse: bool,
+        model: Model | None = None,
     ) -> None:
+        self._instead = model
         self.files = files
         self.world = world
         self.code = Code(files.root)
@@ -120,7 +123,7 @@ class Outfit:
 
             raw = {name: tier.settings() for name, tier in self.files.config.tiers.items()}
             tiers = Tiers(raw, file=str(self.files.root / "tightship.yaml"))
-            self._models = Models(tiers, self.world, self.secrets())
+            self._models = Models(tiers, self.world, self.secrets(), instead=self._instead)
         return self._models
 
     def secrets(self) -> Secrets:

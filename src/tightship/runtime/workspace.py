@@ -23,6 +23,7 @@ from tightship.core.world import World
 from tightship.effects.session import Shared
 from tightship.ledger import Ledger
 from tightship.ledger.locks import ExecutorLock
+from tightship.models.port import Model
 from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
 from tightship.runtime.build import build_id
@@ -63,6 +64,7 @@ class Workspace:
         ledger: Ledger | None = None,
         secrets: Secrets | None = None,
         tools: Mapping[str, Tool] | None = None,
+        model: Model | None = None,
         rehearse: bool = False,
     ) -> None:
         self.files = files
@@ -70,7 +72,7 @@ class Workspace:
         self.rehearse = rehearse
         self._ledger = ledger
         self._given_ledger = ledger is not None
-        self._outfit = Outfit(files, world, secrets, dict(tools or {}), self.rehearse)
+        self._outfit = Outfit(files, world, secrets, dict(tools or {}), self.rehearse, model)
         self._engine: Engine | None = None
         self._lock: ExecutorLock | None = None
         self._dispatcher: LocalDispatcher | None = None
@@ -87,6 +89,7 @@ class Workspace:
         ledger: Ledger | None = None,
         secrets: Secrets | None = None,
         tools: Mapping[str, Tool] | None = None,
+        model: Model | None = None,
         rehearse: bool = False,
     ) -> Self:
         """Load a workspace's files.
@@ -97,6 +100,7 @@ class Workspace:
             ledger: an open ledger (the in-memory twin, say) in place of the declared store.
             secrets: where secrets come from; the environment and a secrets file by default.
             tools: further tools by name, beside those of the connectors and of `tools/*.py`.
+            model: answers for every declared tier in place of its provider (tightship.models.testing has doubles).
             rehearse: generated outputs in place of agents and tools; nothing outside is touched.
 
         Raises:
@@ -105,7 +109,13 @@ class Workspace:
         load_all()
         loaded = load_workspace(Path(path), tools=set(tools or ()))
         return cls(
-            loaded.raise_first(), world or World(), ledger=ledger, secrets=secrets, tools=tools, rehearse=rehearse
+            loaded.raise_first(),
+            world or World(),
+            ledger=ledger,
+            secrets=secrets,
+            tools=tools,
+            model=model,
+            rehearse=rehearse,
         )
 
     def add(self, *specs: Spec, functions: Mapping[str, AgentFunction] | None = None) -> None:
