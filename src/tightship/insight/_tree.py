@@ -161,12 +161,12 @@ def _shown(node: StepNode) -> list[StepNode]:
     """The step, or, where it only sorts others, what is below it."""
     if node.recorded:
         return [node]
-    if _PLUMBING.match(node.label):
+    if _PLUMBING.match(node.label) or all(child.label == node.label for child in node.children):
         return node.children
     if len(node.children) == 1:
         only = node.children[0]
-        # `triage/triage/1`: the step and its only turn are one line; a step with another name keeps it.
-        only.label = only.label if only.label == node.label or only.kind != "turn" else f"{node.label}: {only.label}"
+        if only.kind == "turn":  # a step with a name of its own keeps it
+            only.label = f"{node.label}: {only.label}"
         return [only]
     return [node]
 
