@@ -61,6 +61,7 @@ class LocalDispatcher:
 
     async def close(self) -> None:
         """Stop driving; what was under way is resumed later. The last checkpoint covers all entries."""
+        await self._engine.put_down()
         for task in [*self._driving, *self._tasks]:
             task.cancel()
         for task in [*self._driving, *self._tasks]:

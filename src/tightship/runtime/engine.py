@@ -68,6 +68,7 @@ class Driven:
 
     task: RunTask
     job: asyncio.Task[Ended] | None = None
+    moving: bool = False
     waiters: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
 
 
@@ -95,6 +96,8 @@ class Engine:
         self._envelopes = envelopes
         self._tell = tell
         self._runs: dict[str, Driven] = {}
+        self._leaving = False
+        self._left = asyncio.Event()
         ledger.listen(self._heard)
 
     # --- what happens elsewhere ------------------------------------------------------------------
@@ -297,12 +300,25 @@ class Engine:
             StoreError, LedgerError: the run stays as its ledger says, to be resumed.
         """
         driven = self._runs[run]
+        driven.moving = True
+        if self._leaving:
+            driven.task.put_down()
         try:
             return Ended(run, await driven.task.drive(), result=driven.task.ended)
         except StaleOwner as error:
             return Ended(run, "refused", error)
         finally:
             self._runs.pop(run, None)
+            self._left.set()
+
+    async def put_down(self) -> None:
+        """Stop driving: admitted effects settle, and every run stays as its ledger says, to be resumed."""
+        self._leaving = True
+        while moving := [driven for driven in self._runs.values() if driven.moving]:
+            self._left.clear()
+            for driven in moving:
+                driven.task.put_down()
+            await self._left.wait()
 
     # --- children --------------------------------------------------------------------------------
 

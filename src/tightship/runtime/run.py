@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tightship.runtime.program import Program
 
 PARKED = "parked"
+PUT_DOWN = "stopped"
 INTERRUPTED = "run/interrupted"
 
 
@@ -60,12 +61,13 @@ class RunTask:
         self._parking = False
         self._held: list[Entry] = []
         self._interruption: Signal | None = None
+        self._leaving = False
         self._changed = asyncio.Event()
 
     # --- driving ---------------------------------------------------------------------------------
 
     async def drive(self) -> str:
-        """Move the run until it is parked or has ended; returns `parked` or the outcome.
+        """Move the run until it is parked or has ended; returns `parked`, `stopped` (put down) or the outcome.
 
         Raises:
             StaleOwner: another owner has it. StoreError: the disk; the run stays as its ledger says.
@@ -77,8 +79,8 @@ class RunTask:
             cause = await self._recall()
             if cause is None:
                 cause = await self._forward()
-                if cause == PARKED:
-                    return PARKED
+                if cause in (PARKED, PUT_DOWN):
+                    return cause
             return await Ending(self).finish(cause)
         finally:
             self.session.watch.stop()
@@ -106,7 +108,7 @@ class RunTask:
         await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,))
 
     async def _forward(self) -> Any:
-        """Interpret the tree: the output in a `Done`, the error or signal that stopped it, or PARKED."""
+        """Interpret the tree: the output in a `Done`, the error or signal that stopped it, PARKED or PUT_DOWN."""
         self._busy = 1
         main = asyncio.ensure_future(self._interpret())
         main.add_done_callback(lambda _: self._changed.set())
@@ -117,6 +119,10 @@ class RunTask:
                 if self._interruption is not None and not main.done():
                     await stop(main)
                     return self._interruption
+                if self._leaving and not main.done():
+                    await stop(main)
+                    await self.session.drain()
+                    return PUT_DOWN
                 if self._idle() and not main.done() and await self._park():
                     await stop(main)
                     return PARKED
@@ -269,6 +275,11 @@ class RunTask:
         if self._interruption is None:
             self._interruption = signal
             self._changed.set()
+
+    def put_down(self) -> None:
+        """Stop driving it: what was admitted settles, and it stays as its ledger says, to be resumed."""
+        self._leaving = True
+        self._changed.set()
 
     @property
     def interruption(self) -> Signal | None:

@@ -278,6 +278,11 @@ class Workspace:
         assert self._dispatcher is not None
         await self._dispatcher.serve(stop, concurrency)
 
+    async def put_down(self) -> None:
+        """Stop driving runs: what was admitted settles, no new effect begins, and `resume` continues them later."""
+        if self._engine is not None:
+            await self._engine.put_down()
+
     # --- looking ---------------------------------------------------------------------------------
 
     async def row(self, run: str) -> dict[str, Any]:
