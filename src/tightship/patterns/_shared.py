@@ -18,12 +18,15 @@ FEEDBACK: Final = "feedback"
 @contextlib.contextmanager
 def feedback(frame: Frame, objections: Sequence[str]) -> Generator[None]:
     """Within it, agents see these objections."""
-    before = frame.scope.names.get(FEEDBACK, [])
+    before = frame.scope.names.get(FEEDBACK)
     frame.bind(FEEDBACK, list(objections))
     try:
         yield
     finally:
-        frame.bind(FEEDBACK, before)
+        if before is None:
+            frame.scope.names.pop(FEEDBACK, None)
+        else:
+            frame.bind(FEEDBACK, before)
 
 
 def takes_turns(step: Step) -> bool:

@@ -57,8 +57,8 @@ class Foreach(Step):
     items run side by side. The output is the list of the steps' outputs; with `keep`, null for items that failed.
     """
 
-    order = "sequence"
     isolated = True
+    record = True
 
     in_: Expression
     as_: Name = "item"

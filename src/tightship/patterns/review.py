@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
+
+from pydantic import model_validator
 
 from tightship.core.errors import DataMissing, FormatMismatch, LowConfidence, RunFailed, Unforeseen, WorkException
 from tightship.core.ports import Json
@@ -13,7 +15,7 @@ from tightship.workflow.conditions import Condition, Expression
 from tightship.workflow.models import Text
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.tree import Step, patterns
-from tightship.workflow.units import Name, show_duration
+from tightship.workflow.units import Duration, Name, show_duration
 
 NO_DEADLINE = declare(
     "TS560",
@@ -62,15 +64,24 @@ class Review(Step):
     """
 
     hands_on = False
-    times_itself = True
 
     when: Condition | None = None
     by: Name
+    deadline: Duration | None = None
+    """What `within` says: the person's time. The step itself has no other limit, so an answer is never cut off."""
     otherwise: Literal["escalate", "reject", "fail"] | None = None
     on_reject: Literal["escalate", "fail"] = "escalate"
     of: Name | None = None
     show: tuple[Expression, ...] = ()
     title: Text | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within_is_the_deadline(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("within") is not None:
+            rest = {name: value for name, value in data.items() if name != "within"}
+            return {**rest, "deadline": data["within"]}
+        return data
 
     @property
     def subject(self) -> str | None:
@@ -85,7 +96,7 @@ class Review(Step):
         """In words."""
         about = f" of **{self.subject}**" if self.subject else ""
         cond = f" when `{self.when.source}`" if self.when is not None else " of every run"
-        time = f" within {show_duration(self.within)}" if self.within is not None else ""
+        time = f" within {show_duration(self.deadline)}" if self.deadline is not None else ""
         return f"review{about} by **{self.by}**{cond}{time}; otherwise {self.otherwise or 'escalate'}"
 
     def conduct(self) -> list[str]:
@@ -95,10 +106,10 @@ class Review(Step):
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
-        if self.within is None:
+        if self.deadline is None:
             yield NO_DEADLINE.found(f"the review by {self.by!r} has no deadline", context.mark())
-        elif self.within > 7 * 86400:
-            yield LONGER_THAN_LIFE.found(f"it waits {show_duration(self.within)}", context.mark("within"))
+        elif self.deadline > 7 * 86400:
+            yield LONGER_THAN_LIFE.found(f"it waits {show_duration(self.deadline)}", context.mark("within"))
         if self.otherwise is None:
             yield NO_OTHERWISE.found(f"the review by {self.by!r} has no `otherwise`", context.mark())
         if self.subject is None or self.subject not in context.place.visible:
@@ -144,7 +155,7 @@ class Review(Step):
             evidence=evidence,
             agent=subject,
         )
-        return Question("review", title, self.by, asked, within=self.within, otherwise=self.otherwise or "escalate")
+        return Question("review", title, self.by, asked, within=self.deadline, otherwise=self.otherwise or "escalate")
 
     def _settle(self, frame: Frame, answer: Answer) -> Json:
         decided: dict[str, Json] = {"decision": answer.decision, "by": answer.by, "reason": answer.reason}
@@ -157,7 +168,7 @@ class Review(Step):
         rule = self.on_reject
         said = f"{answer.by or 'the reviewer'} rejected it" + (f": {answer.reason}" if answer.reason else "")
         if answer.decision == "expired":
-            late = show_duration(self.within) if self.within is not None else "its time"
+            late = show_duration(self.deadline) if self.deadline is not None else "its time"
             said = f"nobody of {self.by} decided within {late}"
             rule = self.on_reject if self.otherwise == "reject" else self.otherwise or "escalate"
         if rule == "fail":

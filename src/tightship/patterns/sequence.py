@@ -41,7 +41,7 @@ class Sequence(Step):
 
     def describe(self) -> str:
         """In words."""
-        return f"{len(self.steps)} steps, one after the other"
+        return "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps, one after the other"
 
     async def execute(self, frame: Frame) -> Json:
         """Run them in order."""

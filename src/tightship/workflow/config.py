@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tightship.core.ports import Json
 from tightship.workflow.models import Budget, Limits, Spec, Text
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName
 
@@ -22,10 +23,10 @@ class SecretRef(Spec):
 
 
 class BasicAuth(Spec):
-    """HTTP basic sign-in (RFC 7617)."""
+    """User name and password (RFC 7617); `secret` names the password."""
 
-    user: Text
-    password: SecretRef
+    username: Text
+    secret: SecretName
 
 
 class KeyAuth(Spec):
@@ -42,32 +43,78 @@ class KeyAuth(Spec):
         return self
 
 
+class OAuth2(Spec):
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4); `secret` names the client's secret."""
+
+    token_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1000)]
+    client_id: Text
+    secret: SecretName
+    scope: Text | None = None
+    audience: Text | None = None
+    client_auth: Literal["basic", "body"] = "basic"
+
+
 class Auth(Spec):
-    """How a connector signs in: exactly one of these, or `none: true` for a system without sign-in."""
+    """How a connector signs in: exactly one of these. `auth: none` says that the system has no sign-in."""
 
     bearer: SecretRef | None = None
     basic: BasicAuth | None = None
     api_key: KeyAuth | None = None
+    oauth2: OAuth2 | None = None
     none: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sign_in(cls, value: Any) -> Any:
+        return {"none": True} if isinstance(value, str) and value == "none" else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Auth:
-        given = [name for name in ("bearer", "basic", "api_key") if getattr(self, name) is not None]
+        given = [name for name in ("bearer", "basic", "api_key", "oauth2") if getattr(self, name) is not None]
         if len(given) + self.none != 1:
-            raise ValueError("auth is exactly one of bearer, basic, api_key and none; keep one of them")
+            raise ValueError("auth is exactly one of bearer, basic, api_key, oauth2 and none; keep one of them")
         return self
+
+
+class Overlay(Spec):
+    """What is known about one operation beyond its contract; every field that is given replaces the contract's."""
+
+    effect: Literal["read", "write"] | None = None
+    idempotency: Literal["key", "etag", "none"] | None = None
+    idempotency_header: Text | None = None
+    lookup: Mapping[str, Any] | None = None
+    undo: Mapping[str, Any] | None = None
+    price: Mapping[str, Any] | float | str | None = None
+    timeout: Duration | None = None
+    cache_seconds: Duration | None = None
+    requests_per_second: float | None = Field(default=None, gt=0)
+    description: Text | None = None
 
 
 class ConnectorSpec(Spec):
     """An outside system, known by its contract."""
 
     openapi: Text
+    """A file of the workspace, or a URL."""
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1000)] | None = None
     auth: Auth | None = None
+    operations: Mapping[str, Overlay] = {}
     timeout: Duration = Field(default=30.0, description="seconds until a call counts as unanswered")
-    requests_per_second: float | None = Field(default=None, gt=0)
-    operations: tuple[Text, ...] = ()
-    """The operations that agents may ever use; empty: those that agents and actions declare."""
+    limits: Mapping[str, int] = {}
+    insecure_http: bool = False
+    """Allows `http:` to another machine."""
+    proxy: Text | None = None
+
+    def to_data(self) -> dict[str, Json]:
+        """The settings as JSON, without what was left out, as the connectors read them."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        data["operations"] = {
+            name: one.model_dump(mode="json", exclude_unset=True) for name, one in self.operations.items()
+        }
+        auth: dict[str, Json] = data.pop("auth", None) or {}
+        if not auth.pop("none", False) and auth:
+            data["auth"] = auth
+        return data
 
 
 class Price(Spec):

@@ -78,6 +78,11 @@ class WorkspaceFiles:
         self.agents, self.workflows = agents, workflows
 
     @property
+    def has_tools(self) -> bool:
+        """Whether there is a connector, or Python under tools/, that may give tools."""
+        return bool(self.config.connectors) or any(path.startswith("tools/") for path in self.hashes)
+
+    @property
     def code_hash(self) -> str:
         """SHA-256 over the Python files: a part of the build that runs are bound to."""
         lines = [f"{path} {digest}" for path, digest in sorted(self.hashes.items()) if path.endswith(".py")]
@@ -195,6 +200,13 @@ class _Loading:
             try:
                 self._hash(path, name)
                 files.python[module] = read_python(path, name, module)
+            except LoadError as problem:
+                self._problems.append(problem)
+        for path in self._glob("tools", ".py"):
+            name = self._name(path)
+            try:
+                self._hash(path, name)
+                read_python(path, name, path.stem)
             except LoadError as problem:
                 self._problems.append(problem)
 

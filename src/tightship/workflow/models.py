@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from tightship.core.money import NANO, show_usd
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.source import Mark, find_mark, plain
 from tightship.workflow.steps import Children
 from tightship.workflow.tree import Behaviours, Step, describe_behaviour, patterns, settle
 from tightship.workflow.types import object_schema, shape_of
-from tightship.workflow.units import Duration, Name, Usd, WorkflowName, show_duration, usd_text
+from tightship.workflow.units import Duration, Name, Usd, WorkflowName, show_duration
 
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+$", max_length=200)]
 """`service.operation`."""
@@ -84,7 +85,7 @@ class Budget(Spec):
         """`$0.30, 60000 tokens, 2m, 40 calls, then escalate`."""
         parts = list[str]()
         if self.usd is not None:
-            parts.append(f"${usd_text(self.usd)}")
+            parts.append(show_usd(self.usd) if self.usd % 10_000_000 else f"${self.usd / NANO:,.2f}")
         if self.tokens is not None:
             parts.append(f"{self.tokens} tokens")
         if self.seconds is not None:

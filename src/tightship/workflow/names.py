@@ -118,14 +118,14 @@ def schema_at(schema: Mapping[str, Any] | None, path: tuple[str, ...]) -> tuple[
 
     A None schema means that nothing is known.
     """
-    at = schema
+    at = _resolved(schema, schema)
     for part in path:
         if at is None:
             return None, None
         if "properties" in at:
             properties: Mapping[str, Any] = at["properties"]
             if part in properties:
-                at = properties[part]
+                at = _resolved(properties[part], schema)
                 continue
             return None, part if at.get("additionalProperties") is False else None
         kinds = at.get("type")
@@ -135,3 +135,13 @@ def schema_at(schema: Mapping[str, Any] | None, path: tuple[str, ...]) -> tuple[
             return None, part
         return None, None
     return at, None
+
+
+def _resolved(schema: Mapping[str, Any] | None, root: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The schema that a chain of references to the root's own definitions leads to; None when it leads elsewhere."""
+    for _ in range(20):
+        if schema is None or "$ref" not in schema:
+            return schema
+        name = str(schema["$ref"]).removeprefix("#/$defs/")
+        schema = (root or {}).get("$defs", {}).get(name)
+    return None

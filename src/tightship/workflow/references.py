@@ -144,11 +144,10 @@ class _References:
             yield _error(mark, f"{what} names the role {name!r}, which is not declared", near)
 
     def _tool(self, name: str, mark: Mark | None, what: str) -> Iterator[LoadError]:
-        service, connectors = name.partition(".")[0], self._files.config.connectors
-        if name in self._tools or service in connectors or self._no_config:
-            return
-        near = did_you_mean(service, [*connectors, *(tool.partition(".")[0] for tool in self._tools)])
-        yield _error(mark, f"{what} uses {name!r}, but no connector is called {service!r}", near)
+        """Contracts decide what tools are called, so a name is judged here only when there is no contract at all."""
+        if name not in self._tools and not self._files.has_tools and not self._no_config:
+            fix = "declare its connector in tightship.yaml, or write it as a function in tools/"
+            yield _error(mark, f"{what} uses {name!r}, and the workspace has no connector and no tools", fix)
 
     def cycles(self) -> Iterator[LoadError]:
         """Every cycle of workflows that start each other, once."""

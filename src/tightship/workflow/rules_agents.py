@@ -127,15 +127,14 @@ def unused_tool(check: Check, rule: Rule) -> Iterator[Finding]:
 @rule(
     "TS206",
     "error",
-    "A tool is not in its system's contract",
+    "A tool is in no contract",
     why="The call cannot be made.",
-    fix="Use an operation that the contract names.",
+    fix="Use an operation that a connector's contract names.",
 )
 def unknown_tool(check: Check, rule: Rule) -> Iterator[Finding]:
     """Tools exist."""
     if check.tools is None:
         return
-    services = {name.partition(".")[0] for name in check.tools}
     named = [
         (tool, agent.where("tools", index))
         for agent in check.files.agents.values()
@@ -144,8 +143,10 @@ def unknown_tool(check: Check, rule: Rule) -> Iterator[Finding]:
     for workflow in check.workflows():
         named += [(tool, step.mark or workflow.where("steps")) for step in workflow.walk() for tool in step.tools()]
     for tool, mark in named:
-        if tool not in check.tools and tool.partition(".")[0] in services:
-            yield rule.found(f"the contract names no {tool!r}", mark, fix=did_you_mean(tool, check.tools))
+        if tool not in check.tools:
+            yield rule.found(
+                f"no contract and no file of tools/ gives {tool!r}", mark, fix=did_you_mean(tool, check.tools)
+            )
 
 
 @rule(

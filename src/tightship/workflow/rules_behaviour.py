@@ -18,7 +18,6 @@ _E_KINDS: Final = (
     "out_of_scope",
     "low_confidence",
     "format_mismatch",
-    "unforeseen",
 )
 _FOR_PEOPLE: Final = frozenset({"rule_conflict", "out_of_scope"})
 

@@ -138,6 +138,8 @@ def impossible_value(check: Check, rule: Rule) -> Iterator[Finding]:
         if "enum" not in schema:
             continue
         strange = [value for value in comparison.values if value not in schema["enum"] and value is not None]
+        if comparison.op == "!=" and strange == [""]:
+            continue  # "is not empty" is harmless
         if strange:
             allowed = ", ".join(map(repr, schema["enum"]))
             said = f"{'.'.join(comparison.path)} is one of {allowed}, never {', '.join(map(repr, strange))}"

@@ -351,14 +351,12 @@ def long_within(check: Check, rule: Rule) -> Iterator[Finding]:
 
 def _waits(check: Check, place: Place) -> bool:
     """Whether the step waits for people, which does not count into the run's time."""
-    if place.step.times_itself:
-        return True
     return any((spec := check.agent(name)) is not None and spec.kind == "human" for name in place.step.agents())
 
 
 @rule(
     "TS116",
-    "warning",
+    "advice",
     "A workflow uses a system that its map does not list",
     why="A system that is used and not listed was not seen by those who approved the workflow.",
     fix="List every connector that the workflow's agents and actions use under `systems`.",

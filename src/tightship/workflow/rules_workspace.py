@@ -95,7 +95,7 @@ def tier_circle(check: Check, rule: Rule) -> Iterator[Finding]:
     "warning",
     "A connector does not sign in",
     why="A system that anybody may call is either open to everybody, or will refuse.",
-    fix="Add `auth`, or `auth: {none: true}` if the system has no sign-in.",
+    fix="Add `auth`, or `auth: none` if the system has no sign-in.",
 )
 def no_auth(check: Check, rule: Rule) -> Iterator[Finding]:
     """Sign-in is declared."""
@@ -115,7 +115,11 @@ def no_auth(check: Check, rule: Rule) -> Iterator[Finding]:
 def clear_text(check: Check, rule: Rule) -> Iterator[Finding]:
     """TLS in transit."""
     config = check.files.config
-    named = [(("connectors", name, "base_url"), one.base_url) for name, one in config.connectors.items()]
+    named = [
+        (("connectors", name, "base_url"), one.base_url)
+        for name, one in config.connectors.items()
+        if not one.insecure_http
+    ]
     named += [(("connectors", name, "openapi"), one.openapi) for name, one in config.connectors.items()]
     named += [(("tiers", name, "base_url"), one.base_url) for name, one in config.tiers.items()]
     for path, url in named:
@@ -212,17 +216,15 @@ def _tools_used(check: Check) -> set[str]:
 @rule(
     "TS309",
     "advice",
-    "A connector is used by nobody",
+    "A connector is declared, and nothing uses any tool",
     why="A sign-in that is not needed is one that can be stolen.",
     fix="Delete the connector.",
 )
 def unused_connector(check: Check, rule: Rule) -> Iterator[Finding]:
     """Connections are needed."""
-    config, used = check.files.config, {tool.partition(".")[0] for tool in _tools_used(check)}
-    known = {name.partition(".")[0] for name in check.tools or ()}
-    for name in config.connectors:
-        if name not in used and not (known and name not in known):
-            yield rule.found(f"no agent or action uses {name!r}", config.where("connectors", name, key=True))
+    config = check.files.config
+    for name in config.connectors if not _tools_used(check) else ():
+        yield rule.found(f"no agent or action uses {name!r}", config.where("connectors", name, key=True))
 
 
 @rule(

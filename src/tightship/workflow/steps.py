@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, ValidationError
 from tightship.core.errors import LoadError
 from tightship.workflow._explain import load_errors
 from tightship.workflow.source import Mark, MarkedDict, did_you_mean, find_mark, mark_of
-from tightship.workflow.tree import Step, patterns
+from tightship.workflow.tree import Step, patterns, reading
 
 MAX_STEPS: Final = 500
 
@@ -64,7 +64,11 @@ def parse_step(raw: Any) -> Step:
         unknown = [name for name in fields if name not in step_class.words() and name not in step_class.model_fields]
         if unknown:
             return _fail([_unknown(name, fields, step_class, what, mark) for name in unknown])
-        step = step_class.model_validate(fields)
+        token = reading.set(True)
+        try:
+            step = step_class.model_validate(fields)
+        finally:
+            reading.reset(token)
     except LoadError as error:
         return _fail([error])
     except ValidationError as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tightship.core.errors import UnknownName
 from tightship.core.ports import Json
+from tightship.workflow._explain import load_errors
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.source import did_you_mean
 from tightship.workflow.units import Duration, Name, show_duration
@@ -34,6 +36,9 @@ KINDS: Final[Mapping[str, str]] = {
 
 _NUMBERED: Final = {f"e{number}": kind for number, kind in enumerate(KINDS, 1) if number <= 7}
 MAX_RETRIES: Final = 100
+
+reading: ContextVar[bool] = ContextVar("tightship_reading_steps", default=False)
+"""Set while `steps.parse_step` reads, which reports what is wrong with the places in the file."""
 
 
 class Behaviour(BaseModel):
@@ -104,14 +109,25 @@ class Step(BaseModel):
     """How the children relate: each sees what earlier ones bound; none sees its siblings; only one of them runs."""
     isolated: ClassVar[bool] = False
     """Whether the names that its children bind mean nothing after it (a loop)."""
-    times_itself: ClassVar[bool] = False
-    """Whether `within` is the pattern's own deadline, so that the frame must not end the step when it has passed."""
     hands_on: ClassVar[bool] = True
     """Whether its output is something that the next step may take as its input."""
 
     name: Name | None = None
     on: Behaviours = {}
     within: Duration | None = None
+
+    def __init__(self, **fields: Any) -> None:
+        """A step with these fields; `with_`, `if_`, … where YAML has `with`, `if`.
+
+        Raises:
+            LoadError: a field is wrong.
+        """
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            if reading.get():
+                raise
+            raise load_errors(error, fields, type(self), f"the step {self.pattern!r}", None)[0] from None
 
     _part: str = PrivateAttr(default="")
     _mark: Any = PrivateAttr(default=None)
