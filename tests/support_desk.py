@@ -1,7 +1,7 @@
 """The support template beside a sample company in this process: its agents in the order of its workflow.
 
-`Desk` runs tickets through the agents without the runtime; `differences` compares an outcome with what a ticket
-expects, and serves for runs of the real runtime too.
+`Desk` runs tickets through the agents without the runtime, `outcome_of` reads a run of the real one, and `differences`
+compares either with what a ticket expects.
 """
 
 from __future__ import annotations
@@ -218,6 +218,32 @@ def _reasons(done: Outcome) -> list[str]:
         "alarm": bool(done.steps["triage"]["alarms"]),
     }
     return [name for name, holds in found.items() if holds]
+
+
+async def outcome_of(run: Any, ledger: Any) -> Outcome:
+    """A run of the real runtime (`tightship.Run`, with its entries) in the same terms.
+
+    Args:
+        run: the run, as it stands.
+        ledger: where its outputs are.
+    """
+    done = Outcome("review" if run.state == "parked" else run.outcome)
+    done.reason_kind = run.reason if done.outcome == "escalated" else None
+    for entry in run.entries:
+        body = entry.body
+        if entry.kind == "turn.done" and "out" in body:
+            done.steps[body["agent"]] = await ledger.value(body["out"])
+            done.rounds += body["agent"] == "quality"
+        elif entry.kind == "effect.settled" and body.get("cls") == "write" and "out" in body:
+            done.action.append(body["name"])
+    steps = done.steps
+    if "triage" in steps:
+        done.topic = steps["triage"]["topic"]
+    if "quality" in steps:
+        done.reply, done.confidence = steps["respond"]["reply"], steps["quality"]["confidence"]
+        done.refund = steps["respond"]["refund"] if steps["respond"]["refund"]["due"] else None
+        done.review = _reasons(done)
+    return done
 
 
 def differences(expected: Mapping[str, Json], got: Outcome) -> list[str]:
