@@ -1,0 +1,46 @@
+"""Tools that do nothing: answers that fit the contract, made from a seed, for `--rehearse`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import orjson
+
+from tightship.core.ports import FREE, Reply, Request, ToolSpec
+from tightship.models.rehearsal import rehearsed
+
+
+class RehearsalTool:
+    """Stands in for a tool (core.ports.Tool): nothing is read or written outside, nothing is paid.
+
+    The same arguments get the same answer; a write's answer is also found by `lookup`, as if it had been done.
+
+    Args:
+        spec: the contract of the tool that it stands in for.
+        seed: another seed, other answers.
+    """
+
+    def __init__(self, spec: ToolSpec, seed: int | str = 1) -> None:
+        self._spec = replace(spec, price=FREE, hosts=frozenset())
+        self._seed = seed
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The contract, at no price and with no hosts."""
+        return self._spec
+
+    async def perform(self, request: Request) -> Reply:
+        """An answer of the declared shape; None where the contract declares none.
+
+        Raises:
+            WrongShape: the declared shape admits no value that the generator finds.
+        """
+        args = orjson.dumps(dict(request.args), option=orjson.OPT_SORT_KEYS)
+        seed = hashlib.sha256(f"{self._seed}\x1f{self._spec.name}\x1f".encode() + args).hexdigest()
+        schema = self._spec.output_schema
+        return Reply(None if schema is None else rehearsed(schema, seed), FREE, {"rehearsal": True})
+
+    async def lookup(self, request: Request) -> Reply | None:
+        """The same answer."""
+        return await self.perform(request)
