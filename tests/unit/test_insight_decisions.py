@@ -120,12 +120,45 @@ def test_what_runs_beside_it_triggers_and_releases_nothing() -> None:
         opened = {"item": f"i-{branch}", "type": "review", "role": "lead", "title": "t", "package": "p"}
         log.add(kinds.OPENED, f"each/{branch}/review/ask/1", **opened)
         log.add(kinds.CLOSED, item=f"i-{branch}", decision="approve", by=person)
+    read = {"name": "kb.search", "cls": "read", "agent": "look", "args": "q", "out": "o"}
+    log.entries.insert(1, Log().add(kinds.SETTLED, "each/3/look/look/1/tool/1", **read))
     for branch in ("1", "2", "3"):
         body = {"name": "desk.reply", "cls": "write", "agent": "workflow", "args": "a", "out": "o"}
         log.add(kinds.SETTLED, f"each/{branch}/reply/desk.reply/1", **body)
     actions = [one for one in explain(log.entries, {}).decisions if one.kind == "action"]
     assert [one.accountable for one in actions] == ["nora", "omar", ""]
     assert [one.trigger.what for one in actions] == ["the decision of nora", "the decision of omar", "the run's start"]
+
+
+def test_a_review_of_one_item_does_not_release_the_next_and_one_inside_a_condition_does() -> None:
+    log = Log()
+    log.add(kinds.STARTED, workflow="w", definition="d", input="i")
+    opened = {"type": "review", "role": "lead", "title": "t", "package": "p"}
+    log.add(kinds.OPENED, "each/1/review/ask/1", item="i-1", **opened)
+    log.add(kinds.CLOSED, item="i-1", decision="approve", by="nora")
+    body = {"name": "desk.reply", "cls": "write", "agent": "workflow", "args": "a", "out": "o"}
+    log.add(kinds.SETTLED, "each/2/reply/desk.reply/1", **body)
+    log.add(kinds.OPENED, "when/then/review/ask/1", item="i-2", **opened)
+    log.add(kinds.CLOSED, item="i-2", decision="edit", by="omar")
+    log.add(kinds.SETTLED, "reply/desk.reply/1", **body)
+    log.add(kinds.OPENED, "last/ask/1", item="i-3", **opened)
+    log.add(kinds.CLOSED, item="i-3", decision="reject", by="nora")
+    log.add(kinds.SETTLED, "more/desk.reply/1", **body)
+    actions = [one for one in explain(log.entries, {}).decisions if one.kind == "action"]
+    assert [one.accountable for one in actions] == ["", "omar", ""]
+    assert actions[0].trigger.what == "the decision of nora"
+
+
+def test_rounds_of_maker_and_checker_are_told() -> None:
+    log = Log()
+    log.add(kinds.STARTED, workflow="w", definition="d", input="i")
+    fields = {"type": "maker_checker.round", "round": 1}
+    log.add(kinds.NOTE, "pair/1/note:maker_checker.round/1", **fields, passed=False, objections=["no source", "rude"])
+    log.add(kinds.NOTE, "pair/2/note:maker_checker.round/1", **{**fields, "round": 2}, passed=True, objections=[])
+    assert [(one.action, one.reason) for one in explain(log.entries, {}).decisions] == [
+        ("round 1: the checker did not let it pass", "no source; rude"),
+        ("round 2: the checker let it pass", ""),
+    ]
 
 
 def test_a_tool_that_was_used_without_being_declared_is_outside() -> None:

@@ -60,6 +60,15 @@ def test_exceptions_budget_and_people_are_told_apart() -> None:
     ]
 
 
+def test_what_patterns_note_is_no_exception() -> None:
+    log = Log()
+    log.add(kinds.STARTED, workflow="w")
+    log.add(kinds.NOTE, "pair/1/note:maker_checker.round/1", type="maker_checker.round", round=1, passed=True)
+    found = timeline(log.entries)
+    assert [event.text for event in found.notes] == ["maker_checker.round: round 1, passed True"]
+    assert found.exceptions == ()
+
+
 def test_a_cancelled_run_shows_what_was_undone_and_what_remains() -> None:
     log, values = undone_run()
     found = timeline(log.entries, values)

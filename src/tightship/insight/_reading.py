@@ -214,14 +214,38 @@ def base_of(key: str) -> str:
     return _RETRY.sub("", head)
 
 
-def container(key: str) -> str:
-    """The path in which the step of a turn or an effect stands (`each/3` of `each/3/reply/desk.reply/1`)."""
-    return key.rsplit("/", 3)[0] if key.count("/") > 2 else ""
+class Order:
+    """Whether two steps came one after the other or side by side, from where their entries stand in the log."""
+
+    def __init__(self, entries: Iterable[EntryView]) -> None:
+        self._reach: dict[str, tuple[int, int]] = {}
+        for entry in entries:
+            for path in paths(entry.key):
+                begin, _ = self._reach.get(path, (entry.n, entry.n))
+                self._reach[path] = (begin, entry.n)
+
+    def beside(self, key: str, other: str) -> bool:
+        """Whether the two ran side by side: the branches that hold them overlap."""
+        branch, other_branch = _fork(key, other)
+        if not branch or not other_branch or branch not in self._reach or other_branch not in self._reach:
+            return False
+        (begin, end), (other_begin, other_end) = self._reach[branch], self._reach[other_branch]
+        return begin < other_end and other_begin < end
 
 
-def is_within(key: str, path: str) -> bool:
-    """Whether a key lies below a path, or is it."""
-    return not path or key == path or key.startswith(f"{path}/")
+def same_item(key: str, other: str) -> bool:
+    """Whether two keys belong to the same item of a loop and the same branch, where they are inside of one."""
+    branch, other_branch = _fork(key, other)
+    return not (branch.rpartition("/")[2].isdigit() and other_branch.rpartition("/")[2].isdigit())
+
+
+def _fork(key: str, other: str) -> tuple[str, str]:
+    """The paths at which two keys part; empty where one lies below the other."""
+    parts, others = key.split("/"), other.split("/")
+    for at, (part, another) in enumerate(zip(parts, others, strict=False)):
+        if part != another:
+            return "/".join(parts[: at + 1]), "/".join(others[: at + 1])
+    return "", ""
 
 
 def first(entries: Iterable[EntryView], kind: str) -> EntryView | None:

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tightship.core import kinds
 from tightship.core.ports import EntryView, Json
 from tightship.insight._decision import Datum, Rule
 from tightship.insight._reading import Effect, short
+
+
+def needed(entries: Sequence[EntryView]) -> list[str]:
+    """Addresses of the values that `explain` looks into: definition, inputs, outputs, reasons, packages, answers."""
+    wanted: list[str] = []
+    for entry in entries:
+        for name in _OPENED.get(entry.kind, ()):
+            address = entry.body.get(name)
+            if isinstance(address, str) and address:
+                wanted.append(address)
+    return list(dict.fromkeys(wanted))
+
+
+_OPENED = {
+    kinds.STARTED: ("definition", "input"),
+    kinds.TURN: ("hash", "out", "detail"),
+    kinds.SETTLED: ("detail",),
+    kinds.NODE: ("out",),
+    kinds.OPENED: ("package",),
+    kinds.CLOSED: ("value",),
+    kinds.ENDED: ("detail",),
+}
 
 
 def read_datum(effect: Effect) -> Datum:

@@ -16,20 +16,20 @@ from tightship.insight._decision import Datum, Decision, DecisionKind, Rule, Run
 from tightship.insight._reading import (
     ERASED,
     Effect,
+    Order,
     Turn,
     alert_text,
     base_of,
-    container,
     effects,
     first,
     granted_text,
-    is_within,
+    same_item,
     short,
     turn_key,
     turn_of,
     turns,
 )
-from tightship.insight._rules import confidence_rule, given_rules, policies, read_datum, reason_of
+from tightship.insight._rules import confidence_rule, given_rules, needed, policies, read_datum, reason_of
 from tightship.ledger import Ledger
 
 
@@ -43,28 +43,6 @@ async def why(ledger: Ledger, run: str) -> RunDecisions:
     if first(entries, kinds.STARTED) is None:
         raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
     return explain(entries, await ledger.values(needed(entries), erased=ERASED))
-
-
-def needed(entries: Sequence[EntryView]) -> list[str]:
-    """Addresses of the values that `explain` looks into: definition, inputs, outputs, reasons, packages, answers."""
-    wanted: list[str] = []
-    for entry in entries:
-        for name in _OPENED.get(entry.kind, ()):
-            address = entry.body.get(name)
-            if isinstance(address, str) and address:
-                wanted.append(address)
-    return list(dict.fromkeys(wanted))
-
-
-_OPENED = {
-    kinds.STARTED: ("definition", "input"),
-    kinds.TURN: ("hash", "out", "detail"),
-    kinds.SETTLED: ("detail",),
-    kinds.NODE: ("out",),
-    kinds.OPENED: ("package",),
-    kinds.CLOSED: ("value",),
-    kinds.ENDED: ("detail",),
-}
 
 
 def explain(entries: Sequence[EntryView], values: Mapping[str, Json]) -> RunDecisions:
@@ -98,6 +76,7 @@ class _Explaining:
         self.asked_at = {base_of(entry.key) for entry in self.opened.values()}
         self.inside: dict[str, list[Effect]] = {}
         self.sources: dict[str, list[Datum]] = {}
+        self.order = Order(entries)
         self.before = [("", Trigger("the run's start", started.n))]
         self.reviewers: list[tuple[str, str]] = []
         self.decisions: list[Decision] = []
@@ -320,8 +299,7 @@ class _Explaining:
             f"the decision of {by or 'nobody'}",
         )
         if opened is not None and opened.body.get("type") == "review":
-            where = base_of(opened.key).rpartition("/")[0]
-            self.reviewers.append((where, by if decision in ("approve", "edit") else ""))
+            self.reviewers.append((base_of(opened.key), by if decision in ("approve", "edit") else ""))
 
     def _review_rules(self, opened: EntryView) -> list[Rule]:
         package = self.values.get(str(opened.body.get("package")))
@@ -411,6 +389,10 @@ class _Explaining:
             self._plain(
                 entry, "checkpoint", "the checkpoint did not let it pass", [Rule("checkpoint", said, "failed")], said
             )
+        elif type == "maker_checker.round":
+            passed, objections = bool(body.get("passed")), [str(one) for one in body.get("objections") or ()]
+            action = f"round {body.get('round')}: the checker {'let it pass' if passed else 'did not let it pass'}"
+            self._plain(entry, "checkpoint", action, reason="; ".join(objections))
         elif type == "exception":
             kind, error = str(body.get("kind") or ""), str(body.get("error") or "")
             self._plain(
@@ -459,22 +441,21 @@ class _Explaining:
     def _add(self, decision: Decision, becomes: str = "") -> None:
         self.decisions.append(decision)
         if becomes:
-            step = decision.kind in ("turn", "action", "undo")
-            where = container(decision.key) if step else decision.key.rpartition("/")[0]
-            where = "" if decision.kind == "stop" else where
-            self.before.append((where, Trigger(becomes, decision.n)))
+            self.before.append(("" if decision.kind == "stop" else decision.key, Trigger(becomes, decision.n)))
 
     def _knows(self, datum: Datum) -> None:
         self.sources.setdefault(datum.name, []).append(datum)
 
     def _previous(self, key: str) -> Trigger:
-        """What came before in the sequence that a key stands in; what ran beside it is no trigger."""
-        before = next(trigger for where, trigger in reversed(self.before) if is_within(key, where))
+        """What came before it; what ran beside it is no trigger."""
+        before = next(trigger for where, trigger in reversed(self.before) if not self.order.beside(where, key))
         return Trigger(before.what, before.n, certain=False)
 
     def _reviewer(self, key: str) -> str:
-        """Who released what came before, in the same sequence."""
-        return next((by for where, by in reversed(self.reviewers) if is_within(key, where)), "")
+        """Who decided the last review before it, in the same branch and the same item of a loop."""
+        order = self.order
+        reviews = ((where, by) for where, by in reversed(self.reviewers) if same_item(where, key))
+        return next((by for where, by in reviews if not order.beside(where, key)), "")
 
     def _inside(self, effect: Effect) -> Trigger:
         """An agent's own effects were triggered by its turn."""

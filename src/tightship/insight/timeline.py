@@ -45,6 +45,7 @@ class Timeline:
         exceptions: exceptions of the work, failed checkpoints, refusals, breakers.
         budget: alerts, shortages, extensions.
         people: questions and decisions.
+        notes: what else patterns have noted (rounds of maker and checker, …).
         undone: compensations.
         residual: what remains outside and could not be undone, or whose outcome nobody knows.
         costs: where money, tokens and calls went.
@@ -55,6 +56,7 @@ class Timeline:
     exceptions: tuple[Event, ...]
     budget: tuple[Event, ...]
     people: tuple[Event, ...]
+    notes: tuple[Event, ...]
     undone: tuple[Event, ...]
     residual: tuple[str, ...]
     costs: RunCosts
@@ -89,7 +91,8 @@ class Timeline:
         return "\n".join(lines)
 
 
-_EVENTS: Final = ("exceptions", "budget", "people", "undone")
+_EVENTS: Final = ("exceptions", "budget", "people", "notes", "undone")
+_EXCEPTIONS: Final = ("exception", "checkpoint.failed", "breaker", "limit")
 
 
 async def show(ledger: Ledger, run: str) -> Timeline:
@@ -130,6 +133,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
         exceptions=tuple(found["exceptions"]),
         budget=tuple(found["budget"]),
         people=tuple(found["people"]),
+        notes=tuple(found["notes"]),
         undone=tuple(_undone(entries)),
         residual=tuple(_residual(entries, detail)),
         costs=costs,
@@ -239,7 +243,7 @@ def _event(entry: EntryView) -> tuple[str, Event] | None:
     body, kind = entry.body, entry.kind
     if kind == kinds.NOTE:
         name = str(body.get("type") or "")
-        place = "budget" if name.startswith("budget") else "exceptions"
+        place = "budget" if name.startswith("budget") else "exceptions" if name in _EXCEPTIONS else "notes"
         return place, Event(entry.n, entry.at, base_of(entry.key), name, _note_said(body))
     if kind == kinds.SETTLED and (body.get("refused") or body.get("denied")):
         signal = str((body.get("refused") or {}).get("signal") or "")
