@@ -102,6 +102,13 @@ def test_only_a_conditional_put_or_delete_is_taken_for_safe_to_repeat() -> None:
     assert found == {"put": "etag", "delete": "etag", "patch": "none", "post": "none"}
 
 
+def test_a_conditional_patch_needs_its_condition() -> None:
+    made = connector({"/a": {"patch": operation(**{"x-idempotent": "etag"}), "put": operation(operationId="put")}})
+    assert made.spec("shop.op").idempotency == "etag"
+    assert made.spec("shop.op").input_schema["required"] == ["if_match"]
+    assert made.spec("shop.put").input_schema["properties"] == {}
+
+
 # --- arguments -----------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -140,6 +140,9 @@ def compile_operation(document: Document, path: str, method: str, name: str, kno
     if overlay.idempotency == "etag" and etag is None:
         etag = "if_match"
         parameters.append(Parameter("If-Match", etag, "header", False, {"type": "string"}))
+    if overlay.idempotency == "etag" and method not in ("put", "delete"):
+        # Without its condition a PATCH or POST is not safe to send twice, whatever the contract leaves open.
+        parameters = [replace(part, required=True) if part.argument == etag else part for part in parameters]
     taken = {parameter.argument for parameter in parameters}
     body = _body(document, body_raw, taken, here)
     return Operation(
