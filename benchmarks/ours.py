@@ -175,13 +175,16 @@ def team(job: Job) -> Outcome:
 class Talk:
     """A model that says what the workload says: the replies of the conversation, one after another."""
 
+    bound = Usage(usd=1000, tokens_in=100, tokens_out=300)
+    """What is reserved for each request, and what it costs: every request admits and settles."""
+
     def __init__(self, turns: list[workload.Turn]) -> None:
         self._replies = iter(turns)
 
     async def request(self, request: ModelRequest, on_text: OnText | None = None) -> ModelReply:
-        """The next reply, with a plausible usage."""
-        usage = Usage(usd=1000, tokens_in=100, tokens_out=300)
-        return ModelReply(Message.assistant(next(self._replies).reply), usage, "stop", "bench-model-2026-01-01")
+        """The next reply."""
+        message = Message.assistant(next(self._replies).reply)
+        return ModelReply(message, self.bound, "stop", "bench-model-2026-01-01")
 
 
 def conversation(job: Job) -> Outcome:
@@ -200,7 +203,7 @@ def conversation(job: Job) -> Outcome:
     async def drive() -> None:
         _folder(folder)
         text = (folder / "tightship.yaml").read_text("utf-8")
-        tier = "tiers: {talk: {model: 'openai:bench', price: {input: 1, output: 3, source: bench, date: 2026-01-01}}}"
+        tier = "tiers: {talk: {model: 'openai:bench', price: {input: 1, output: 3, source: bench}}}"
         (folder / "tightship.yaml").write_text(f"{text}limits: {{calls: 100000}}\n{tier}\n", "utf-8")
         async with Workspace.open(folder, model=Talk(turns)) as ws:
             ws.add(

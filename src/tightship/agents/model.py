@@ -1,7 +1,7 @@
 """Agents that ask a model: the loop of reply, tool calls and repair, and `ctx.model` for Python agents.
 
-Each attempt is an effect of its own. A conversation is stored as a chain: a message once, and a node with the address
-of the node before it, so that n turns cost O(n); the reply's payload is the message that the next request builds on.
+Each attempt is an effect of its own. A conversation is stored as a chain, so that n turns cost O(n): a message is stored
+once, and a request names the effect that it continues, whose outcome is the model's message, and what was said since.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class ModelTool:
         value = reply.message.as_json()
         if reply.output is not None:
             value = {**value, "output": reply.output}
-        meta: dict[str, Json] = {"model": reply.model, "finish_reason": reply.finish_reason}
+        meta: dict[str, Json] = {"model": reply.model}
+        if reply.finish_reason != "stop":
+            meta["finish_reason"] = reply.finish_reason
         if reply.problem is not None:
             meta["problem"] = True
             value["problem"] = reply.problem
@@ -70,12 +72,11 @@ class ModelTool:
 
 
 class Asker:
-    """Asks models on behalf of one turn; keeps the conversation's messages stored once."""
+    """Asks models on behalf of one turn."""
 
     def __init__(self, ctx: AgentContext, models: Models) -> None:
         self._ctx = ctx
         self._models = models
-        self._pending: list[SealedPayload] = []
 
     async def ask(self, request: ModelRequest, on_text: OnText | None = None) -> ModelReply:
         """The reply of the request's tier, or of the next ones where it is not available.
@@ -103,8 +104,8 @@ class Asker:
         tool = ModelTool(self._models, request, on_text)
         bound = self._models.bound(request)
         settings = request.settings
+        after, replied, said = self._chain(request.conversation)
         args: dict[str, Json] = {
-            "conversation": self._store(request.conversation),
             "tier": request.tier,
             "tools": [spec.name for spec in request.tools],
             "max_tokens": settings.max_tokens,
@@ -125,25 +126,28 @@ class Asker:
             task=f"agent:{turn.agent}",
             deadline=turn.deadline,
             ceiling=Amount(bound.usd, bound.tokens),
-            payloads=tuple(self._pending),
+            after=after,
+            replied=replied,
+            said=said,
         )
         value = await ctx.perform(call)
-        self._pending.clear()
-        meta = turn.session.journal.effects[key].get("meta", {})
-        return _reply(value, meta)
+        request.conversation.address = key  # later requests of the conversation continue this effect
+        return _reply(value, turn.session.journal.effects[key].get("meta", {}))
 
-    def _store(self, conversation: Conversation) -> str:
-        """The conversation's address; what of it is not stored yet goes with the next admit."""
+    def _chain(self, conversation: Conversation) -> tuple[str, bool, tuple[SealedPayload, ...]]:
+        """The effect that this conversation continues, whether its reply comes next, and what was said since."""
         journal = self._ctx.turn.session.journal
-        fresh = [node for node in conversation.nodes() if node.address is None]
-        for node in reversed(fresh):
-            message = node.message
-            assert message is not None and node.parent is not None
-            said, _ = journal.seal(message.as_json())
-            link, _ = journal.seal({"prev": node.parent.address, "message": said.address})
-            self._pending += (said, link)
-            node.address = link.address
-        return conversation.address or ""
+        said: list[SealedPayload] = []
+        after = ""
+        for node in conversation.nodes():
+            if node.address is not None:
+                after = node.address
+                break
+            assert node.message is not None
+            said.append(journal.seal(node.message.as_json())[0])
+        said.reverse()
+        replied = bool(after and said) and said[0].address == journal.effects[after].get("out")
+        return after, replied, tuple(said[1:] if replied else said)
 
 
 def _reply(value: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelReply:
@@ -152,7 +156,7 @@ def _reply(value: Mapping[str, Any], meta: Mapping[str, Any]) -> ModelReply:
     return ModelReply(
         message=Message.from_json(value),
         usage=FREE,
-        finish_reason=meta.get("finish_reason", "unknown"),
+        finish_reason=meta.get("finish_reason", "stop"),
         model=meta.get("model", ""),
         output=value.get("output"),
         refusal=value.get("refusal"),

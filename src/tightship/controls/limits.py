@@ -120,8 +120,9 @@ class RunLimits:
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
                 self._calls.add(entry.key)
                 body = entry.body
-                same = (str(body.get("agent", "")), str(body.get("name", "")), str(body.get("args", "")))
-                self._same.setdefault(same, set()).add(entry.key)
+                if body.get("args"):  # the settle of an admitted effect does not repeat them
+                    same = (str(body.get("agent", "")), str(body.get("name", "")), str(body["args"]))
+                    self._same.setdefault(same, set()).add(entry.key)
                 attempt = int(entry.body.get("attempt") or 1)
                 if attempt > 1:
                     self._retries.update((entry.key, number) for number in range(2, attempt + 1))

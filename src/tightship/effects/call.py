@@ -27,7 +27,9 @@ class Call:
         undoes: the key of the action that this call compensates, and the claim that it gives free.
         deadline: store time (s) after which it may not begin.
         ceiling: the highest cost, reserved before the call.
-        payloads: further values that its arguments refer to (a conversation's new messages).
+        after: the key of the effect whose conversation this one continues, or empty.
+        replied: whether that effect's outcome is the next message of the conversation.
+        said: the messages that come then, sealed. A conversation is the chain of these, so that n turns cost O(n).
         fresh: do not answer from cache.
         settling: an interrupted run finds out what became of this write; a halt lets it pass.
     """
@@ -45,7 +47,9 @@ class Call:
     releases: str | None = None
     deadline: float | None = None
     ceiling: Amount = field(default_factory=Amount)
-    payloads: tuple[SealedPayload, ...] = ()
+    after: str = ""
+    replied: bool = False
+    said: tuple[SealedPayload, ...] = ()
     fresh: bool = False
     settling: bool = False
 

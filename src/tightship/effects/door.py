@@ -50,6 +50,8 @@ class Door:
         session = self._session
         session.limits.count_call(call.key)
         passage = _Passage(session, call)
+        if call.cls == "read":
+            session.limits.count_repeat(call.key, call.agent, call.tool.spec.name, passage.args)
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)
@@ -167,7 +169,7 @@ class _Passage(Ticket):
         guards = Guards(
             claim=call.claim, scopes=() if call.cls == "undo" or call.settling else session.scopes(call.agent)
         )
-        payloads = (self.payload, *call.payloads)
+        payloads = (self.payload, *call.said)
         try:
             for entry in await session.journal.append(kinds.ADMITTED, call.key, body, payloads, guards):
                 session.journal.index(entry)
@@ -187,8 +189,9 @@ class _Passage(Ticket):
             "agent": call.agent,
             "args": self.args,
             "not_after": round(not_after, 3),
+            **self.talk(),
         }
-        if call.task != "run":
+        if call.task != f"agent:{call.agent}":
             body["task"] = call.task
         if call.ceiling.usd or call.ceiling.tokens:
             body["reserve"] = {"usd": call.ceiling.usd, "tokens": call.ceiling.tokens}
@@ -361,7 +364,7 @@ class _Passage(Ticket):
         """An admit that a crash has left open. The envelopes have charged it in full already."""
         call = self.call
         if admitted["name"] != call.tool.spec.name or admitted["args"] != self.args:
-            await self.replay({"name": admitted["name"], "args": admitted["args"]})
+            await self.replay(admitted)
         self.attempt = admitted.get("attempt", 1)
         error = OutcomeUnknown(
             f"the process ended while {call.tool.spec.name} was under way, "

@@ -91,16 +91,20 @@ class Journal:
         if body.get("again"):
             return
         self.effects[key] = body
-        if "out" not in body or opened is None:
+        if opened is None:
             return
         admit = opened[0]
+        for name in ("args", "said", "after", "replied"):  # written once, with the admit
+            if name in admit:
+                body.setdefault(name, admit[name])
+        if "out" not in body:
+            return
         if admit["cls"] == "write":
             self.actions.append(key)
             if "undo" in admit:
                 body["undo"] = admit["undo"]
             if "claim" in admit:
                 body["claim"] = admit["claim"]
-            body.setdefault("args", admit.get("args"))
         elif admit["cls"] == "undo":
             self.undone[admit["undoes"]] = key
 

@@ -29,12 +29,22 @@ class Ticket:
         self.policies: tuple[str, ...] = ()
         self.attempt = 1
 
+    def talk(self) -> Body:
+        """How the call continues a conversation, as its entry says it."""
+        call = self.call
+        body: Body = {"said": [message.address for message in call.said]} if call.said else {}
+        if call.after:
+            body["after"] = call.after
+        if call.replied:
+            body["replied"] = True
+        return body
+
     # --- replay ----------------------------------------------------------------------------------
 
     async def replay(self, body: Body) -> Json:
         """The recorded outcome of this key."""
         call, journal = self.call, self.session.journal
-        if body["name"] != call.tool.spec.name or body.get("args") != self.args:
+        if body["name"] != call.tool.spec.name or body["args"] != self.args or _talk(body) != self.talk():
             raise NondeterminismError(
                 f"{call.key} was {body['name']} when this run was recorded and is {call.tool.spec.name} now, "
                 "or its arguments differ",
@@ -71,7 +81,8 @@ class Ticket:
         body = self._settle_body(reply.usage, ms)
         body["out"] = payload.address
         label = governance.label(call, reply)
-        body["trust"] = int(label.integrity)
+        if label.integrity:
+            body["trust"] = int(label.integrity)
         if cached:
             body["cached"] = True
         if reply.meta:
@@ -136,9 +147,10 @@ class Ticket:
             "cls": call.cls,
             "agent": call.agent,
             "workflow": self.session.facts.workflow,
-            "args": self.args,
             "ms": round(ms, 2),
         }
+        if call.key not in self.session.journal.admitted:
+            body |= {"args": self.args, **self.talk()}
         if usage.usd:
             body["usd"] = usage.usd
         if usage.tokens:
@@ -154,5 +166,9 @@ class Ticket:
     async def _append(self, body: Body, payloads: tuple[SealedPayload, ...]) -> None:
         journal, call = self.session.journal, self.call
         if call.key not in journal.admitted:  # a free read: its arguments come with the settle
-            payloads = (self.payload, *payloads)
+            payloads = (self.payload, *call.said, *payloads)
         await journal.record(kinds.SETTLED, call.key, body, payloads)
+
+
+def _talk(body: Body) -> Body:
+    return {name: body[name] for name in ("said", "after", "replied") if name in body}

@@ -137,7 +137,7 @@ class Vault:
 
 def _pack(data: bytes) -> bytes:
     if len(data) >= COMPRESS_FROM:
-        small = zlib.compress(data, 1)
+        small = zlib.compress(data, 1, wbits=-15)
         if len(small) < len(data):
             return _ZLIB + small
     return _RAW + data
@@ -147,7 +147,7 @@ def _unpack(address: str, packed: bytes) -> bytes:
     if packed[:1] == _RAW:
         return packed[1:]
     try:
-        expand = zlib.decompressobj()
+        expand = zlib.decompressobj(wbits=-15)
         data = expand.decompress(packed[1:], MAX_BYTES + 1)
     except zlib.error:
         raise TamperError(f"payload {address} was changed: it does not decompress") from None

@@ -125,7 +125,7 @@ class Conversation:
     Attributes:
         parent: the conversation without the last message; None for the empty one.
         message: the last message; None for the empty one.
-        address: where the ledger keeps this node (parent's address and message), once it does.
+        address: the key of the effect in which a model was asked with this conversation, once one was.
     """
 
     __slots__ = ("_digest", "_length", "address", "message", "parent")
