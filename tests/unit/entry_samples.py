@@ -32,8 +32,8 @@ class Log:
         self.entries: list[Entry] = []
         self.now = START
 
-    def add(self, kind: str, key: str = "", /, *, after: float = 1.0, **body: Any) -> Entry:
-        self.now += after
+    def add(self, kind: str, key: str = "", /, *, wait: float = 1.0, **body: Any) -> Entry:
+        self.now += wait
         entry = Entry(len(self.entries) + 1, self.now, self.log, self.run, kind, key, 1, body)
         self.entries.append(entry)
         return entry
@@ -76,6 +76,11 @@ class VirtualClock:
             await asyncio.sleep(0)
 
 
+def _without_args(body: dict[str, Any]) -> dict[str, Any]:
+    """The settle of an admitted effect does not repeat what was asked."""
+    return {name: value for name, value in body.items() if name != "args"}
+
+
 def support_run() -> tuple[Log, dict[str, Any]]:
     """A practice run of a support desk: two agents side by side, a retry, a refusal, a review, an action, all done.
 
@@ -110,7 +115,7 @@ def support_run() -> tuple[Log, dict[str, Any]]:
         "effect.admitted", "account/account/1/tool/1", **crm, reserve={"usd": 2_000_000, "tokens": 0}, not_after=1.0
     )
     again = {"error": {"error": "TimedOut", "kind": "unavailable"}, "detail": "a-timeout", "usd": 2_000_000, "ms": 0}
-    log.add("effect.settled", "account/account/1/tool/1", **crm, **again, again=True)
+    log.add("effect.settled", "account/account/1/tool/1", **_without_args(crm), **again, again=True)
     search = {"name": "kb.search", "cls": "read", "agent": "knowledge", "workflow": "support", "args": "a-q"}
     log.add("effect.settled", "knowledge/knowledge/1/tool/1", **search, out="a-kb", cached=True, ms=0)
     log.add(
@@ -124,7 +129,7 @@ def support_run() -> tuple[Log, dict[str, Any]]:
     log.add(
         "effect.settled",
         "account/account/1/tool/1",
-        **crm,
+        **_without_args(crm),
         out="a-account",
         usd=1_000_000,
         ms=31.0,
@@ -138,7 +143,7 @@ def support_run() -> tuple[Log, dict[str, Any]]:
     log.add(
         "effect.settled",
         "respond/respond/1/model/1",
-        **model,
+        **_without_args(model),
         out="a-text",
         usd=5_000_000,
         tokens_in=900,
@@ -179,7 +184,7 @@ def support_run() -> tuple[Log, dict[str, Any]]:
         due=log.now + 3600,
     )
     log.add("run.parked", wake_at=log.now + 3600, waiting=["i-1"], seen=0, seconds=3.0)
-    log.add("inbox.closed", after=600, item="i-1", decision="approve", by="nora", reason="fits")
+    log.add("inbox.closed", wait=600, item="i-1", decision="approve", by="nora", reason="fits")
     log.add("run.claimed", owner="desk:2", build="b1")
     reply = {"name": "helpdesk.reply", "cls": "write", "agent": "workflow", "workflow": "support", "args": "a-reply"}
     log.add(
@@ -190,7 +195,7 @@ def support_run() -> tuple[Log, dict[str, Any]]:
         undo={"tool": "helpdesk.retract", "args": {}},
         not_after=1.0,
     )
-    log.add("effect.settled", "reply/helpdesk.reply/1", **reply, out="a-sent", ms=40.0, claim="c1")
+    log.add("effect.settled", "reply/helpdesk.reply/1", **_without_args(reply), out="a-sent", ms=40.0, claim="c1")
     log.add(
         "run.ended",
         outcome="completed",
@@ -221,7 +226,12 @@ def support_run() -> tuple[Log, dict[str, Any]]:
         "a-resp-in": {"ticket": "where is my order", "triage": {}, "account": {}, "style": "short"},
         "a-resp": {"text": "It is on its way."},
         "a-denied": {"message": "respond did not declare mail.send"},
-        "a-package": {"kind": "review", "evidence": {"confidence": 0.7, "threshold": 0.8}, "rules": []},
+        "a-package": {
+            "kind": "review",
+            "what_happened": "'triage.confidence < threshold' holds",
+            "evidence": {"triage.confidence": 0.7, "respond": {"text": "It is on its way."}},
+            "rules": [],
+        },
     }
     return log, values
 
@@ -234,11 +244,18 @@ def undone_run() -> tuple[Log, dict[str, Any]]:
         body = {"name": name, "cls": "write", "agent": "workflow", "args": f"a-{number}"}
         undo = {"undo": {"tool": "orders.cancel", "args": {}}} if number == 1 else {}
         log.add("effect.admitted", f"step{number}/{name}/1", **body, **undo)
-        log.add("effect.settled", f"step{number}/{name}/1", **body, workflow="order", out=f"a-out-{number}", ms=5.0)
+        log.add(
+            "effect.settled",
+            f"step{number}/{name}/1",
+            **_without_args(body),
+            workflow="order",
+            out=f"a-out-{number}",
+            ms=5.0,
+        )
     body = {"name": "ledger.book", "cls": "write", "agent": "workflow", "args": "a-3"}
     log.add("effect.admitted", "step3/ledger.book/1", **body)
     error = {"error": {"error": "OutcomeUnknown", "kind": "unforeseen"}, "detail": "a-lost"}
-    log.add("effect.settled", "step3/ledger.book/1", **body, workflow="order", **error, ms=0)
+    log.add("effect.settled", "step3/ledger.book/1", **_without_args(body), workflow="order", **error, ms=0)
     log.add(
         "note", "step3/ledger.book/1!/note:exception/1", type="exception", kind="unforeseen", error="OutcomeUnknown"
     )
@@ -247,7 +264,14 @@ def undone_run() -> tuple[Log, dict[str, Any]]:
     log.add("decided", "run/interrupted", value={"signal": "Cancelled", "reason": "customer called", "scope": ""})
     undo = {"name": "orders.cancel", "cls": "undo", "agent": "workflow", "args": "a-5"}
     log.add("effect.admitted", "undo/step1/orders.place/1", **undo, undoes="step1/orders.place/1")
-    log.add("effect.settled", "undo/step1/orders.place/1", **undo, workflow="order", out="a-cancelled", ms=9.0)
+    log.add(
+        "effect.settled",
+        "undo/step1/orders.place/1",
+        **_without_args(undo),
+        workflow="order",
+        out="a-cancelled",
+        ms=9.0,
+    )
     log.add("run.ended", outcome="cancelled", reason="cancelled", detail="a-detail", residual=1, usd=0, calls=4)
     residual = [{"key": "step2/mail.send/1", "tool": "mail.send", "why": "no compensation is declared for it"}]
     detail = {"message": "customer called", "undone": ["step1/orders.place/1"], "residual": residual}

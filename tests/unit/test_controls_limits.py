@@ -61,7 +61,7 @@ def test_one_retry_budget_holds_for_all_layers() -> None:
 
 def test_a_resumed_run_goes_on_with_its_counts() -> None:
     log = Log()
-    log.add(kinds.ADMITTED, "a/tool/1")
+    log.add(kinds.ADMITTED, "a/tool/1", agent="a", name="orders.get", args="h")
     log.add(kinds.SETTLED, "a/tool/1", attempt=3)
     log.add(kinds.TURN, "a", agent="a", hash="h")
     log.add(kinds.NOTE, "b", type="handoff")

@@ -62,8 +62,8 @@ def test_costs_are_grouped_by_whatever_is_asked_the_dearest_first() -> None:
 
 def test_days_come_in_order_and_turn_at_midnight_utc() -> None:
     log = Log()
-    log.add(kinds.SETTLED, "a", after=DAY - 0.5, name="t", cls="read", agent="a", usd=1)
-    log.add(kinds.SETTLED, "b", after=0.5, name="t", cls="read", agent="a", usd=5)
+    log.add(kinds.SETTLED, "a", wait=DAY - 0.5, name="t", cls="read", agent="a", usd=1)
+    log.add(kinds.SETTLED, "b", wait=0.5, name="t", cls="read", agent="a", usd=5)
     assert [(line.group["day"], line.cost.usd) for line in report(table(log.entries), ["day"]).lines] == [
         ("2026-01-01", 1),
         ("2026-01-02", 5),
@@ -102,6 +102,16 @@ def test_repeated_calls_are_named_with_what_they_cost() -> None:
     (repeated,) = run_costs("r-1", log.entries).repeated
     assert (len(repeated.keys), repeated.avoidable, repeated.as_dict()["avoidable_usd"]) == (3, 2 * CENT, 0.02)
     assert str(repeated) == "a asked crm.get for the same 3 times, $0.0200 avoidable"
+
+
+def test_the_next_word_of_a_conversation_is_no_repeat() -> None:
+    log = Log()
+    body = {"name": "cheap", "cls": "model", "agent": "a"}
+    for number, said in enumerate((["m1"], ["m2"], ["m2"]), 1):
+        log.add(kinds.ADMITTED, f"a/a/1/model/{number}", **body, args="x", said=said, after="a/a/1/model/0")
+        log.add(kinds.SETTLED, f"a/a/1/model/{number}", **body, usd=CENT, out="o")
+    (repeated,) = run_costs("r-1", log.entries).repeated
+    assert repeated.keys == ("a/a/1/model/2", "a/a/1/model/3")
 
 
 def test_retries_of_one_call_are_no_repeats() -> None:

@@ -74,10 +74,13 @@ def test_a_review_names_person_threshold_and_confidence(support: RunDecisions) -
     assert (review.actor, review.action, review.reason, review.accountable) == ("nora", "approve", "fits", "nora")
     assert [str(rule) for rule in review.rules] == [
         "role: support_lead (has to decide)",
-        "confidence: 0.7 against 0.8",
+        "condition: 'triage.confidence < threshold' holds",
         "threshold: threshold = 0.8",
     ]
-    assert (review.data[0].address, review.data[0].n) == ("a-package", 19)
+    assert [(one.name, one.address, one.n) for one in review.data] == [
+        ("package", "a-package", 19),
+        ("triage.confidence = 0.7", "a-package", 19),
+    ]
 
 
 def test_the_reviewer_answers_for_the_action_that_was_released(support: RunDecisions) -> None:

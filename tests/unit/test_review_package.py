@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tightship.core import errors, signals
 from tightship.core.errors import InputRejected, TightshipError, WorkException
 from tightship.core.signals import Signal
-from tightship.review import Option, Package, Situation, for_residual, for_review, from_exception
+from tightship.review import Option, Package, Situation, for_residual, from_exception
 
 AT = Situation(
     run="r-1",
@@ -103,14 +103,6 @@ def test_a_budget_package_names_envelope_and_unit() -> None:
     assert from_exception(signal).evidence == {"scope": "run", "unit": "usd", "error": "OverBudget"}
 
 
-def test_a_review_shows_confidence_and_threshold() -> None:
-    package = for_review(AT, reason="refund.amount > 100.0", evidence={"amount": 120}, confidence=0.7, threshold=0.8)
-    assert package.evidence == {"amount": 120, "confidence": 0.7, "threshold": 0.8}
-    assert [option.id for option in package.options] == ["approve", "edit", "reject"]
-    assert package.what_happened.endswith("refund.amount > 100.0")
-    assert package.number == ""
-
-
 def test_a_residual_report_lists_what_remains() -> None:
     effects = [{"name": "mail.send", "key": "a/1", "why": "a mail cannot be unsent"}]
     package = for_residual(AT, effects)
@@ -124,6 +116,13 @@ def test_a_package_survives_the_ledger(package: Package) -> None:
     stored = orjson.dumps(package.to_json())
     assert Package.from_json(stored) == package
     assert Package.from_json(orjson.loads(stored) | {"field_of_a_later_version": 1}) == package
+
+
+def test_what_is_not_known_may_be_null() -> None:
+    data = from_exception(errors.DataMissing("no order")).to_json() | {"agent": None, "needed": None, "deadline": None}
+    package = Package.from_json(data)
+    assert (package.agent, package.needed) == ("", "")
+    assert "Needed" not in package.render()
 
 
 @pytest.mark.parametrize("data", ["", "[]", "{}", {"kind": "review", "title": 1, "what_happened": ""}])

@@ -24,6 +24,7 @@ _RETRY = re.compile(r"~\d+$")
 class Effect:
     """One effect over all its attempts. Times are store time (s), `ms` is what the settled attempts took.
 
+    `talk` is the place in a conversation: the effect before, and the addresses of what was said since.
     `calls` counts settled attempts that went out, `failures` those of them that failed, `refusals` what was refused.
     """
 
@@ -38,6 +39,7 @@ class Effect:
     settled_n: int = 0
     state: State = "open"
     args: str = ""
+    talk: tuple[str, ...] = ()
     out: str = ""
     error: Mapping[str, Any] | None = None
     detail: str = ""
@@ -76,7 +78,7 @@ class Effect:
         """Take in an admit."""
         body = entry.body
         reserve = body.get("reserve") or {}
-        self.args = str(body.get("args") or "")
+        self._take_request(body)
         self.claimed = bool(body.get("claim"))
         self.undo = body.get("undo")
         self.undoes = str(body.get("undoes") or "")
@@ -90,7 +92,7 @@ class Effect:
         self.attempts += not admitted
         self.settled_n, self.ended = entry.n, entry.at
         self.workflow = str(body.get("workflow") or "")
-        self.args = str(body.get("args") or self.args)
+        self._take_request(body)
         self.usd += int(body.get("usd") or 0)
         self.tokens_in += int(body.get("tokens_in") or 0)
         self.tokens_out += int(body.get("tokens_out") or 0)
@@ -108,6 +110,12 @@ class Effect:
         elif not self.cached:
             self.calls += 1
             self.failures += self.error is not None
+
+    def _take_request(self, body: Mapping[str, Any]) -> None:
+        """What was asked: in the admit, or in the settle where there is no admit."""
+        if body.get("args"):
+            self.args = str(body["args"])
+            self.talk = (str(body.get("after") or ""), *(str(one) for one in _listed(body.get("said"))))
 
     def _settled_state(self, body: Mapping[str, Any]) -> State:
         if body.get("again"):

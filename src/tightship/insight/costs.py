@@ -241,10 +241,10 @@ def repeated_calls(found: Iterable[Effect]) -> list[RepeatedCall]:
 
     Retries of one call are not repeats; what was refused was not made.
     """
-    same: dict[tuple[str, str], list[Effect]] = {}
+    same: dict[tuple[str, str, tuple[str, ...]], list[Effect]] = {}
     for effect in found:
         if effect.args and (effect.calls or effect.cached):
-            same.setdefault((effect.name, effect.args), []).append(effect)
+            same.setdefault((effect.name, effect.args, effect.talk), []).append(effect)
     repeated = [
         RepeatedCall(
             name=name,
@@ -254,7 +254,7 @@ def repeated_calls(found: Iterable[Effect]) -> list[RepeatedCall]:
             cached=sum(effect.cached for effect in calls),
             avoidable=sum(effect.usd for effect in calls[1:]),
         )
-        for (name, args), calls in same.items()
+        for (name, args, _), calls in same.items()
         if len(calls) > 1
     ]
     return sorted(repeated, key=lambda one: (-one.avoidable, -len(one.keys), one.name, one.keys))

@@ -263,7 +263,7 @@ class _Explaining:
                     actor=role,
                     trigger=self._previous(base_of(entry.key)),
                     action="still waits for a person",
-                    data=[Datum("package", str(body.get("package") or ""), entry.n)],
+                    data=self._shown(entry),
                     rules=self._review_rules(entry),
                     reason=str(body.get("title") or ""),
                     accountable=role,
@@ -274,9 +274,7 @@ class _Explaining:
         body = entry.body
         opened = self.opened.get(str(body.get("item")))
         decision, by = str(body.get("decision") or ""), str(body.get("by") or "")
-        data: list[Datum] = []
-        if opened is not None:
-            data.append(Datum("package", str(opened.body.get("package") or ""), opened.n))
+        data = [] if opened is None else self._shown(opened)
         if body.get("value"):
             data.append(Datum("value", str(body["value"]), entry.n))
         role = "" if opened is None else str(opened.body.get("role") or "")
@@ -301,13 +299,24 @@ class _Explaining:
         if opened is not None and opened.body.get("type") == "review":
             self.reviewers.append((base_of(opened.key), by if decision in ("approve", "edit") else ""))
 
+    def _shown(self, opened: EntryView) -> list[Datum]:
+        """What the person was shown: the package, and the plain figures in it."""
+        address = str(opened.body.get("package") or "")
+        package = self.values.get(address)
+        evidence = package.get("evidence") if isinstance(package, dict) else None
+        figures = [
+            Datum(f"{name} = {short(value, 60)}", address, opened.n, "shown")
+            for name, value in (evidence or {}).items()
+            if isinstance(value, str | int | float)
+        ]
+        return [Datum("package", address, opened.n), *figures]
+
     def _review_rules(self, opened: EntryView) -> list[Rule]:
         package = self.values.get(str(opened.body.get("package")))
         rules = [Rule("role", str(opened.body["role"]), "has to decide")] if opened.body.get("role") else []
         if isinstance(package, dict):
-            evidence = package.get("evidence") or {}
-            if "confidence" in evidence:
-                rules.append(Rule("confidence", f"{evidence['confidence']} against {evidence.get('threshold')}"))
+            if package.get("what_happened"):
+                rules.append(Rule("condition", short(package["what_happened"])))
             rules += [Rule("rule", str(rule)) for rule in package.get("rules") or ()]
         given = self.conditions.get(base_of(opened.key))
         if given is not None:

@@ -286,7 +286,6 @@ def _summary(
     body = started.body
     end: Mapping[str, Any] = {} if ended is None else ended.body
     state = next((entry for entry in reversed(entries) if entry.kind in _STATES), started)
-    usd = int(end.get("usd", costs.total.usd))
     last = entries[-1].at if ended is None else ended.at
     names = ("workflow", "version", "tenant", "reference", "parent", "linked", "build")
     return {
@@ -302,10 +301,10 @@ def _summary(
         "ended_at": 0.0 if ended is None else ended.at,
         "seconds": last - started.at,
         "worked_seconds": float(end.get("seconds") or 0.0),
-        "usd": to_usd(usd),
-        "usd_nano": usd,
+        "usd": to_usd(costs.total.usd),
+        "usd_nano": costs.total.usd,
         "tokens": costs.total.tokens_in + costs.total.tokens_out,
-        "calls": int(end.get("calls", costs.total.calls)),
+        "calls": costs.total.calls,
         "entries": len(entries),
     }
 

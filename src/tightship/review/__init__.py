@@ -11,7 +11,7 @@ from tightship.review.inbox import (
     closing_body,
     require_item,
 )
-from tightship.review.package import Option, Package, Situation, for_residual, for_review, from_exception
+from tightship.review.package import Option, Package, Situation, for_residual, from_exception
 from tightship.review.thresholds import Calibration, Outcome, Thresholds, calibration, outcome_of
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "check_decision",
     "closing_body",
     "for_residual",
-    "for_review",
     "from_exception",
     "outcome_of",
     "require_item",

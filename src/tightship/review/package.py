@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tightship.core.errors import InputRejected, TightshipError, WorkException
 from tightship.core.ports import Json
@@ -28,6 +28,14 @@ NUMBERS: Final[Mapping[str, str]] = {
     "boundary": "E7",
 }
 _PARTIAL_LIMIT = 64_000
+
+
+def _no_text(value: Any) -> Any:
+    return "" if value is None else value
+
+
+Text = Annotated[str, BeforeValidator(_no_text)]
+"""A text that may be left out; null means the same as an empty one."""
 
 
 class Option(BaseModel):
@@ -64,14 +72,14 @@ class Package(BaseModel):
     title: str = Field(max_length=300)
     what_happened: str
     tried: tuple[str, ...] = ()
-    needed: str = ""
+    needed: Text = ""
     options: tuple[Option, ...] = ()
     evidence: Mapping[str, Any] = {}
     deadline: float | None = None
-    run: str = ""
-    workflow: str = ""
-    key: str = ""
-    agent: str = ""
+    run: Text = ""
+    workflow: Text = ""
+    key: Text = ""
+    agent: Text = ""
     partial: Mapping[str, Any] = {}
     rules: tuple[str, ...] = ()
 
@@ -174,48 +182,6 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
         agent=at.agent,
         partial=plain(at.partial, _PARTIAL_LIMIT),
         rules=rules,
-    )
-
-
-def for_review(
-    situation: Situation,
-    *,
-    reason: str,
-    evidence: Mapping[str, Json] | None = None,
-    confidence: float | None = None,
-    threshold: float | None = None,
-) -> Package:
-    """The package for a review that the workflow asks for: nothing went wrong, a person has to look.
-
-    Args:
-        situation: where, what there is so far, and until when.
-        reason: the condition that asked for it, in words or as written.
-        evidence: what is to be judged.
-        confidence: how sure the agents are, in [0, 1].
-        threshold: the confidence that would have sufficed.
-    """
-    found = dict(evidence or {})
-    if confidence is not None:
-        found |= {"confidence": confidence, "threshold": threshold}
-    return Package(
-        kind="review",
-        title=f"{situation.who}: to be reviewed",
-        what_happened=f"The workflow asks for a review here. {reason}".strip(),
-        tried=tuple(situation.tried),
-        needed="Approve the result, correct it, or reject it.",
-        options=(
-            Option(id="approve", label="Approve it as it is", confidence=confidence),
-            Option(id="edit", label="Correct it and go on"),
-            Option(id="reject", label="Reject it"),
-        ),
-        evidence=plain(found),
-        deadline=situation.deadline,
-        run=situation.run,
-        workflow=situation.workflow,
-        key=situation.key,
-        agent=situation.agent,
-        partial=plain(situation.partial, _PARTIAL_LIMIT),
-        rules=tuple(situation.rules),
     )
 
 
