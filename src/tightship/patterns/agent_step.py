@@ -11,7 +11,7 @@ from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Values
 from tightship.workflow.tree import Step, patterns
-from tightship.workflow.units import Name
+from tightship.workflow.units import Name, is_name
 
 
 @patterns.register("agent")
@@ -33,7 +33,7 @@ class AgentStep(Step):
     @model_validator(mode="before")
     @classmethod
     def _named_like_the_agent(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("name") is None and "agent" in data:
+        if isinstance(data, Mapping) and data.get("name") is None and is_name(data.get("agent")):
             return {**data, "name": data["agent"]}
         return data
 

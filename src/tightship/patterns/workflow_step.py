@@ -12,7 +12,7 @@ from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Values
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.tree import Step, patterns
-from tightship.workflow.units import WorkflowName
+from tightship.workflow.units import WorkflowName, is_name
 
 CHILD_INPUT = declare(
     "TS570",
@@ -54,8 +54,9 @@ class WorkflowStep(Step):
     @model_validator(mode="before")
     @classmethod
     def _named_like_the_workflow(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("name") is None and isinstance(data.get("workflow"), str):
-            return {**data, "name": str(data["workflow"]).replace("-", "_")}
+        if isinstance(data, Mapping) and data.get("name") is None:
+            name = str(data.get("workflow")).replace("-", "_")
+            return {**data, "name": name} if is_name(name) else data
         return data
 
     def workflows(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from tightship.core.errors import LoadError
-from tightship.workflow.source import did_you_mean, find_mark
+from tightship.workflow.source import Mark, MarkedDict, did_you_mean, find_mark
 
+_NAMED = re.compile(r"'([^']+)' |(\w+): ")
 _PLAIN: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("is missing", "add it"),
     "string_type": ("must be text", "put it in quotes if it is text"),
@@ -51,7 +53,7 @@ def _load_error(problem: Mapping[str, Any], raw: Any, model: type[BaseModel], wh
     location: Sequence[str | int] = problem["loc"]
     kind, path = str(problem["type"]), ".".join(str(part) for part in location)
     unknown = kind == "extra_forbidden"
-    mark = find_mark(raw, location, key=unknown or kind == "missing")
+    mark = _key_mark(raw, location, str(problem["msg"])) or find_mark(raw, location, key=unknown or kind == "missing")
     if unknown:
         known = field_words(model_at(model, location[:-1]))
         message, fix = f"{what} has no field {path!r}", did_you_mean(str(location[-1]), known)
@@ -63,6 +65,18 @@ def _load_error(problem: Mapping[str, Any], raw: Any, model: type[BaseModel], wh
     if mark is not None:
         return mark.error(message, fix=fix)
     return LoadError(message, file=file, line=1 if file else None, column=1 if file else None, fix=fix)
+
+
+def _key_mark(raw: Any, location: Sequence[str | int], said: str) -> Mark | None:
+    """The place of the key that a message begins with (`'x' is no …`, `x: …`), when it stands at the location."""
+    found = _NAMED.match(said.removeprefix("Value error, "))
+    value = raw
+    for part in location:
+        value = value.get(str(part)) if isinstance(value, MarkedDict) else None
+    if found is None or not isinstance(value, MarkedDict):
+        return None
+    name = found.group(1) or found.group(2)
+    return value.keys_at.get(name) or value.keys_at.get(f"{name}?")
 
 
 def _other(kind: str, problem: Mapping[str, Any], path: str, what: str) -> tuple[str, str]:

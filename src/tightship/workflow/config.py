@@ -135,6 +135,20 @@ class Price(Spec):
                 raise ValueError(f"as_of {self.as_of!r} is no date; write YYYY-MM-DD") from None
         return self
 
+    def settings(self) -> dict[str, Json]:
+        """The price as the models package reads it: USD per million tokens."""
+        made: dict[str, Json] = {"input": usd_text(self.input), "output": usd_text(self.output)}
+        if self.cached_input is not None:
+            made["cached_input"] = usd_text(self.cached_input)
+        return made | {"source": self.source or "tightship.yaml", "date": self.as_of or "1970-01-01"}
+
+
+def _free(value: Any) -> Any:
+    """`price: free` states that calls cost nothing (a model of one's own)."""
+    if value == "free":
+        return {"input": 0, "output": 0, "source": "stated as free", "as_of": "1970-01-01"}
+    return value
+
 
 class TierSpec(Spec):
     """A model tier: agents name the tier, never the model."""
@@ -145,15 +159,36 @@ class TierSpec(Spec):
     """The tier that takes over when this one cannot."""
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1000)] | None = None
     secret: SecretName | None = None
-    price: Price | None = None
+    price: Annotated[Price | None, BeforeValidator(_free)] = None
     max_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     thinking: int = Field(default=0, ge=0, le=1_000_000, description="thinking tokens per call")
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     timeout: Duration = 60.0
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
+    cache_prompt: bool = False
+    """Asks the provider to cache the stable part of prompts."""
     undated: bool = False
     """States that the provider offers no dated version of this model."""
+
+    def settings(self) -> dict[str, Json]:
+        """The tier as the models package reads it (models.tiers.TierSettings)."""
+        made: dict[str, Json] = {
+            "model": self.model,
+            "next": self.next,
+            "base_url": self.base_url,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "timeout": self.timeout,
+            "cache_prompt": self.cache_prompt,
+        }
+        if self.thinking:
+            made["thinking_budget"] = self.thinking
+        if self.secret is not None:
+            made["api_key"] = {"secret": self.secret}
+        if self.price is not None:
+            made["price"] = self.price.settings()
+        return made
 
 
 class Periods(Spec):

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from tightship.core.errors import LoadError
 from tightship.workflow._explain import load_errors
-from tightship.workflow.source import Mark, MarkedDict, did_you_mean, find_mark, mark_of
+from tightship.workflow.source import Mark, MarkedDict, MarkedList, did_you_mean, find_mark, mark_of
 from tightship.workflow.tree import Step, patterns, reading
 
 MAX_STEPS: Final = 500
@@ -50,8 +50,12 @@ def _error(mark: Mark | None, message: str, fix: str) -> LoadError:
     return mark.error(message, fix=fix) if mark is not None else LoadError(message, fix=fix)
 
 
-def parse_step(raw: Any) -> Step:
+def parse_step(raw: Any, place: Mark | None = None) -> Step:
     """The step that `raw` describes.
+
+    Args:
+        raw: a step, an agent's name, or a mapping.
+        place: where it stands, when it does not say so itself.
 
     Raises:
         LoadError: it describes none (unless within `collecting`).
@@ -59,8 +63,8 @@ def parse_step(raw: Any) -> Step:
     if isinstance(raw, Step):
         return raw
     try:
-        step_class, fields, what = _read(raw)
-        mark = mark_of(raw)
+        step_class, fields, what = _read(raw, place)
+        mark = mark_of(raw) or place
         unknown = [name for name in fields if name not in step_class.words() and name not in step_class.model_fields]
         if unknown:
             return _fail([_unknown(name, fields, step_class, what, mark) for name in unknown])
@@ -95,11 +99,11 @@ def _unknown(name: str, fields: Any, step_class: type[Step], what: str, mark: Ma
     return _error(place, f"{what} has no field {name!r}", did_you_mean(name, step_class.words()))
 
 
-def _read(raw: Any) -> tuple[type[Step], Mapping[str, Any], str]:
+def _read(raw: Any, place: Mark | None = None) -> tuple[type[Step], Mapping[str, Any], str]:
     """The class, the fields, and what to call the step in messages."""
     if isinstance(raw, str):
         return patterns.get("agent"), {"agent": raw}, f"the step {str(raw)!r}"
-    mark = mark_of(raw)
+    mark = mark_of(raw) or place
     if not isinstance(raw, Mapping) or not raw:
         raise _error(
             mark,
@@ -178,16 +182,21 @@ def parse_steps(raw: Any) -> tuple[Step, ...]:
         raise ValueError("there is no step in it; add one")
     if len(raw) > MAX_STEPS:
         raise ValueError(f"at most {MAX_STEPS} steps stand in one list")
-    return tuple(parse_block(one) for one in raw)
+    places: list[Mark | None] = list(raw.items_at) if isinstance(raw, MarkedList) else [None] * len(raw)
+    return tuple(parse_block(one, place) for one, place in zip(raw, places, strict=True))
 
 
-def parse_block(raw: Any) -> Step:
+def parse_block(raw: Any, place: Mark | None = None) -> Step:
     """A step, or a list of them as one sequence. Raises as `parse_step` and `parse_steps` do."""
     if isinstance(raw, list | tuple):
         sequence = patterns.get("sequence").model_validate({"steps": parse_steps(raw)})
         sequence._mark = mark_of(raw)
         return sequence
-    return parse_step(raw)
+    return parse_step(raw, place)
+
+
+def _block(raw: Any) -> Step:
+    return parse_block(raw)
 
 
 def _data(step: Step) -> Any:
@@ -198,11 +207,8 @@ def _all_data(steps: Sequence[Step]) -> Any:
     return [step.to_data() for step in steps]
 
 
-Child = Annotated[Step, BeforeValidator(parse_step), PlainSerializer(_data)]
-"""A field that holds one step."""
-
 Children = Annotated[tuple[Step, ...], BeforeValidator(parse_steps), PlainSerializer(_all_data)]
 """A field that holds a list of steps."""
 
-Block = Annotated[Step, BeforeValidator(parse_block), PlainSerializer(_data)]
+Block = Annotated[Step, BeforeValidator(_block), PlainSerializer(_data)]
 """A field that holds a step, or a list of steps that run one after the other."""

@@ -110,6 +110,15 @@ def check_name(value: Any) -> str:
     return str(value)
 
 
+def is_name(value: object) -> bool:
+    """Whether `check_name` would accept it."""
+    try:
+        check_name(value)
+    except ValueError:
+        return False
+    return True
+
+
 def check_workflow_name(value: Any) -> str:
     """A workflow's name: lower-case letters and digits, with `-` or `_` between.
 
