@@ -173,14 +173,6 @@ class Ledger:
         return payload.address, (payload,)
 
     def define_once(self, address: str, value: Callable[[], Any]) -> tuple[SealedPayload, ...]:
-        """The payload of a public definition, unless it is stored already."""
-        return () if address in self._definitions else (self.vault.seal(PUBLIC, encode(value())),)
-
-    async def read_sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
-        """`sealed`, off the loop."""
-        return await self._off_loop(self.sealed, list(dict.fromkeys(addresses)))
-
-    def define_once(self, address: str, value: Callable[[], Any]) -> tuple[SealedPayload, ...]:
         """The payload of a public definition, unless `defined` says that it is stored; `value` is then not called.
 
         Raises:

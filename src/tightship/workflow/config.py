@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.core.ports import Json
 from tightship.workflow.models import Budget, Limits, Spec, Text
-from tightship.workflow.units import Duration, Name, Usd, WorkflowName
+from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
 
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=128)]
 """The name of a secret, never its value."""
