@@ -91,6 +91,14 @@ def test_a_chunk_covers_the_need_and_never_more_than_is_left(limit: int, used: f
         assert chunk.usd == need
 
 
+def test_the_last_of_the_limit_can_be_borrowed_and_not_one_more() -> None:
+    planner = ChunkPlanner("tenant:a", Limit(usd=100, calls=7), period="2026-01")
+    assert planner.plan(Amount(usd=10, calls=2), Amount(usd=90, calls=5)) == Amount(usd=10, calls=2)
+    with pytest.raises(OverBudget, match=r"tenant:a \(2026-01\)") as refused:
+        planner.plan(Amount(usd=10, calls=3), Amount(usd=90, calls=5))
+    assert refused.value.unit == "calls"
+
+
 class Workers(RuleBasedStateMachine):
     """Three workers on one tenant envelope; the durable sum is what was lent."""
 

@@ -152,6 +152,17 @@ def test_a_review_of_one_item_does_not_release_the_next_and_one_inside_a_conditi
     assert actions[0].trigger.what == "the decision of nora"
 
 
+def test_what_came_while_a_turn_was_under_way_is_not_what_it_was_given() -> None:
+    log = Log()
+    log.add(kinds.STARTED, workflow="w", definition="d", input="i")
+    log.add(kinds.TURN, "stock/stock/1", agent="stock", hash="h", out="old", ms=1)
+    log.add(kinds.SETTLED, "buy/buy/1/tool/1", name="kb.search", cls="read", agent="buy", args="q", out="o", ms=1)
+    log.add(kinds.TURN, "again/stock/1", agent="stock", hash="h", out="new", ms=1)
+    log.add(kinds.TURN, "buy/buy/1", agent="buy", hash="given", out="b", ms=1)
+    turn = find(explain(log.entries, {"given": {"stock": {"left": 3}}}), "turn", "buy/buy/1")
+    assert (turn.data[0].address, turn.data[0].n, turn.trigger.n) == ("old", 2, 2)
+
+
 def test_rounds_of_maker_and_checker_are_told() -> None:
     log = Log()
     log.add(kinds.STARTED, workflow="w", definition="d", input="i")
