@@ -48,6 +48,8 @@ class Door:
             Signal: halted, denied, over budget; NondeterminismError: a replay asked for something else.
         """
         session = self._session
+        if not session.live:
+            call.claim = None
         session.limits.count_call(call.key)
         passage = _Passage(session, call)
         if call.cls == "read":

@@ -69,6 +69,8 @@ class Session:
     """Admitted effects that have not settled: they outlive the branch that waited for them."""
     asks_on_budget: bool = True
     """Whether a person is asked when an envelope is short; the refused key then stays open."""
+    live: bool = True
+    """Whether writes are real; a rehearsal holds no claims, which real work may need."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
 

@@ -68,7 +68,8 @@ def _ended(entry: EntryView) -> dict[str, object]:
 
 
 def _signal(entry: EntryView) -> dict[str, object]:
-    return {"last_signal": entry.n}
+    # A parked run is due at once; a running one cannot park before it has read it, and sets its time anew.
+    return {"last_signal": entry.n, "wake_at": entry.at}
 
 
 _RUN_CHANGES = {

@@ -82,14 +82,18 @@ class LocalDispatcher:
     # --- what is due -----------------------------------------------------------------------------
 
     async def due(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """Runs that nobody drives: left by a process that is gone, queued, or parked until now."""
+        """Runs that nobody drives: left by a process that is gone, queued, or parked until now.
+
+        A rehearsal sees rehearsals only, and nothing else sees those.
+        """
         now = self._clock.now()
+        live = ("live", "=", int(self._engine.live))
         left = await self._ledger.select(
-            "runs", [("state", "in", ["queued", "running"])], [("priority", "desc")], limit
+            "runs", [("state", "in", ["queued", "running"]), live], [("priority", "desc")], limit
         )
         left = [row for row in left if not self._engine.has(row["id"])]
         parked = await self._ledger.select(
-            "runs", [("state", "=", "parked"), ("wake_at", "<=", now)], [("wake_at", "asc")], limit
+            "runs", [("state", "=", "parked"), ("wake_at", "<=", now), live], [("wake_at", "asc")], limit
         )
         return [*left, *parked]
 

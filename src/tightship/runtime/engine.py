@@ -21,6 +21,7 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.effects.session import Session, Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
+from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
 from tightship.runtime.purse import build_envelopes, recharge
 from tightship.runtime.result import Run
@@ -89,6 +90,8 @@ class Engine:
         self.shared = shared
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self.build = build
+        self.live = True
+        """False for a rehearsal: then rehearsals are taken over, and real runs are not."""
         self.due: Callable[[str], None] = lambda run: None
         """Called when a run that is not here has something to do."""
         self._program = program
@@ -139,12 +142,14 @@ class Engine:
             InputRejected: the input does not fit. Halted: its scope is halted. GuardRefused: the id exists already.
         """
         program = self._program(start.workflow)
+        if not start.live:
+            program = dry(program)
         if start.parent:
             program = program.for_parent(start.parent)
         given = check_input(program.spec.input, start.input, start.workflow)
         run = start.id or new_id("r", self.shared.world)
         facts = RunFacts(run, start.workflow, start.tenant, given)
-        scope = self._scope(facts, program)
+        scope = self._scope(facts, program, new=not start.id)
         journal = Journal(self.ledger, run, 1, "default", scope)
         payload, _ = journal.seal(given)
         definition = program.address
@@ -182,15 +187,21 @@ class Engine:
     def _definition_payload(self, program: Program) -> tuple[Any, ...]:
         return self.ledger.define_once(program.address, lambda: program.definition_json)
 
-    def _scope(self, facts: RunFacts, program: Program) -> str:
-        """The keys that this run's values are sealed with: its data subjects', or its own before one is known."""
+    def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
+        """The keys that this run's values are sealed with: its data subjects', or its own before one is known.
+
+        `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
+        """
         vault = self.ledger.vault
         subjects: set[str] = set()
         for expression in program.spec.subjects:
             value = _evaluate(expression, facts.input)
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
         if not subjects:
-            return vault.new_scope(facts.id)
+            if new:
+                return vault.new_scope(facts.id)
+            vault.keys(facts.id)
+            return facts.id
         names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
         return vault.scope([f"tenant:{facts.tenant}", *names])
 
@@ -208,6 +219,7 @@ class Engine:
             Stopwatch(self.shared.world.clock, spec.budget.seconds, used=journal.seconds),
             program.tools,
             asks_on_budget=spec.budget.then == "ask",
+            live=program.live,
         )
 
     # --- taking over -----------------------------------------------------------------------------
@@ -225,6 +237,10 @@ class Engine:
 
     async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
         run = row["id"]
+        if bool(row["live"]) != self.live and not (self.live and await self._is_fork(run)):
+            what = "was a rehearsal" if self.live else "is real, and this is a rehearsal"
+            error = InputRejected(f"run {run} {what}", fix="see --rehearse of `runs resume`")
+            return Ended(run, "refused", error)
         if row["build"] != self.build and not accept_code:
             error = BuildMismatch(
                 f"run {run} was started by build {row['build']}, here is build {self.build}",
@@ -237,6 +253,10 @@ class Engine:
         except StaleOwner as error:
             return Ended(run, "refused", error)
         return None
+
+    async def _is_fork(self, run: str) -> bool:
+        """Whether a run that is not live is a fork whose writes alone are rehearsed."""
+        return "forked" in (await self.ledger.run_entries(run))[0].body
 
     async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
         if not rows:
@@ -266,6 +286,8 @@ class Engine:
         address = body["definition"]
         program = self._pinned(address, None) or self._pinned(address, await self.ledger.value(address))
         assert program is not None
+        if not row["live"]:
+            program = dry(program)
         if row["parent"]:
             program = program.for_parent(row["parent"])
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
@@ -325,7 +347,8 @@ class Engine:
     async def start_child(self, parent: RunTask, child: str, workflow: str, give: Mapping[str, Json], key: str) -> None:
         """Start a child run and drive it beside its parent."""
         facts = parent.session.facts
-        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key)
+        live = parent.program.live
+        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key, live=live)
         try:
             await self.start(start)
         except InputRejected as error:

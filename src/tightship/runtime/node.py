@@ -260,7 +260,7 @@ class NodeFrame:
             "item": item,
             "type": question.type,
             "role": question.role,
-            "title": question.title[:300],
+            "title": f"{'' if self.task.program.live else 'rehearsal: '}{question.title}"[:300],
             "package": payload.address,
         }
         if question.within:

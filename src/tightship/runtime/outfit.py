@@ -222,6 +222,7 @@ class Maker:
             rehearse=self._rehearsal() if outfit.rehearse else None,
             definition_json=dict(definition),
             version=version_hash(definition),
+            live=not outfit.rehearse,
         )
         self._pinned[program.address] = program
         return program

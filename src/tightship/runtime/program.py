@@ -121,6 +121,7 @@ class Program:
         agent_seconds: the time limit of agents that declare none.
         make_model: makes the caller of a tier for an agent.
         parent: the parent run's id, or empty.
+        live: writes are real; otherwise they are rehearsed and hold no claims.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Program:
         rehearse: Callable[[AgentSpec], AgentFunction] | None = None,
         definition_json: dict[str, Json] | None = None,
         version: str = "",
+        live: bool = True,
     ) -> None:
         self.definition = definition
         self.spec = definition.workflow
@@ -146,6 +148,7 @@ class Program:
         self.version = version
         self.limits = definition.workflow.limits.over(limits)
         self.parent = ""
+        self.live = live
         self._code = code
         self._tools = tools
         self._ambient = ambient
@@ -167,6 +170,10 @@ class Program:
     def tools(self) -> Mapping[str, Tool]:
         """All tools of the workspace."""
         return self._tools
+
+    def use_tools(self, tools: Mapping[str, Tool]) -> None:
+        """Work with these tools in place of the workspace's."""
+        self._tools = tools
 
     def for_parent(self, parent: str) -> Program:
         """This program as a child run's."""

@@ -195,6 +195,7 @@ class Workspace:
         engine = Engine(
             ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
         )
+        engine.live = not self.rehearse
         self._dispatcher = LocalDispatcher(engine)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
@@ -272,6 +273,12 @@ class Workspace:
             return await self._dispatcher.resume([row for row in rows if row["state"] != "ended"], accept_code)
         del engine
         return await self._dispatcher.resume(await self._dispatcher.due(), accept_code)
+
+    async def due(self) -> list[dict[str, Any]]:
+        """Rows of the runs that `resume` would continue now."""
+        await self.engine()
+        assert self._dispatcher is not None
+        return await self._dispatcher.due()
 
     async def serve(self, stop: asyncio.Event, concurrency: int = 64) -> None:
         """The embedded worker: pick up what is due until told to stop."""
