@@ -262,6 +262,7 @@ def rules_page() -> str:
         chosen = [one for one in rules if one.id.startswith(prefix)]
         if chosen:
             lines += [f"## {heading}", "", "| rule | severity | what | why | fix |", "|---|---|---|---|---|"]
-            lines += [f"| {one.id} | {one.severity} | {one.title} | {one.why} | {one.fix} |" for one in chosen]
+            cells = ((one.id, one.severity, one.title, one.why, one.fix) for one in chosen)
+            lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"

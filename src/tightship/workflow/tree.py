@@ -17,7 +17,7 @@ from tightship.core.errors import UnknownName
 from tightship.core.ports import Json
 from tightship.workflow._explain import load_errors
 from tightship.workflow.conditions import Expression, Values
-from tightship.workflow.source import did_you_mean
+from tightship.workflow.source import did_you_mean, plain
 from tightship.workflow.units import Duration, Name, show_duration
 
 ThenAction = Literal["escalate", "ask", "fail", "continue"]
@@ -54,7 +54,7 @@ class Behaviour(BaseModel):
     retry: int = Field(default=0, ge=0, le=MAX_RETRIES)
     after: Duration = 0.0
     use: Name | None = None
-    give: Any = None
+    give: Annotated[Any, BeforeValidator(plain)] = None
     then: ThenAction = "escalate"
 
     @model_validator(mode="before")

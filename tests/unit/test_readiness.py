@@ -1,0 +1,375 @@
+"""The readiness check: for every rule a workspace in which it speaks; in the healthy one none does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_workspace import FILES, TOOLS, changed, load
+
+from tightship.workflow.readiness import Finding, all_rules, check_workspace, rules_page
+
+SUPPORT, TRIAGE, RESPOND, QUALITY = (
+    "workflows/support.yaml",
+    "agents/triage.yaml",
+    "agents/respond.yaml",
+    "agents/quality.yaml",
+)
+CONFIG, CODE = "tightship.yaml", "agents/desk.py"
+DOCS = Path(__file__).parents[2] / "docs" / "readiness.md"
+
+HEAD = """\
+workflow: more
+owner: care
+purpose: try one more workflow
+trigger: t
+systems: [desk]
+data: d
+completion: c
+escalation: e
+escalate_to: lead
+input: {id: str, ticket: str}
+budget: {usd: 0.30, seconds: 120}
+steps:
+"""
+
+
+def more(steps: str, head: str = HEAD) -> dict[str, str]:
+    """One more workflow with these steps, and its evals."""
+    return {"workflows/more.yaml": head + steps, "evals/more.yaml": "workflow: more\n"}
+
+
+def agents(count: int) -> dict[str, str]:
+    """Agents n0, n1, … each with a purpose of its own, and the code for them."""
+    files = {
+        f"agents/n{i}.yaml": f"agent: n{i}\nowner: o\npurpose: job{i} of its own{i}\npython: many:n{i}\n"
+        "input: {ticket: str}\noutput: {x: int}\n"
+        for i in range(count)
+    }
+    return {**files, "agents/many.py": "".join(f"async def n{i}(ctx, input): ...\n" for i in range(count))}
+
+
+def tool(name: str, **fields: Any) -> dict[str, Any]:
+    return {**TOOLS, name: replace(TOOLS[name], **fields)}
+
+
+RETRACT = "  - action: desk.retract\n    with: {reply_id: input.id}\n    undo: none\n"
+LOOPED = (
+    "  - foreach: {{in: '[input.id]', max: 5, steps: "
+    "[{{action: desk.retract, with: {{reply_id: item}}, claim: {}, undo: none}}]}}\n"
+)
+IDLE = "  idle:\n    model: openai:x-2025-01-01\n    price: {input: 1, output: 1, source: s, as_of: 2025-01-01}\n"
+CONTINUE = "{then: continue, give: {topic: refund, confidence: 1, urgent: false}}"
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("TS001", {"agents/broken.yaml": "agent: [\n"}),
+    # workflows
+    ("TS100", changed(SUPPORT, "budget: {usd: 0.30, tokens: 60000, seconds: 120, then: escalate}\n", "")),
+    ("TS101", changed(SUPPORT, "seconds: 120, ", "")),
+    ("TS102", changed(SUPPORT, "usd: 0.30, ", "")),
+    ("TS103", changed(SUPPORT, "completion: the customer has a reply\n", "")),
+    (
+        "TS104",
+        more("  - triage\n", HEAD.replace("escalate_to: lead\n", ""))
+        | changed(CONFIG, "[ann, ben]", "[ann, ben]\n  other: [cleo, dan]"),
+    ),
+    ("TS105", {"evals/support.yaml": None}),
+    ("TS106", {**more("".join(f"  - n{i}\n" for i in range(8))), **agents(8)}),
+    ("TS107", changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nlimits: {turns: 5000}\n")),
+    ("TS108", changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nlimits: {turns: 2}\n")),
+    (
+        "TS109",
+        changed(SUPPORT, "input: {id: str, ticket: str}", "input: {id: str, ticket: str, customer: {email: str}}"),
+    ),
+    ("TS110", changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nsubjects: triage.topic\n")),
+    ("TS111", changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nundo_on_failure: false\n")),
+    ("TS112", changed(SUPPORT, "answer a customer's ticket", "support")),
+    ("TS113", changed(SUPPORT, "ticket: str}", "ticket: str, colour: str}")),
+    (
+        "TS114",
+        more("  - respond: {with: {ticket: input.ticket, triage: '{}'}}\n" + RETRACT),
+    ),
+    ("TS115", changed(SUPPORT, "  - triage\n", "  - triage: {within: 10m}\n")),
+    ("TS116", changed(SUPPORT, "systems: [desk]", "systems: [crm]")),
+    # agents
+    ("TS200", changed(QUALITY, 'output: {ok: bool, objections: "list[str]"}\n', "")),
+    ("TS201", changed(QUALITY, "input: {respond: object}\n", "")),
+    (
+        "TS202",
+        {
+            "agents/idle.yaml": FILES[TRIAGE]
+            .replace("agent: triage", "agent: idle")
+            .replace("a ticket is about", "nobody asks")
+        },
+    ),
+    ("TS203", changed(QUALITY, "check each claim against its source", "tell what the ticket is about")),
+    ("TS204", changed(QUALITY, "tools: [desk.get]\n", "")),
+    ("TS205", changed(QUALITY, "[desk.get]", "[desk.get, desk.score]")),
+    ("TS206", changed(QUALITY, "[desk.get]", "[desk.get, desk.gett]")),
+    ("TS207", changed(QUALITY, "[desk.get]", "[desk.get, desk.ping]")),
+    ("TS208", changed(QUALITY, "[desk.get]", "[desk.get, desk.retract]")),
+    ("TS209", changed(RESPOND, "usd: 0.10", "usd: 0.50")),
+    ("TS210", changed(TRIAGE, "within: 30s", "within: 5m")),
+    ("TS211", changed(RESPOND, "instructions: Answer from the passages alone.\n", "")),
+    ("TS212", changed(RESPOND, "budget: {usd: 0.10}", "tools: [desk.get]")),
+    ("TS213", changed(TRIAGE, "confidence: float, ", "")),
+    ("TS214", changed(TRIAGE, ", calibrated_on: outcomes.jsonl", "")),
+    ("TS215", {"outcomes.jsonl": None}),
+    ("TS216", changed(RESPOND, "model: cheap\ninstructions: Answer from the passages alone.\n", "human: lead\n")),
+    ("TS217", changed(TRIAGE, "within: 30s", "on: {unavailable: {use: quality}}")),
+    # workspace
+    ("TS300", changed(CONFIG, ", source: price page", "")),
+    ("TS301", changed(CONFIG, "gpt-4.1-mini-2025-04-14", "gpt-4.1-mini")),
+    ("TS302", changed(CONFIG, "    price:", "    next: cheap\n    price:")),
+    ("TS303", changed(CONFIG, ", auth: {bearer: {secret: DESK_TOKEN}}", "")),
+    ("TS304", changed(CONFIG, "https://desk", "http://desk")),
+    ("TS305", changed(SUPPORT, "a ticket comes in", "key sk-live-abcdefghijklmnop0123456789")),
+    ("TS306", changed(CONFIG, "budgets: {tenant: {day: {usd: 5.00}}}\n", "")),
+    ("TS307", changed(CONFIG, "lead: [ann, ben]", "lead: []")),
+    ("TS308", changed(CONFIG, "lead: [ann, ben]", "lead: [ann]")),
+    (
+        "TS309",
+        {
+            **changed(SUPPORT, "".join(FILES[SUPPORT].partition("  - action")[1:]), ""),
+            **changed(QUALITY, "tools: [desk.get]\n", ""),
+            CODE: "async def triage(ctx, i): ...\nasync def quality(ctx, i): ...\n",
+        },
+    ),
+    ("TS310", changed(CONFIG, "lead: [ann, ben]", "lead: [ann, ben]\n  idle: [cleo, dan]")),
+    ("TS311", changed(CONFIG, "openapi: desk.json", 'openapi: "https://desk.example/openapi.json"')),
+    ("TS312", {"desk.json": None}),
+    ("TS313", changed(CONFIG, "sqlite:.tightship", '"memory:"')),
+    (
+        "TS314",
+        {
+            **changed(
+                CONFIG,
+                "tiers:\n",
+                "tiers:\n" + IDLE,
+            )
+        },
+    ),
+    # names
+    ("TS400", changed(SUPPORT, "respond.amount > 100.0", "refund.amount > 100.0")),
+    ("TS401", {**more("  - concurrent: [triage, {respond: {with: {ticket: input.ticket, triage: triage}}}]\n")}),
+    ("TS402", changed(SUPPORT, "respond.amount > 100.0", "respond.ammount > 100.0")),
+    ("TS403", changed(SUPPORT, '["refund", "order"]', '["refund", "orders"]')),
+    ("TS404", changed(SUPPORT, "respond.amount > 100.0", 'respond.amount == "much"')),
+    ("TS405", more("  - when: {if: 'input.id == \"x\"', then: triage}\n  - checkpoint: triage.urgent\n")),
+    ("TS406", changed(RESPOND, "triage: object}", "triage: object, order: object}")),
+    ("TS407", changed(SUPPORT, "  - triage\n", "  - triage: {with: {ticket: input.ticket, tone: input.id}}\n")),
+    ("TS408", {**more("  - n0\n  - n1\n"), **agents(2)}),
+    ("TS409", changed(TRIAGE, "confidence: {source: classifier, calibrated_on: outcomes.jsonl}\n", "")),
+    ("TS410", changed(SUPPORT, "  - triage\n", "  - triage\n  - triage\n")),
+    ("TS411", changed(TRIAGE, "input: {ticket: str}", "input: {ticket: int}")),
+    # patterns
+    ("TS500", changed(SUPPORT, "    undo: desk.retract\n", "")),
+    ("TS501", changed(SUPPORT, "    claim: '\"reply:\" + input.id'\n", "")),
+    ("TS502", {}),
+    ("TS503", changed(SUPPORT, "body: respond.text", "text: respond.text")),
+    ("TS504", more("  - action: desk.retract\n    undo: none\n")),
+    ("TS505", more("  - action: desk.get\n    with: {ticket_id: input.id}\n    undo: none\n")),
+    ("TS506", {SUPPORT: FILES[SUPPORT] + "    on: {unavailable: {retry: 2, after: 5s}}\n"}),
+    ("TS507", {SUPPORT: FILES[SUPPORT] + "    on: {unavailable: {then: continue}}\n"}),
+    ("TS508", changed(SUPPORT, "undo: desk.retract", "undo: {tool: desk.retract, with: {reply_id: input.id}}")),
+    ("TS510", more("  - checkpoint: input.id != ''\n  - triage\n")),
+    ("TS511", changed(SUPPORT, 'triage.topic in ["refund", "order"]', "1 == 1")),
+    (
+        "TS512",
+        more("  - triage\n" + RETRACT + "  - checkpoint: triage.urgent\n"),
+    ),
+    (
+        "TS513",
+        changed(
+            SUPPORT,
+            'checkpoint: triage.topic in ["refund", "order"]',
+            "checkpoint: {that: triage.urgent, redo: respond}",
+        ),
+    ),
+    (
+        "TS520",
+        more(
+            "  - concurrent:\n"
+            + "".join(
+                f"      - {{action: desk.retract, with: {{reply_id: input.{f}}}, undo: none}}\n"
+                for f in ("id", "ticket")
+            )
+        ),
+    ),
+    ("TS521", more("  - concurrent: [triage]\n")),
+    (
+        "TS522",
+        {
+            **more("  - concurrent: [n0, n1, n2]\n", HEAD.replace("escalate_to", "limits: {branches: 2}\nescalate_to")),
+            **agents(3),
+        },
+    ),
+    ("TS530", changed(QUALITY, "python: desk:quality", "model: cheap\ninstructions: Answer from the passages alone.")),
+    ("TS531", changed(QUALITY, "output: {ok: bool, objections", "output: {fine: bool, objections")),
+    ("TS532", changed(SUPPORT, "rounds: 2", "rounds: 6")),
+    ("TS533", changed(SUPPORT, "rounds: 2", "rounds: 2, then: accept_with_review")),
+    (
+        "TS540",
+        more("  - when: {if: 1 == 1, then: triage, else: [respond: {with: {ticket: input.ticket, triage: input}}]}\n"),
+    ),
+    (
+        "TS541",
+        more("  - triage\n  - when: {switch: triage.topic, is: {refund: n0, weather: n1}, else: n0}\n") | agents(2),
+    ),
+    ("TS542", more("  - triage\n  - when: {switch: triage.topic, is: {refund: n0}}\n") | agents(1)),
+    ("TS550", more("  - foreach: {in: '[input.id]', steps: triage}\n")),
+    ("TS551", more("  - foreach: {in: '[input.id]', steps: triage, max: 500}\n")),
+    (
+        "TS552",
+        more(LOOPED.format("input.id")),
+    ),
+    ("TS553", more("  - foreach: {in: '[input.id]', steps: triage, max: 40, concurrency: 40}\n")),
+    ("TS560", changed(SUPPORT, "within: 4h, ", "")),
+    ("TS561", changed(SUPPORT, ", otherwise: escalate}\n  - action", "}\n  - action")),
+    ("TS562", more("  - review: {by: lead, within: 4h, otherwise: escalate}\n  - triage\n")),
+    ("TS563", changed(SUPPORT, "triage.confidence < threshold || respond.amount > 100.0", "1 < 2")),
+    ("TS564", changed(SUPPORT, "within: 4h", "within: 30d")),
+    ("TS570", more("  - workflow: support\n    with: {id: input.id}\n")),
+    ("TS571", more("  - workflow: support\n", HEAD.replace("usd: 0.30", "usd: 0.10"))),
+    (
+        "TS572",
+        more("  - workflow: support\n", HEAD.replace("escalate_to", "limits: {depth: 1}\nescalate_to"))
+        | {
+            "workflows/top.yaml": HEAD.replace("workflow: more", "workflow: top").replace(
+                "escalate_to", "limits: {depth: 1}\nescalate_to"
+            )
+            + "  - workflow: more\n"
+        },
+    ),
+    # exceptions
+    ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
+    ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),
+    ("TS602", changed(SUPPORT, "rule_conflict: escalate", "rule_conflict: {retry: 2}")),
+    ("TS603", changed(SUPPORT, "retry: 3, after: 10s", "retry: 3")),
+    ("TS604", changed(SUPPORT, "retry: 3", "retry: 30")),
+    (
+        "TS605",
+        changed(QUALITY, "tools: [desk.get]", "tools: [desk.get, desk.ping]\non: {unavailable: {retry: 1, after: 1s}}"),
+    ),
+    (
+        "TS606",
+        changed(
+            SUPPORT, "  - triage\n", "  - triage: {on: {data_missing: {then: continue, give: {topic: weather}}}}\n"
+        ),
+    ),
+]
+TOOLS_FOR = {"TS502": tool("desk.reply", can_lookup=False), "TS606": TOOLS}
+
+
+def found(root: Path, files: dict[str, Any] | None = None, tools: Any = TOOLS) -> list[Finding]:
+    return check_workspace(load(root, files), tools)
+
+
+def test_in_the_healthy_workspace_no_rule_speaks(tmp_path: Path):
+    assert [str(one) for one in found(tmp_path)] == []
+
+
+@pytest.mark.parametrize(("rule", "files"), CASES, ids=[f"{rule}-{i}" for i, (rule, _) in enumerate(CASES)])
+def test_the_rule_speaks_where_it_should(tmp_path: Path, rule: str, files: dict[str, Any]):
+    findings = found(tmp_path, files, TOOLS_FOR.get(rule, TOOLS))
+    chosen = [one for one in findings if one.rule == rule]
+    assert chosen, [str(one) for one in findings]
+    declared = next(one for one in all_rules() if one.id == rule)
+    for finding in chosen:
+        assert finding.severity == declared.severity
+        assert finding.message and finding.why and finding.fix
+        assert finding.file is not None and finding.line is not None, str(finding)
+    if rule != "TS001":
+        assert not any(one.rule == "TS001" for one in findings), [str(one) for one in findings if one.rule == "TS001"]
+
+
+def test_every_rule_has_a_workspace_in_which_it_speaks():
+    assert {rule for rule, _ in CASES} == {rule.id for rule in all_rules()}
+
+
+def test_there_are_many_rules_and_each_says_why_and_how():
+    rules = all_rules()
+    assert len(rules) >= 36
+    for rule in rules:
+        assert rule.title and rule.why.endswith(".") and rule.fix.endswith("."), rule.id
+        assert rule.id.startswith("TS") and len(rule.id) == 5
+
+
+def test_the_page_of_rules_is_what_the_registry_says():
+    assert DOCS.read_text() == rules_page(), "write docs/readiness.md anew from workflow.readiness.rules_page()"
+
+
+def test_problems_of_loading_are_findings_with_their_place(tmp_path: Path):
+    findings = found(tmp_path, changed(SUPPORT, "rounds: 2", "rounds: two"))
+    first = findings[0]
+    assert (first.rule, first.severity, first.file, first.line) == ("TS001", "error", SUPPORT, 22)
+    assert first.as_dict()["column"] == 63
+
+
+def test_errors_come_first_and_nothing_is_said_twice(tmp_path: Path):
+    findings = found(
+        tmp_path, {**changed(SUPPORT, "seconds: 120, ", ""), **changed(CONFIG, "lead: [ann, ben]", "lead: [ann]")}
+    )
+    severities = [one.severity for one in findings]
+    assert severities == sorted(severities, key=["error", "warning", "advice"].index)
+    assert len(findings) == len(set(findings))
+
+
+def test_without_contracts_the_rules_about_tools_are_silent(tmp_path: Path):
+    files = changed(SUPPORT, "body: respond.text", "text: respond.text")
+    assert "TS503" not in {one.rule for one in found(tmp_path, files, None)}
+
+
+def test_a_text_without_its_own_quotes_is_explained(tmp_path: Path):
+    finding = next(
+        one for one in found(tmp_path, changed(SUPPORT, "body: respond.text", "body: solved")) if one.rule == "TS400"
+    )
+    assert "'\"solved\"'" in finding.fix and (finding.file, finding.line) == (SUPPORT, 25)
+
+
+def test_a_name_bound_only_later_is_told_from_one_bound_nowhere(tmp_path: Path):
+    files = changed(SUPPORT, 'checkpoint: triage.topic in ["refund", "order"]', "checkpoint: respond.amount > 1.0")
+    finding = next(one for one in found(tmp_path, files) if one.rule == "TS400")
+    assert "does not run before" in finding.message
+
+
+QUIET = [
+    (
+        "TS405",
+        more(
+            "  - when: {if: 'input.id == \"x\"', then: triage}\n  - checkpoint: has(triage.urgent) && triage.urgent\n"
+        ),
+    ),
+    ("TS405", more("  - when: {if: 'input.id == \"x\"', then: triage, else: triage}\n  - checkpoint: triage.urgent\n")),
+    ("TS104", changed(SUPPORT, "escalate_to: lead\n", "")),
+    ("TS304", changed(CONFIG, "https://desk.example", "http://127.0.0.1:8000")),
+    ("TS304", changed(CONFIG, "https://desk.example", "http://[::1]:8000")),
+    ("TS301", changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-haiku-4-5-20251001")),
+    ("TS301", changed(CONFIG, "model: openai:gpt-4.1-mini-2025-04-14", "model: ollama:qwen3\n    undated: true")),
+    ("TS303", changed(CONFIG, "auth: {bearer: {secret: DESK_TOKEN}}", "auth: none")),
+    ("TS305", changed(SUPPORT, "a ticket comes in", "the password reset form is sent")),
+    ("TS115", changed(SUPPORT, "within: 4h", "within: 2d")),
+    ("TS408", {**more("  - n0\n  - n1: {with: {ticket: n0.x}}\n"), **agents(2)}),
+    (
+        "TS552",
+        more(LOOPED.format("'\"r:\" + item'")),
+    ),
+    ("TS500", changed(SUPPORT, "undo: desk.retract", "undo: none")),
+    ("TS606", changed(SUPPORT, "  - triage\n", f"  - triage: {{on: {{data_missing: {CONTINUE}}}}}\n")),
+    ("TS403", changed(SUPPORT, 'triage.topic in ["refund", "order"]', 'triage.topic != ""')),
+    (
+        "TS202",
+        {
+            TRIAGE: FILES[TRIAGE] + "on: {unavailable: {use: spare}}\n",
+            "agents/spare.yaml": FILES[TRIAGE].replace("agent: triage", "agent: spare"),
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "files"), QUIET, ids=[f"{rule}-{i}" for i, (rule, _) in enumerate(QUIET)])
+def test_the_rule_is_silent_where_all_is_well(tmp_path: Path, rule: str, files: dict[str, Any]):
+    findings = found(tmp_path, files)
+    assert [str(one) for one in findings if one.rule in (rule, "TS001")] == []
