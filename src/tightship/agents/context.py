@@ -228,6 +228,10 @@ class AgentContext:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(tasks)
             raise
+        errors = [None if task.cancelled() else task.exception() for task in tasks]  # each is looked at, not only one
+        for error in errors:
+            if error is not None:
+                raise error
         return [task.result() for task in tasks]
 
     async def _fork(self, key: str, work: Work) -> Any:
