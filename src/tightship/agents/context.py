@@ -44,6 +44,7 @@ class Turn:
         objective: the workflow's purpose. feedback: a checker's objections to the previous attempt.
         attempt: which attempt this is, from 1. workspace: the workspace's folder.
         violation: an effect that came from a task the door did not open; the turn fails with it.
+        over: the turn has ended or was given up; what is left of the agent's code gets no effect any more.
     """
 
     session: Session
@@ -57,6 +58,7 @@ class Turn:
     workspace: Path = Path()
     model: ModelCaller | None = None
     violation: ForkedEffect | None = None
+    over: bool = False
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -235,7 +237,10 @@ class AgentContext:
         return [task.result() for task in tasks]
 
     async def _fork(self, key: str, work: Work) -> Any:
-        return await work(AgentContext(self._turn, key))
+        try:
+            return await work(AgentContext(self._turn, key))
+        except (SystemExit, GeneratorExit) as error:  # asyncio would end the process, or lose it
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
     async def now(self) -> float:
         """Store time in seconds since the epoch; recorded, so that a replay sees the same."""
@@ -273,6 +278,12 @@ class AgentContext:
         return f"{self.key}/{what}/{self._ordinal}"
 
     def _check_task(self) -> None:
+        if self._turn.over:
+            raise ForkedEffect(
+                f"{self.agent} asked for an effect when its turn was over",
+                where=caller_outside(),
+                fix="let the agent end when it is told to stop",
+            )
         if asyncio.current_task() is self._task:
             return
         error = ForkedEffect(

@@ -165,6 +165,8 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     except asyncio.CancelledError:
         await _stop(task)
         raise
+    finally:
+        turn.over = True
     if not done:
         await _stop(task)
         session.watch.check()
@@ -176,6 +178,12 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     if turn.violation is not None:
         _retrieve(task)
         raise turn.violation
+    if task.cancelled():
+        raise AgentRaised(
+            f"{agent.name} raised CancelledError, and nobody had told it to stop",
+            where=agent.where,
+            fix="await a task that was cancelled under `contextlib.suppress(asyncio.CancelledError)`",
+        )
     return task.result()
 
 
@@ -199,12 +207,13 @@ async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
     try:
         if inspect.iscoroutinefunction(agent.function):
             return await agent.function(context, give)
-        return await asyncio.to_thread(agent.function, context, give)
-    except (TightshipError, Signal, asyncio.CancelledError):
+        value = await asyncio.to_thread(agent.function, context, give)
+        return await value if inspect.isawaitable(value) else value
+    except (TightshipError, Signal, asyncio.CancelledError, KeyboardInterrupt):
         raise
     except RecursionError:
         raise AgentRaised(f"{agent.name} recursed without end", where=agent.where) from None
-    except Exception as error:
+    except BaseException as error:  # sys.exit() in an agent must not end the process
         raise AgentRaised(
             f"{agent.name} raised {type(error).__name__}: {error}",
             where=_origin(error) or agent.where,
@@ -212,7 +221,7 @@ async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
         ) from error
 
 
-def _origin(error: Exception) -> str:
+def _origin(error: BaseException) -> str:
     """File and line of the agent's own code nearest to where it was raised."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/site-packages/" not in f.filename]
     own = str(Path(__file__).parent.parent)
