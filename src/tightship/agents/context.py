@@ -43,6 +43,7 @@ class Turn:
         key: the turn's key. agent: its name. declared: its tools. deadline: store time (s), or None.
         objective: the workflow's purpose. feedback: a checker's objections to the previous attempt.
         attempt: which attempt this is, from 1. workspace: the workspace's folder.
+        line: the branch or item that it belongs to.
         violation: an effect that came from a task the door did not open; the turn fails with it.
         over: the turn has ended or was given up; what is left of the agent's code gets no effect any more.
     """
@@ -59,6 +60,7 @@ class Turn:
     model: ModelCaller | None = None
     violation: ForkedEffect | None = None
     over: bool = False
+    line: str = ""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -179,6 +181,7 @@ class AgentContext:
                 undo=spec.undo,
                 deadline=turn.deadline,
                 ceiling=Amount(spec.price.usd, spec.price.tokens),
+                line=turn.line,
                 fresh=fresh,
             )
         )

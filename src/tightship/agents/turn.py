@@ -59,7 +59,13 @@ class Agent:
 
 
 async def take_turn(
-    session: Session, agent: Agent, key: str, give: Mapping[str, Json], objective: str, feedback: Sequence[str]
+    session: Session,
+    agent: Agent,
+    key: str,
+    give: Mapping[str, Json],
+    objective: str,
+    feedback: Sequence[str],
+    line: str = "",
 ) -> Json:
     """The agent's turn under this key, with bounded repair of a wrong shape.
 
@@ -80,6 +86,7 @@ async def take_turn(
             feedback=objections,
             workspace=agent.workspace,
             model=agent.model,
+            line=line,
         )
         try:
             return await _one_turn(session, agent, turn, give)
@@ -97,12 +104,14 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     recorded = journal.turns.get(key)
     if recorded is not None:
         return await _replay(session, recorded, payload.address, key)
-    session.loops.turn(key, agent.name, payload.address)
+    session.loops.turn(key, agent.name, payload.address, turn.line)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))
     clock = session.shared.world.clock
     began = clock.monotonic()
     body: Body = {"agent": agent.name, "hash": payload.address}
+    if turn.line:
+        body["line"] = turn.line
     out: SealedPayload | None = None
     try:
         value = await _call(session, agent, turn, give)

@@ -30,6 +30,7 @@ class Call:
         after: the key of the effect whose conversation this one continues, or empty.
         replied: whether that effect's outcome is the next message of the conversation.
         said: the messages that come then, sealed. A conversation is the chain of these, so that n turns cost O(n).
+        line: the branch or item that it belongs to, for the detection of loops.
         fresh: do not answer from cache.
         settling: an interrupted run finds out what became of this write; a halt lets it pass.
     """
@@ -50,6 +51,7 @@ class Call:
     after: str = ""
     replied: bool = False
     said: tuple[SealedPayload, ...] = ()
+    line: str = ""
     fresh: bool = False
     settling: bool = False
 

@@ -95,6 +95,12 @@ class _Passage(Ticket):
             raise LimitReached(f"the deadline of {call.agent} has passed before {call.tool.spec.name} could begin")
         return policies
 
+    @property
+    def service(self) -> str:
+        """What a breaker opens for: the host that is talked to, or the tool itself."""
+        spec = self.call.tool.spec
+        return next(iter(spec.hosts)) if len(spec.hosts) == 1 else spec.name
+
     async def through_cache(self) -> Json:
         """Answer from the cache, or be the one of many equal callers that asks."""
         session, call = self.session, self.call
@@ -137,7 +143,7 @@ class _Passage(Ticket):
                 await self._fail(error, reservation, final=True)
             except BaseException:
                 # Cut off (a free read), or the run was taken over: nothing was settled.
-                self.session.shared.breakers.abandon(self.call.tool.spec.name)
+                self.session.shared.breakers.abandon(self.service)
                 if reservation.open:
                     reservation.release()
                 raise
@@ -153,7 +159,7 @@ class _Passage(Ticket):
         if not shared.rates.try_acquire(name, call.ceiling.tokens):
             await shared.rates.acquire(name, call.ceiling.tokens, within=session.watch.left)
         try:
-            shared.breakers.check(name)
+            shared.breakers.check(self.service)
         except Unavailable as error:
             await self.settle_error(error, refused=True)
             raise
@@ -256,7 +262,7 @@ class _Passage(Ticket):
 
     async def _answered(self, ok: bool, seconds: float = 0.0) -> None:
         """Tell the breaker how it went; a breaker that opens or closes is worth an entry."""
-        name = self.call.tool.spec.name
+        name = self.service
         changed = self.session.shared.breakers.record(name, ok, seconds)
         if changed is not None:
             note = {"type": "breaker", "name": name, "state": changed}

@@ -58,7 +58,7 @@ class Ticket:
             raise restore(body["error"], await journal.value(body["detail"]))
         value = await journal.value(body["out"])
         if body["cls"] == "read":
-            self.session.loops.news(body["out"])
+            self.session.loops.news(body["out"], call.line)
         return value
 
     # --- settle ----------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Ticket:
             reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
         await self._append(body, (payload,))
         if call.cls == "read":
-            session.loops.news(payload.address)
+            session.loops.news(payload.address, call.line)
         if call.ceiling.usd or call.ceiling.tokens:
             await self._alert()
         return orjson.loads(data)
@@ -122,8 +122,8 @@ class Ticket:
         payload, _ = self.session.journal.seal(detail)
         body = self._settle_body(usage, 0)
         body |= {"error": head, "detail": payload.address}
-        if charged is not None and charged.usd:
-            body["usd"] = charged.usd
+        if charged is not None:
+            body |= {name: amount for name, amount in (("usd", charged.usd), ("tokens_in", charged.tokens)) if amount}
         if refused:
             body["denied"] = True
         if again:

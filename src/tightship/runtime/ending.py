@@ -12,7 +12,7 @@ from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
 from tightship.ledger import Draft, Guards, SealedPayload
-from tightship.review.package import from_exception
+from tightship.review.package import for_residual, from_exception
 from tightship.runtime.children import child_signal, ended_child
 from tightship.runtime.result import ended_run
 from tightship.runtime.undo import Undo
@@ -124,12 +124,13 @@ class Ending:
 
     async def _residual_item(self) -> Draft:
         task = self._task
-        report, _ = task.journal.seal({"title": "Effects that remain", "residual": list(self._undo.residual)})
+        package = for_residual(task.program.ending_context(task), self._undo.residual)
+        report, _ = task.journal.seal(package.to_json())
         opened = {
             "item": derived_id("i", task.session.facts.id, "residual"),
             "type": "residual",
             "role": task.program.escalation_role,
-            "title": f"{task.program.spec.name}: {len(self._undo.residual)} effects could not be undone",
+            "title": package.title,
             "package": report.address,
         }
         return Draft(task.session.facts.id, kinds.OPENED, "residual", opened, task.journal.epoch, (report,))
@@ -191,7 +192,10 @@ class Ending:
         for body in journal.settled:
             for name in totals:
                 totals[name] += int(body.get(name) or 0)
-        totals["calls"] = len(journal.settled)
+        # calls are attempts that went out: refusals and answers from cache are none
+        totals["calls"] = sum(
+            1 for body in journal.settled if not (body.get("cached") or body.get("denied") or "refused" in body)
+        )
         return {**totals, "seconds": round(self._task.session.watch.used, 3)}
 
     async def _stop_children(self) -> None:

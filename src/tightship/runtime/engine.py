@@ -294,7 +294,8 @@ class Engine:
         session = self._session(facts, journal, program)
         recharge(session.envelopes, entries)
         session.limits.restore(entries)
-        session.loops.restore(entries)
+        lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
+        session.loops.restore(entries, lambda key: lines.get(key, ""))
         for entry in entries:
             if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
                 session.watch.extend(entry.body["seconds"])

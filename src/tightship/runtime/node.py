@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from tightship.agents.turn import take_turn
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
-from tightship.core.errors import BoundaryError, LimitReached, TimedOut, Unforeseen, WorkException
+from tightship.core.errors import TimedOut, Unforeseen, WorkException
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget
@@ -17,6 +17,7 @@ from tightship.effects.call import Call
 from tightship.effects.door import Door
 from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
 from tightship.runtime.behaviours import Exceptional, behaviours_of
+from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ def join(path: str, part: str) -> str:
 class NodeFrame:
     """One node. Sub-paths of the same task share the scope; branches get a layer of their own."""
 
-    __slots__ = ("_ordinals", "_overrides", "key", "scope", "task")
+    __slots__ = ("_ordinals", "_overrides", "key", "line", "scope", "task")
 
-    def __init__(self, task: RunTask, key: str, scope: Scope, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, task: RunTask, key: str, scope: Scope, overrides: Mapping[str, Any] | None = None, line: str = ""
+    ) -> None:
         self.task = task
         self.key = key
         self.scope = scope
+        self.line = line
         self._overrides: Mapping[str, Any] = overrides or {}
         self._ordinals: dict[str, int] = {}
 
@@ -52,13 +56,20 @@ class NodeFrame:
 
     def at(self, part: str) -> NodeFrame:
         """The frame of a sub-path."""
-        return NodeFrame(self.task, join(self.key, part), self.scope, self._overrides)
+        key = join(self.key, part)
+        return NodeFrame(self.task, key, self.scope, self._overrides, key)
 
     def bind(self, name: str, value: Json) -> None:
         """Give a name a value."""
         self.scope.names[name] = value
 
-    def _next(self, what: str) -> str:
+    def branch(self, part: str) -> NodeFrame:
+        """The frame of a branch: a scope and a line of its own."""
+        key = join(self.key, part)
+        return NodeFrame(self.task, key, self.scope.layer(), line=key)
+
+    def next_key(self, what: str) -> str:
+        """The key of the next thing of a kind at this node."""
         ordinal = self._ordinals[what] = self._ordinals.get(what, 0) + 1
         return join(self.key, f"{what}/{ordinal}")
 
@@ -67,7 +78,7 @@ class NodeFrame:
     async def step(self, step: Any) -> Json:
         """Interpret a child step under its part of the key."""
         leaf = next(iter(step.children()), None) is None
-        frame = NodeFrame(self.task, join(self.key, step.part), self.scope, step.on if leaf else None)
+        frame = NodeFrame(self.task, join(self.key, step.part), self.scope, step.on if leaf else None, self.line)
         if leaf or not step.on:
             value = await self._perform(step, frame)
         else:
@@ -80,7 +91,7 @@ class NodeFrame:
         """A composite step with behaviours of its own: each further try has its own path."""
 
         async def attempt(number: int) -> Json:
-            at = frame if number == 1 else NodeFrame(self.task, f"{frame.key}~{number}", self.scope)
+            at = frame if number == 1 else NodeFrame(self.task, f"{frame.key}~{number}", self.scope, line=self.line)
             return await self._perform(step, at)
 
         return await Exceptional(frame, step.part, (behaviours_of(step),)).run(attempt)
@@ -124,14 +135,14 @@ class NodeFrame:
         spec = program.agent_spec(agent)
         given = program.gather(spec, self.scope.names) if give is None else dict(give)
         feedback = list(self.scope.names.get("feedback") or ())
-        key = self._next(agent)
+        key = self.next_key(agent)
 
         async def attempt(number: int) -> Json:
             path = key if number == 1 else f"{key}~{number}0"
             if spec.human is not None:
                 return await self._person(spec, path, given)
             ready = program.agent(agent)
-            return await take_turn(self.task.session, ready, path, given, program.spec.purpose, feedback)
+            return await take_turn(self.task.session, ready, path, given, program.spec.purpose, feedback, self.line)
 
         if plain:
             return await attempt(1)
@@ -152,7 +163,7 @@ class NodeFrame:
         """A write of the workflow itself, with its claim and its undo."""
         program, session = self.task.program, self.task.session
         tool = program.tool(call.tool)
-        key = self._next(call.tool)
+        key = self.next_key(call.tool)
         claim = None if call.claim is None else program.claim(call.claim)
         spec = tool.spec
 
@@ -179,8 +190,7 @@ class NodeFrame:
 
     async def fork(self, branches: Sequence[Branch], on_failure: Literal["end", "keep"]) -> list[BranchResult]:
         """Run branches side by side; which one failed first is decided once."""
-        fork = _Fork(self, branches, on_failure)
-        return await fork.run()
+        return await Branches(self, branches, on_failure).run()
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class NodeFrame:
         scope = self.scope.names if not names else {**self.scope.names, **names}
         if not condition.ambient:
             return condition.evaluate(scope)
-        key = self._next("given")
+        key = self.next_key("given")
         recorded = self.task.journal.decided.get(key)
         if recorded is None:
             given = {name: self.task.program.ambient(name) for name in condition.ambient}
@@ -205,7 +215,7 @@ class NodeFrame:
 
     async def note(self, type: str, **fields: Json) -> None:
         """Record something worth seeing, once."""
-        key = self._next(f"note:{type}")
+        key = self.next_key(f"note:{type}")
         if key not in self.task.journal.notes:
             await self.task.journal.record(kinds.NOTE, key, {"type": type, **fields})
 
@@ -215,7 +225,7 @@ class NodeFrame:
         """Wait until a moment that is decided once."""
         if seconds <= 0:
             return
-        task, key = self.task, self._next("pause")
+        task, key = self.task, self.next_key("pause")
         clock = task.session.shared.world.clock
         until = float(await self._once(key, lambda: clock.now() + seconds))
         left = until - clock.now()
@@ -234,7 +244,7 @@ class NodeFrame:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
         task = self.task
         journal, clock = task.journal, task.session.shared.world.clock
-        key = self._next("ask")
+        key = self.next_key("ask")
         item = derived_id("i", self.run.id, key)
         opened = journal.opened.get(item)
         if opened is None:
@@ -281,129 +291,10 @@ class NodeFrame:
 
     async def child(self, workflow: str, give: Mapping[str, Json]) -> Json:
         """A child run, and its output."""
-        return await run_child(self, self._next(f"child:{workflow}"), workflow, give)
+        return await run_child(self, self.next_key(f"child:{workflow}"), workflow, give)
 
     def escalate(self, exception: WorkException) -> NoReturn:
         """End the run as escalated with this exception."""
         from tightship.runtime.ending import Escalate
 
         raise Escalate(exception)
-
-
-class _Fork:
-    """Branches side by side."""
-
-    def __init__(self, parent: NodeFrame, branches: Sequence[Branch], on_failure: str) -> None:
-        self._parent = parent
-        self._branches = branches
-        self._ends = on_failure == "end"
-        self._key = parent._next("fork")
-        self._first: asyncio.Future[None] | None = None
-        self._running = 0
-
-    async def run(self) -> list[BranchResult]:
-        """All branches, or, on replay of a failure, those that had ended before it."""
-        recorded = self._parent.task.journal.decided.get(self._key) if self._ends else None
-        walked = [b for b in self._branches if recorded is None or b.part in recorded["walked"]]
-        frames = {
-            b.part: NodeFrame(self._parent.task, join(self._parent.key, b.part), self._parent.scope.layer())
-            for b in walked
-        }
-        tasks = {b.part: asyncio.ensure_future(self._branch(b, frames[b.part])) for b in walked}
-        self._running = len(tasks)
-        self._parent.task.fork(len(tasks))
-        for task in tasks.values():
-            task.add_done_callback(self._ended)
-        try:
-            if self._ends and recorded is None:
-                await self._until_failure(tasks)
-            else:
-                await asyncio.wait(tasks.values())
-        except asyncio.CancelledError:
-            await self._end(tasks)
-            raise
-        signals = [e for e in (_exception(t) for t in tasks.values()) if e is not None]
-        if signals:
-            raise signals[0]
-        self._merge(frames, tasks)
-        return [self._result(branch, tasks) for branch in self._branches]
-
-    async def _branch(self, branch: Branch, frame: NodeFrame) -> Json | _Failed:
-        try:
-            return await branch.work(frame)
-        except WorkException as error:
-            return _Failed(error)
-        except (BoundaryError, LimitReached) as error:
-            wrapped = Unforeseen(error.message, where=error.where, fix=error.fix, evidence={"error": error.code})
-            return _Failed(wrapped)
-
-    def _ended(self, _: asyncio.Task[Any]) -> None:
-        self._running -= 1
-        self._parent.task.branch_ended(last=self._running == 0)
-
-    async def _until_failure(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
-        """Wait for all, or end the others at the first failure: that race is decided here, once."""
-        pending = set(tasks.values())
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            stopped = any(_exception(task) is not None for task in done)
-            failed = any(isinstance(_value(task), _Failed) for task in done)
-            if not pending or not (stopped or failed):
-                continue
-            if failed and not stopped:
-                walked = [part for part, task in tasks.items() if task.done()]
-                await self._parent.task.journal.decide(self._key, {"walked": walked})
-                late = [part for part, task in tasks.items() if task.done() and part not in walked]
-                for part in late:  # ended while the decision was written: it does not count
-                    _exception(tasks.pop(part))
-            await self._end({part: task for part, task in tasks.items() if not task.done()})
-            return
-
-    async def _end(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
-        for task in tasks.values():
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks.values())
-
-    def _merge(self, frames: dict[str, NodeFrame], tasks: dict[str, asyncio.Task[Any]]) -> None:
-        """Take over what finished branches have bound, in the order of the branches."""
-        names = self._parent.scope.names
-        for part, frame in frames.items():
-            task = tasks.get(part)
-            if task is None or task.cancelled() or isinstance(_value(task), _Failed):
-                continue
-            for name, value in frame.scope.names.items():
-                if names.get(name) is not value:
-                    names[name] = value
-
-    @staticmethod
-    def _result(branch: Branch, tasks: dict[str, asyncio.Task[Any]]) -> BranchResult:
-        task = tasks.get(branch.part)
-        if task is None or task.cancelled():
-            return BranchResult(branch.part, ended=True)
-        value = task.result()
-        if isinstance(value, _Failed):
-            return BranchResult(branch.part, error=value.error)
-        return BranchResult(branch.part, value=value)
-
-
-class _Failed:
-    """A branch's failure, kept as a value so that it does not unwind its siblings."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: WorkException) -> None:
-        self.error = error
-
-
-def _exception(task: asyncio.Task[Any]) -> BaseException | None:
-    """What stopped a branch that is no failure of the work: a signal, the store, a defect."""
-    if not task.done() or task.cancelled():
-        return None
-    return task.exception()
-
-
-def _value(task: asyncio.Task[Any]) -> Any:
-    if not task.done() or task.cancelled() or task.exception() is not None:
-        return None
-    return task.result()

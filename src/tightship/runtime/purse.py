@@ -72,7 +72,7 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
     task = frame.task
     program, session = task.program, task.session
     package = from_exception(signal, program.context(frame))
-    key = frame._next("budget")
+    key = frame.next_key("budget")
     question = Question("budget", package.title, program.escalation_role, package.to_json())
     answer = await frame.at(f"budget/{key.rsplit('/', 1)[-1]}").ask(question)
     if answer.decision not in ("approve", "edit", "answer"):

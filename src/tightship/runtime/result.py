@@ -118,7 +118,8 @@ def _figures(entries: list[Entry]) -> dict[str, int]:
     figures = {"usd": 0, "tokens_in": 0, "tokens_out": 0, "calls": 0}
     for entry in entries:
         if entry.kind == kinds.SETTLED:
-            figures["calls"] += 1
+            body = entry.body
+            figures["calls"] += not (body.get("cached") or body.get("denied") or "refused" in body)
             for name in ("usd", "tokens_in", "tokens_out"):
                 figures[name] += int(entry.body.get(name) or 0)
     return figures

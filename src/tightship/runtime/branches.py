@@ -1,0 +1,129 @@
+"""Branches side by side: which one failed first is a race, decided once; the others are ended or left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tightship.core.errors import BoundaryError, LimitReached, Unforeseen, WorkException
+from tightship.core.ports import Json
+from tightship.effects.frame import Branch, BranchResult
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+
+
+class Branches:
+    """Branches side by side."""
+
+    def __init__(self, parent: NodeFrame, branches: Sequence[Branch], on_failure: str) -> None:
+        self._parent = parent
+        self._branches = branches
+        self._ends = on_failure == "end"
+        self._key = parent.next_key("fork")
+        self._running = 0
+
+    async def run(self) -> list[BranchResult]:
+        """All branches, or, on replay of a failure, those that had ended before it."""
+        recorded = self._parent.task.journal.decided.get(self._key) if self._ends else None
+        walked = [b for b in self._branches if recorded is None or b.part in recorded["walked"]]
+        frames = {b.part: self._parent.branch(b.part) for b in walked}
+        tasks = {b.part: asyncio.ensure_future(self._branch(b, frames[b.part])) for b in walked}
+        self._running = len(tasks)
+        self._parent.task.fork(len(tasks))
+        for task in tasks.values():
+            task.add_done_callback(self._ended)
+        try:
+            if self._ends and recorded is None:
+                await self._until_failure(tasks)
+            else:
+                await asyncio.wait(tasks.values())
+        except asyncio.CancelledError:
+            await self._end(tasks)
+            raise
+        signals = [e for e in (_exception(t) for t in tasks.values()) if e is not None]
+        if signals:
+            raise signals[0]
+        self._merge(frames, tasks)
+        return [self._result(branch, tasks) for branch in self._branches]
+
+    async def _branch(self, branch: Branch, frame: NodeFrame) -> Json | _Failed:
+        try:
+            return await branch.work(frame)
+        except WorkException as error:
+            return _Failed(error)
+        except (BoundaryError, LimitReached) as error:
+            wrapped = Unforeseen(error.message, where=error.where, fix=error.fix, evidence={"error": error.code})
+            return _Failed(wrapped)
+
+    def _ended(self, _: asyncio.Task[Any]) -> None:
+        self._running -= 1
+        self._parent.task.branch_ended(last=self._running == 0)
+
+    async def _until_failure(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Wait for all, or end the others at the first failure: that race is decided here, once."""
+        pending = set(tasks.values())
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            stopped = any(_exception(task) is not None for task in done)
+            failed = any(isinstance(_value(task), _Failed) for task in done)
+            if not pending or not (stopped or failed):
+                continue
+            if failed and not stopped:
+                walked = [part for part, task in tasks.items() if task.done()]
+                await self._parent.task.journal.decide(self._key, {"walked": walked})
+                late = [part for part, task in tasks.items() if task.done() and part not in walked]
+                for part in late:  # ended while the decision was written: it does not count
+                    _exception(tasks.pop(part))
+            await self._end({part: task for part, task in tasks.items() if not task.done()})
+            return
+
+    async def _end(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        for task in tasks.values():
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values())
+
+    def _merge(self, frames: dict[str, NodeFrame], tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Take over what finished branches have bound, in the order of the branches."""
+        names = self._parent.scope.names
+        for part, frame in frames.items():
+            task = tasks.get(part)
+            if task is None or task.cancelled() or isinstance(_value(task), _Failed):
+                continue
+            for name, value in frame.scope.names.items():
+                if names.get(name) is not value:
+                    names[name] = value
+
+    @staticmethod
+    def _result(branch: Branch, tasks: dict[str, asyncio.Task[Any]]) -> BranchResult:
+        task = tasks.get(branch.part)
+        if task is None or task.cancelled():
+            return BranchResult(branch.part, ended=True)
+        value = task.result()
+        if isinstance(value, _Failed):
+            return BranchResult(branch.part, error=value.error)
+        return BranchResult(branch.part, value=value)
+
+
+class _Failed:
+    """A branch's failure, kept as a value so that it does not unwind its siblings."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: WorkException) -> None:
+        self.error = error
+
+
+def _exception(task: asyncio.Task[Any]) -> BaseException | None:
+    """What stopped a branch that is no failure of the work: a signal, the store, a defect."""
+    if not task.done() or task.cancelled():
+        return None
+    return task.exception()
+
+
+def _value(task: asyncio.Task[Any]) -> Any:
+    if not task.done() or task.cancelled() or task.exception() is not None:
+        return None
+    return task.result()
