@@ -121,6 +121,14 @@ async def test_a_loop_does_its_steps_for_every_item_in_order(concurrency: int):
     assert world.widest == (0 if concurrency == 1 else min(concurrency, 3))
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_the_item_means_nothing_behind_the_loop_and_hides_nothing_for_good(concurrency: int):
+    world = World(agents={"item": lambda given: {"n": 1}, "a": lambda given: {"n": 2}})
+    loop = Foreach(in_="input.items", steps=["a"], concurrency=concurrency)
+    _, names = await run(spec("item", loop), world, input={"items": [7, 8]})
+    assert names["item"] == {"n": 1} and "index" not in names
+
+
 async def test_a_loop_over_nothing_gives_nothing():
     output, _ = await run(spec(Foreach(in_="input.items", steps=["a"])), World(), input={"items": []})
     assert output == []

@@ -174,6 +174,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS506", {SUPPORT: FILES[SUPPORT] + "    on: {unavailable: {retry: 2, after: 5s}}\n"}),
     ("TS507", {SUPPORT: FILES[SUPPORT] + "    on: {unavailable: {then: continue}}\n"}),
     ("TS508", changed(SUPPORT, "undo: desk.retract", "undo: {tool: desk.retract, with: {reply_id: input.id}}")),
+    ("TS508", changed(SUPPORT, "undo: desk.retract", "undo: desk.get")),
+    ("TS508", changed(SUPPORT, "undo: desk.retract", "undo: {tool: desk.retract, with: {id: result.id}}")),
+    ("TS508", changed(SUPPORT, "undo: desk.retract", "undo: desk.ping")),
     ("TS510", more("  - checkpoint: input.id != ''\n  - triage\n")),
     ("TS511", changed(SUPPORT, 'triage.topic in ["refund", "order"]', "1 == 1")),
     (

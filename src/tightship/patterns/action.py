@@ -13,6 +13,7 @@ from tightship.effects.frame import ActionCall, Frame
 from tightship.patterns._shared import source_before
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.models import ToolName
+from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.tree import Step, patterns
 
@@ -108,7 +109,7 @@ class Action(Step):
     """`action: TOOL` with `with: {ARGUMENT: EXPRESSION}`, `claim: EXPRESSION`, `undo: TOOL|{tool, with}|none`.
 
     Without `with`, the object that `from` gives is sent, or else the nearest output before it. `undo` without
-    arguments uses those that the tool's contract declares.
+    arguments uses those that the tool's contract declares, or what the call and its answer have by name.
     """
 
     short = "tool"
@@ -183,11 +184,22 @@ class Action(Step):
         if tool is not None and self.undo.with_:
             for said in _unfit(tool, set(self.undo.with_)):
                 yield UNDO_FAULT.found(f"{self.undo.tool}: {said}", context.mark("undo"))
+        if tool is not None and not self.undo.with_:
+            yield from self._undo_by_name(context, tool)
+
+    def _undo_by_name(self, context: StepCheck, tool: ToolSpec) -> Iterable[Finding]:
+        """An undo without arguments takes the contract's, or those that the call and its answer have by name."""
         spec = context.tool(self.tool)
-        declared = spec is not None and spec.undo is not None and spec.undo.tool == self.undo.tool
-        if tool is not None and not self.undo.with_ and not declared and tool.input_schema.get("required"):
-            needs = ", ".join(tool.input_schema["required"])
-            said = f"{self.undo.tool} needs {needs}, and the contract does not say from where"
+        if spec is None or (spec.undo is not None and spec.undo.tool == tool.name):
+            return
+        given, answer = self._given(context), schema_at(spec.output_schema, ())[0]
+        if given is None or answer is None or "properties" not in answer:
+            return
+        missing = [
+            name for name in tool.input_schema.get("required", ()) if name not in given | set(answer["properties"])
+        ]
+        if missing:
+            said = f"{tool.name} needs {', '.join(missing)}, which neither the call nor its answer has by that name"
             yield UNDO_FAULT.found(said, context.mark("undo"))
 
     def _contract_findings(self, context: StepCheck, spec: ToolSpec) -> Iterable[Finding]:

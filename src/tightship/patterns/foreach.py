@@ -117,9 +117,14 @@ class Foreach(Step):
             raise FormatMismatch(f"{self.in_.source!r} is no list but {type(items).__name__}")
         if len(items) > self.limit:
             raise LimitReached(f"{self.in_.source!r} has {len(items)} items, and the loop takes at most {self.limit}")
-        if self.concurrency == 1:
-            return await self._one_by_one(frame, items)
-        return await self._side_by_side(frame, items)
+        outer = {name: frame.scope.names[name] for name in (self.as_, "index") if name in frame.scope.names}
+        found = await (self._one_by_one(frame, items) if self.concurrency == 1 else self._side_by_side(frame, items))
+        for name in (self.as_, "index"):
+            if name in outer:
+                frame.bind(name, outer[name])
+            else:
+                frame.scope.names.pop(name, None)
+        return found
 
     async def _one_by_one(self, frame: Frame, items: Iterable[Json]) -> list[Json]:
         results = list[tuple[str, BranchResult]]()
