@@ -1,1 +1,118 @@
-"""Tightship: durable, governed multi-agent systems."""
+"""Tightship: durable, governed multi-agent systems.
+
+```python
+from tightship import Workspace
+
+async with Workspace.open(".") as ws:
+    run = await ws.run("support", {"ticket": "Where is my order?", "customer_id": "C-1001"})
+    print(run.outcome, run.cost, run.decisions)
+```
+
+Every name below is loaded when it is first used, so that `import tightship` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tightship._version import __version__
+
+if TYPE_CHECKING:
+    from tightship.agents.context import AgentContext as AgentContext
+    from tightship.connectors.python import tool as tool
+    from tightship.core.errors import BuildMismatch as BuildMismatch
+    from tightship.core.errors import DataMissing as DataMissing
+    from tightship.core.errors import ExecutorBusy as ExecutorBusy
+    from tightship.core.errors import FormatMismatch as FormatMismatch
+    from tightship.core.errors import InputRejected as InputRejected
+    from tightship.core.errors import LoadError as LoadError
+    from tightship.core.errors import LowConfidence as LowConfidence
+    from tightship.core.errors import OutcomeUnknown as OutcomeUnknown
+    from tightship.core.errors import OutOfScope as OutOfScope
+    from tightship.core.errors import RateLimited as RateLimited
+    from tightship.core.errors import RuleConflict as RuleConflict
+    from tightship.core.errors import StoreError as StoreError
+    from tightship.core.errors import TightshipError as TightshipError
+    from tightship.core.errors import TimedOut as TimedOut
+    from tightship.core.errors import Unavailable as Unavailable
+    from tightship.core.errors import Unforeseen as Unforeseen
+    from tightship.core.errors import WorkException as WorkException
+    from tightship.core.errors import WriteFailed as WriteFailed
+    from tightship.runtime.result import Run as Run
+    from tightship.runtime.workspace import Workspace as Workspace
+    from tightship.workflow.build import Agent as Agent
+    from tightship.workflow.build import Workflow as Workflow
+    from tightship.workflow.build import agent as agent
+    from tightship.workflow.build import step as step
+
+_HOMES = {
+    "tightship.runtime.workspace": ("Workspace",),
+    "tightship.runtime.result": ("Run",),
+    "tightship.workflow.build": ("Agent", "Workflow", "agent", "step"),
+    "tightship.connectors.python": ("tool",),
+    "tightship.agents.context": ("AgentContext",),
+    "tightship.core.errors": (
+        "BuildMismatch",
+        "DataMissing",
+        "ExecutorBusy",
+        "FormatMismatch",
+        "InputRejected",
+        "LoadError",
+        "LowConfidence",
+        "OutOfScope",
+        "OutcomeUnknown",
+        "RateLimited",
+        "RuleConflict",
+        "StoreError",
+        "TightshipError",
+        "TimedOut",
+        "Unavailable",
+        "Unforeseen",
+        "WorkException",
+        "WriteFailed",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "AgentContext",
+    "BuildMismatch",
+    "DataMissing",
+    "ExecutorBusy",
+    "FormatMismatch",
+    "InputRejected",
+    "LoadError",
+    "LowConfidence",
+    "OutOfScope",
+    "OutcomeUnknown",
+    "RateLimited",
+    "RuleConflict",
+    "Run",
+    "StoreError",
+    "TightshipError",
+    "TimedOut",
+    "Unavailable",
+    "Unforeseen",
+    "WorkException",
+    "Workflow",
+    "Workspace",
+    "WriteFailed",
+    "__version__",
+    "agent",
+    "step",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,148 @@
+"""What a line's `expected` says should come of it, against what its run has done.
+
+| field | compared with |
+|---|---|
+| `outcome` | the run's outcome; `review` for one that waits for a person |
+| `reason_kind` | the run's reason |
+| `action` | the names of the writes that the run has done, in order |
+| a mapping (`refund`, …) | its fields stand among the arguments of one of these writes |
+| `absent` | texts that stand in no argument of these writes |
+| `pair` | of all lines with the same value, one run alone has done the mapping's write |
+
+Writes of a run that waits are still to come: of those runs only the outcome is compared, and that nothing was done.
+Other fields are for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tightship.cli._work import Record
+from tightship.core import kinds
+from tightship.core.ports import Json
+
+if TYPE_CHECKING:
+    from tightship.ledger import Entry, Ledger
+
+Write = tuple[str, Mapping[str, Json]]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One line: what was expected, what came, and where they differ (empty when they agree)."""
+
+    reference: str
+    case: str
+    expected: str
+    got: str
+    run: str = ""
+    differences: list[str] = field(default_factory=list[str])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"agrees": not self.differences}
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Gathers lines with what they expect; `verdicts` compares when all are done."""
+
+    lines: list[tuple[Record, Mapping[str, Any], Sequence[Entry]]] = field(
+        default_factory=list["tuple[Record, Mapping[str, Any], Sequence[Entry]]"]
+    )
+
+    def add(self, record: Record, expected: Mapping[str, Any] | None, entries: Sequence[Entry]) -> None:
+        """One line that is done; those that expect nothing are left out."""
+        if expected is not None:
+            self.lines.append((record, expected, entries))
+
+    async def verdicts(self, ledger: Ledger) -> list[Verdict]:
+        """A verdict on every line, in the order of the file."""
+        found: list[Verdict] = []
+        pairs: dict[str, list[tuple[Verdict, bool]]] = {}
+        for record, expected, entries in sorted(self.lines, key=lambda line: line[0].line):
+            writes = await writes_of(ledger, entries)
+            verdict = _judge(record, expected, writes)
+            found.append(verdict)
+            if "pair" in expected:
+                done = any(_among(wanted, writes) for wanted in expected.values() if isinstance(wanted, Mapping))
+                pairs.setdefault(str(expected["pair"]), []).append((verdict, done))
+        for pair, members in pairs.items():
+            count = sum(done for _, done in members)
+            if count != 1:
+                for verdict, _ in members:
+                    verdict.differences.append(f"of the runs about {pair} one should act, and {count} did")
+        return found
+
+
+async def writes_of(ledger: Ledger, entries: Sequence[Entry]) -> list[Write]:
+    """The writes that a run has done and not taken back, with their arguments, in the order of settling."""
+    addresses: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for entry in entries:
+        body = entry.body
+        if entry.kind == kinds.ADMITTED and body.get("cls") == "write":
+            addresses[entry.key] = body["args"]
+        elif entry.kind == kinds.ADMITTED and body.get("undoes"):
+            names.pop(body["undoes"], None)
+        elif entry.kind == kinds.SETTLED and body.get("cls") == "write" and "out" in body:
+            names[entry.key] = body["name"]
+    values = await ledger.values([addresses[key] for key in names if key in addresses], erased={})
+    return [(name, values.get(addresses.get(key, ""), {})) for key, name in names.items()]
+
+
+def _judge(record: Record, expected: Mapping[str, Any], writes: Sequence[Write]) -> Verdict:
+    got = "review" if record.state == "waiting" and record.waiting else record.state
+    verdict = Verdict(
+        record.reference.rpartition("/")[2],
+        str(expected.get("case", "")),
+        _said(expected.get("outcome", ""), expected.get("reason_kind")),
+        _said(got, record.reason),
+        record.run,
+    )
+    wrong = verdict.differences
+    names = [name for name, _ in writes]
+    if "outcome" in expected and expected["outcome"] != got:
+        wrong.append(f"expected {expected['outcome']}, got {got}{': ' + record.reason if record.reason else ''}")
+    if "reason_kind" in expected and expected["reason_kind"] != record.reason:
+        wrong.append(f"expected the reason {expected['reason_kind']}, got {record.reason or 'none'}")
+    if got != "completed":
+        if names:
+            wrong.append(f"expected that nothing was done, got {', '.join(names)}")
+    elif "pair" not in expected:
+        wrong.extend(_of_writes(expected, writes))
+    texts = _texts([args for _, args in writes])
+    wrong.extend(f"it says {text!r}" for text in expected.get("absent", ()) if text.casefold() in texts)
+    return verdict
+
+
+def _of_writes(expected: Mapping[str, Any], writes: Sequence[Write]) -> list[str]:
+    wrong: list[str] = []
+    names = [name for name, _ in writes]
+    if "action" in expected and list(expected["action"]) != names:
+        wrong.append(f"expected {', '.join(expected['action']) or 'no action'}, got {', '.join(names) or 'none'}")
+    for name, wanted in expected.items():
+        if isinstance(wanted, Mapping) and not _among(wanted, writes):
+            wrong.append(f"no action has the {name} {dict(wanted)}")
+    return wrong
+
+
+def _among(wanted: Mapping[str, Json], writes: Sequence[Write]) -> bool:
+    return any(all(args.get(name) == value for name, value in wanted.items()) for _, args in writes)
+
+
+def _texts(value: Json) -> str:
+    """All text in a value, folded."""
+    if isinstance(value, str):
+        return value.casefold()
+    if isinstance(value, Mapping):
+        return "\n".join(_texts(one) for one in value.values())
+    if isinstance(value, Sequence):
+        return "\n".join(_texts(one) for one in value)
+    return str(value)
+
+
+def _said(outcome: Any, reason: Any) -> str:
+    return f"{outcome}: {reason}" if reason else str(outcome)

@@ -1,0 +1,94 @@
+"""Opening a workspace for a command: whole to execute, leniently to look and to stop things."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tightship.cli._shell import Shell
+from tightship.core.errors import StoreMissing, WorkspaceMissing
+from tightship.core.world import World
+from tightship.runtime.workspace import Workspace
+
+
+@asynccontextmanager
+async def executing(shell: Shell, rehearse: bool = False) -> AsyncGenerator[Workspace]:
+    """The workspace, to run something in it: every file has to be right.
+
+    Raises:
+        WorkspaceMissing, LoadError: as `Workspace.open`.
+    """
+    workspace = Workspace.open(shell.folder, rehearse=rehearse)
+    try:
+        yield workspace
+    finally:
+        await workspace.close()
+
+
+@asynccontextmanager
+async def looking(shell: Shell) -> AsyncGenerator[Workspace]:
+    """The workspace, to look at it, to decide, to cancel and to halt: beside a process that executes.
+
+    A broken file of an agent or a workflow keeps nobody from stopping it: only tightship.yaml has to be right, since
+    it says where the store is and who may decide.
+
+    Raises:
+        WorkspaceMissing: no tightship.yaml. LoadError: it is wrong. StoreMissing: nothing was ever run here.
+    """
+    workspace = open_leniently(shell.folder)
+    if not (workspace.folder / "ledger.db").exists():
+        raise StoreMissing(
+            "there is no store here: nothing has been run in this workspace",
+            where=str(workspace.folder),
+            fix="run something (`tightship run WORKFLOW …`), or correct `store:` in tightship.yaml",
+        )
+    try:
+        yield workspace
+    finally:
+        await workspace.close()
+
+
+def open_leniently(folder: Path) -> Workspace:
+    """A workspace whose tightship.yaml is right, whatever its other files say.
+
+    Raises:
+        WorkspaceMissing, LoadError: about tightship.yaml.
+    """
+    from tightship.patterns import load_all
+    from tightship.workflow.loader import CONFIG, load_workspace
+
+    if not folder.is_dir():
+        raise WorkspaceMissing(f"there is no folder {folder}", fix="name the folder of a workspace with -w")
+    load_all()
+    loaded = load_workspace(folder)
+    for problem in loaded.problems:
+        if problem.file == CONFIG:
+            raise problem
+    return Workspace(loaded.workspace, World())
+
+
+def executor(workspace: Workspace) -> int | None:
+    """The id of the process that executes on this workspace, or None.
+
+    A hint for people: the truth is the lock, which only who wants to execute may try.
+    """
+    try:
+        pid = int((workspace.folder / "executor.lock").read_text().strip() or "0")
+        os.kill(pid, 0)
+    except (OSError, ValueError, OverflowError):
+        return None
+    return pid if pid > 0 else None
+
+
+def person(by: str | None) -> str:
+    """Who decides: as said, else whoever is logged in."""
+    import getpass
+
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

@@ -1,0 +1,141 @@
+"""`tightship check`: what would fail in production."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tightship.cli._exit import DONE, ERROR
+from tightship.cli._shell import Shell, command, run_async
+from tightship.core.errors import TightshipError
+
+if TYPE_CHECKING:
+    from tightship.core.ports import ToolSpec
+    from tightship.workflow.loader import WorkspaceFiles
+    from tightship.workflow.readiness import Finding
+
+_STYLE = {"error": "bad", "warning": "warn", "advice": "dim"}
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Do not fetch contracts from connectors' addresses.")
+@click.option("--rules", is_flag=True, help="Print every rule with its reason and fix, and check nothing.")
+@command
+def check(shell: Shell, offline: bool, rules: bool) -> int:
+    """Check the workspace against the readiness rules. Exits with 1 when there are errors.
+
+    Files and contracts are read; no agent and no tool is run. Contracts that a connector declares by an address are
+    fetched from there; when nobody answers, the rules that need them are left out and the output says so.
+    """
+    if rules:
+        return _print_rules(shell)
+    findings, unread = run_async(lambda: find(shell, offline))
+    errors = sum(finding.severity == "error" for finding in findings)
+    counts = {name: sum(finding.severity == name for finding in findings) for name in _STYLE}
+    shell.emit({"findings": [finding.as_dict() for finding in findings], "counts": counts, "contracts_unread": unread})
+    for finding in findings:
+        _print(shell, finding)
+    for reason in unread:
+        shell.say(f"not read: {reason}; rules that need its contract were left out", "warn")
+    said = ", ".join(
+        f"{count} {name}{'s' if count != 1 and name != 'advice' else ''}" for name, count in counts.items()
+    )
+    shell.say(said, "bad" if errors else "good")
+    return ERROR if errors else DONE
+
+
+async def find(shell: Shell, offline: bool) -> tuple[list[Finding], list[str]]:
+    """The findings, and why contracts could not be read.
+
+    Raises:
+        WorkspaceMissing: there is no tightship.yaml.
+    """
+    from tightship.cli._open import open_leniently  # registers the patterns
+    from tightship.workflow.loader import load_workspace
+    from tightship.workflow.readiness import check_workspace
+
+    unread: list[str] = []
+    tools: Mapping[str, ToolSpec] = {}
+    try:
+        workspace = open_leniently(shell.folder)
+    except TightshipError as error:
+        if type(error).__name__ != "LoadError":
+            raise
+    else:
+        tools = await contracts(workspace.files, offline, unread)
+    loaded = load_workspace(shell.folder, tools=set(tools))
+    return check_workspace(loaded, tools or None), unread
+
+
+async def contracts(files: WorkspaceFiles, offline: bool, unread: list[str]) -> dict[str, ToolSpec]:
+    """The contracts of the tools that agents and actions name, as far as they can be read.
+
+    Args:
+        files: the workspace.
+        offline: leave out contracts that lie at an address.
+        unread: takes a line for each that could not be read.
+    """
+    from tightship.connectors.openapi import open_connector
+    from tightship.connectors.python import load_tools
+    from tightship.connectors.secrets import default_secrets
+    from tightship.connectors.settings import connector_settings
+    from tightship.core.world import World
+
+    found: dict[str, ToolSpec] = {}
+    folder = files.root / "tools"
+    if folder.is_dir():
+        try:
+            found |= {name: tool.spec for name, tool in load_tools(folder).items()}
+        except TightshipError as error:
+            unread.append(f"tools/: {error}")
+    named = {tool for agent in files.agents.values() for tool in agent.tools}
+    named |= {tool for workflow in files.workflows.values() for tool in workflow.tools()}
+    for name, raw in files.config.connectors.items():
+        if offline and "://" in raw.openapi:
+            unread.append(f"connector {name}: its contract lies at {raw.openapi}, and this is --offline")
+            continue
+        try:
+            settings = connector_settings(name, raw.to_data(), file="tightship.yaml")
+            connector = await open_connector(name, settings, files.root, World(), default_secrets(files.root))
+        except TightshipError as error:
+            unread.append(f"connector {name}: {error.message}")
+            continue
+        found |= _of_connector(connector, named)
+        await connector.aclose()
+    return found
+
+
+def _of_connector(connector: Any, named: set[str]) -> dict[str, ToolSpec]:
+    """The contracts of the operations that are named, and of what undoes them."""
+    found: dict[str, ToolSpec] = {}
+    offered = set(connector.tools())
+    wanted = sorted(named & offered)
+    for name in wanted:
+        spec: ToolSpec = connector.tool(name).spec
+        found[name] = spec
+        if spec.undo is not None and spec.undo.tool in offered and spec.undo.tool not in found:
+            found[spec.undo.tool] = connector.tool(spec.undo.tool).spec
+    return found
+
+
+def _print(shell: Shell, finding: Finding) -> None:
+    where = f"  {finding.where}" if finding.where else ""
+    shell.say(f"{finding.severity} {finding.rule}{where}", _STYLE[finding.severity])
+    for name, text in (("", finding.message), ("why: ", finding.why), ("fix: ", finding.fix)):
+        body = textwrap.fill(f"{name}{text}", 110, initial_indent="  ", subsequent_indent="       " if name else "  ")
+        shell.say(body)
+    shell.say()
+
+
+def _print_rules(shell: Shell) -> int:
+    from tightship.patterns import load_all
+    from tightship.workflow.readiness import all_rules
+
+    load_all()
+    rules = all_rules()
+    shell.emit([{n: getattr(rule, n) for n in ("id", "severity", "title", "why", "fix")} for rule in rules])
+    shell.table(("rule", "severity", "what", "fix"), [(rule.id, rule.severity, rule.title, rule.fix) for rule in rules])
+    return DONE

@@ -1,0 +1,124 @@
+"""`tightship halt` and `unhalt`: the kill switch. Works beside a process that executes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tightship.cli._exit import DONE, ERROR
+from tightship.cli._shell import Shell, command, run_async
+
+_BY = click.option("--by", help="Who does it (default: whoever is logged in).")
+_REASON = click.option("--reason", default="", help="Why; it stands in the ledger and in what people are told.")
+
+
+@click.command()
+@click.argument("scope", required=False)
+@click.option("--list", "listing", is_flag=True, help="Show what is halted.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_BY
+@_REASON
+@command
+def halt(shell: Shell, scope: str | None, listing: bool, yes: bool, by: str | None, reason: str) -> int:
+    """Stop SCOPE at once: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID.
+
+    What is halted begins no new effect; what it has done is undone, and the work goes to a person with its context. It
+    first shows what it stops, and asks unless --yes.
+    """
+    if listing:
+        return _list(shell)
+    if scope is None:
+        raise click.UsageError("name a scope: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID; or --list")
+    covered = run_async(lambda: _covered(shell, scope))
+    told = ", ".join(f"{count} {state}" for state, count in sorted(covered.items())) or "no run that has not ended"
+    shell.say(f"{scope} covers {told}; nothing new begins in it until `tightship unhalt {scope}`")
+    if not yes:
+        if shell.json or not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here; say --yes")
+        if not click.confirm("Halt it?", default=False):
+            shell.say("nothing was halted")
+            return ERROR
+    pid = run_async(lambda: _halt(shell, scope, by, reason))
+    shell.emit({"scope": scope, "halted": True, "runs": covered, "executor": pid})
+    shell.say(f"{scope} is halted" + (f"; process {pid} stops it now" if pid else ""), "warn")
+    return DONE
+
+
+@click.command()
+@click.argument("scope")
+@_BY
+@_REASON
+@command
+def unhalt(shell: Shell, scope: str, by: str | None, reason: str) -> int:
+    """Let SCOPE go on. Exits with 1 when it was not halted."""
+    lifted = run_async(lambda: _unhalt(shell, scope, by, reason))
+    shell.emit({"scope": scope, "lifted": lifted})
+    shell.say(f"{scope} goes on" if lifted else f"{scope} was not halted", "good" if lifted else "warn")
+    return DONE if lifted else ERROR
+
+
+async def _covered(shell: Shell, scope: str) -> dict[str, int]:
+    from tightship.cli._open import looking
+    from tightship.controls.halts import check_scope
+
+    checked = check_scope(scope)
+    async with looking(shell) as workspace:
+        await _known(workspace, checked)
+        return await (await workspace.operator()).covered(checked)
+
+
+async def _known(workspace: Any, scope: str) -> None:
+    """A scope that names nothing is a slip of the pen, and a slip must not look like a halt.
+
+    Raises:
+        UnknownName: no such workflow, agent or run.
+    """
+    kind, _, name = scope.partition(":")
+    if kind == "run":
+        await workspace.row(name)
+    elif kind == "workflow" and not await _has_runs(workspace, name):
+        workspace.files.workflow(name)
+    elif kind == "agent":
+        workspace.files.agent(name)
+
+
+async def _has_runs(workspace: Any, workflow: str) -> bool:
+    """Whether a workflow, perhaps one whose file is gone or broken, has runs."""
+    return bool(await (await workspace.ledger()).select("runs", [("workflow", "=", workflow)], limit=1))
+
+
+async def _halt(shell: Shell, scope: str, by: str | None, reason: str) -> int | None:
+    from tightship.cli._open import executor, looking, person
+
+    async with looking(shell) as workspace:
+        await (await workspace.operator()).halt(scope, person(by), reason)
+        return executor(workspace)
+
+
+async def _unhalt(shell: Shell, scope: str, by: str | None, reason: str) -> bool:
+    from tightship.cli._open import looking, person
+
+    async with looking(shell) as workspace:
+        return await (await workspace.operator()).unhalt(scope, person(by), reason)
+
+
+def _list(shell: Shell) -> int:
+    from tightship.insight._reading import clock
+
+    found = run_async(lambda: _halts(shell))
+    shell.emit(found)
+    if not found:
+        shell.say("nothing is halted")
+    else:
+        rows = [(row["scope"], row["by_whom"], clock(row["at"]), row["reason"]) for row in found]
+        shell.table(("scope", "by", "since", "reason"), rows)
+    return DONE
+
+
+async def _halts(shell: Shell) -> list[dict[str, Any]]:
+    from tightship.cli._open import looking
+
+    async with looking(shell) as workspace:
+        return await (await workspace.operator()).halts()

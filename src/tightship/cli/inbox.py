@@ -1,0 +1,179 @@
+"""`tightship inbox …`: what waits for people, and their decisions. Works beside a process that executes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from tightship.cli._shell import Shell, command, run_async
+from tightship.core.errors import InputRejected
+
+if TYPE_CHECKING:
+    from tightship.review.inbox import DecisionType, InboxItem
+
+
+@click.group()
+def inbox() -> None:
+    """What waits for people, and their decisions."""
+
+
+@inbox.command("list")
+@click.option("--role", help="Only what waits for this role.")
+@click.option("--all", "everything", is_flag=True, help="Decided items as well.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True)
+@command
+def list_(shell: Shell, role: str | None, everything: bool, limit: int) -> None:
+    """List open items, the most urgent first."""
+    items = run_async(lambda: _items(shell, role, everything, limit))
+    shell.emit([_told(item) for item in items])
+    if not items:
+        shell.say("nothing waits for anybody")
+        return
+    columns = ["item", "type", "role", "title", "due", "run"] + (["decision", "by"] if everything else [])
+    rows = [[_told(item).get(name, "") for name in columns] for item in items]
+    shell.table(columns, rows)
+    shell.next_steps([(f"tightship inbox show {items[0].item}{shell.place}", "the case, and what may be decided")])
+
+
+async def _items(shell: Shell, role: str | None, everything: bool, limit: int) -> list[InboxItem]:
+    from tightship.cli._open import looking
+
+    async with looking(shell) as workspace:
+        return await (await workspace.operator()).items("all" if everything else "open", role, limit)
+
+
+def _told(item: InboxItem) -> dict[str, Any]:
+    from tightship.insight._reading import clock
+
+    told = {
+        name: getattr(item, name) for name in ("item", "type", "role", "title", "run", "state", "decision", "reason")
+    }
+    return told | {"due": clock(item.due), "opened": clock(item.opened_at), "by": item.decided_by}
+
+
+@inbox.command()
+@click.argument("item")
+@command
+def show(shell: Shell, item: str) -> None:
+    """Show an item: what happened, what was tried, what is needed, the options, and how to decide it."""
+    from tightship.review.inbox import allowed_decisions
+
+    found, package = run_async(lambda: _show(shell, item))
+    allowed = allowed_decisions(found.type) if found.open else ()
+    shell.emit({**_told(found), "package": package, "decisions": allowed})
+    shell.say(_rendered(package))
+    shell.say()
+    if not found.open:
+        shell.say(
+            f"closed: {found.decision} by {found.decided_by or 'nobody'}{': ' + found.reason if found.reason else ''}"
+        )
+        return
+    values = {"edit": " --value JSON", "answer": " --value JSON"}
+    by = _holder(shell, found.role)
+    shell.next_steps(
+        [(f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _MEANING[name]) for name in allowed]
+    )
+
+
+_MEANING = {
+    "approve": "let it go on as it is",
+    "reject": "do not let it go on",
+    "edit": "let it go on with another value",
+    "answer": "give what is asked for",
+}
+
+
+async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any]:
+    from tightship.cli._open import looking
+
+    async with looking(shell) as workspace:
+        return await (await workspace.operator()).item(item)
+
+
+def _rendered(package: Any) -> str:
+    from tightship.cli._shell import dumps
+    from tightship.review.package import Package
+
+    try:
+        return Package.from_json(package).render()
+    except InputRejected:  # a report of another form, as of effects that remain
+        return dumps(package, indent=True)
+
+
+def _holder(shell: Shell, role: str) -> str:
+    """`--by NAME` for a person who may decide, unless whoever is logged in may."""
+    from shlex import quote
+
+    from tightship.cli._open import open_leniently, person
+
+    people = open_leniently(shell.folder).files.config.roles.get(role, ())
+    me = person(None).casefold()
+    if not people or "*" in people or me in (name.casefold() for name in people):
+        return ""
+    return f" --by {quote(people[0])}"
+
+
+# --- deciding -----------------------------------------------------------------------------------------
+
+
+def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
+    """Register the command of one decision."""
+
+    def decide(shell: Shell, item: str, by: str | None, reason: str, value: str | None = None) -> None:
+        given = _value(value)
+        closed, pid = run_async(lambda: _decide(shell, item, decision, by, reason, given))
+        shell.emit({**_told(closed), "executor": pid})
+        shell.say(f"{item}: {closed.decision} by {closed.decided_by}")
+        if closed.type in ("escalation", "residual"):
+            return
+        if pid is not None:
+            shell.say(f"process {pid} goes on with {closed.run}")
+        else:
+            shell.say(f"no process executes here; to go on: tightship runs resume {closed.run}{shell.place}")
+
+    decide.__doc__ = text
+    made = command(decide)
+    if takes_value:
+        made = click.option("--value", metavar="JSON", help="The value (JSON, or plain text).")(made)
+    made = click.option("--reason", default="", help="Why; it stands in the ledger.")(made)
+    made = click.option("--by", help="Who decides (default: whoever is logged in).")(made)
+    made = click.argument("item")(made)
+    inbox.command(decision)(made)
+
+
+_deciding("approve", "Approve: the run goes on with what is proposed.", takes_value=False)
+_deciding("reject", "Reject: the run does not go on this way.", takes_value=False)
+_deciding("edit", "Approve with another value than the proposed one.", takes_value=True)
+_deciding("answer", "Answer a question, or close an escalation by saying what was done.", takes_value=True)
+
+
+def _value(text: str | None) -> Any:
+    """JSON; what is no JSON is text, so that a sentence needs no quotes within quotes.
+
+    Raises:
+        InputRejected: it looks like a JSON object or list and is none.
+    """
+    if text is None:
+        return None
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if text.lstrip().startswith(("{", "[", '"')):
+            raise InputRejected(
+                f"it is no JSON: {error.msg} (column {error.colno})", where="--value", fix="correct it"
+            ) from None
+        return text
+
+
+async def _decide(
+    shell: Shell, item: str, decision: DecisionType, by: str | None, reason: str, value: Any
+) -> tuple[InboxItem, int | None]:
+    from tightship.cli._open import executor, looking, person
+    from tightship.review.inbox import Decision
+
+    async with looking(shell) as workspace:
+        operator = await workspace.operator()
+        closed = await operator.decide(item, Decision(decision, person(by), value, reason))
+        return closed, executor(workspace)

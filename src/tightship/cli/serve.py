@@ -1,0 +1,60 @@
+"""`tightship serve`: the embedded worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tightship.cli._shell import Shell, command, run_async
+
+if TYPE_CHECKING:
+    from tightship.ledger import Entry
+
+
+@click.command()
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Runs at once."
+)
+@command
+def serve(shell: Shell, concurrency: int) -> None:
+    """Execute whatever is due: runs that were left, answered, or whose time has come.
+
+    Prints a line when it is ready and one for each run that parks or ends (with --json, JSON lines). On Ctrl-C or
+    SIGTERM writes under way settle, and everything else is continued by the next `serve` or `runs resume --all`.
+    """
+    run_async(lambda: _serve(shell, concurrency))
+
+
+async def _serve(shell: Shell, concurrency: int) -> None:
+    from tightship.cli._open import executing
+    from tightship.cli._work import stoppable
+
+    stop = asyncio.Event()
+    async with executing(shell) as workspace:
+        await workspace.engine()
+        ledger = await workspace.ledger()
+        name = workspace.files.config.name
+        async with stoppable(shell, stop):
+            ledger.listen(lambda entries, foreign: _tell(shell, entries))
+            shell.line({"event": "ready", "workspace": name, "pid": os.getpid()})
+            shell.say(f"process {os.getpid()} serves {name}; Ctrl-C ends it")
+            await workspace.serve(stop, concurrency)
+            await workspace.put_down()
+    shell.line({"event": "stopped"})
+    shell.say("stopped")
+
+
+def _tell(shell: Shell, entries: Sequence[Entry]) -> None:
+    """A line for each run that parks or ends."""
+    from tightship.core import kinds
+    from tightship.insight import entry_line
+
+    for entry in entries:
+        if entry.kind in (kinds.PARKED, kinds.ENDED):
+            state = entry.body.get("outcome") or "parked"
+            shell.line({"event": "run", "run": entry.run, "state": state, "reason": entry.body.get("reason", "")})
+            shell.say(entry_line(entry))
