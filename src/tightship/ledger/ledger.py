@@ -152,7 +152,7 @@ class Ledger:
 
     async def poll(self) -> None:
         """Look whether another process has appended; listeners are told of what it was."""
-        if await self._off_loop(self.backend.moved):
+        if await self.off_loop(self.backend.moved):
             await self._writer.submit(Unit(DEFAULT_LOG, ()))
 
     # --- values ----------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Ledger:
 
     async def values(self, addresses: Sequence[str], erased: Any = ...) -> dict[str, Any]:
         """Open several payloads; `erased`, when given, stands for those whose key was destroyed."""
-        sealed = await self._off_loop(self.sealed, list(dict.fromkeys(addresses)))
+        sealed = await self.off_loop(self.sealed, list(dict.fromkeys(addresses)))
         opened: dict[str, Any] = {}
         for address in addresses:
             try:
@@ -217,7 +217,7 @@ class Ledger:
 
     async def read_sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address, to be opened with `unseal`; what is not stored is left out."""
-        return await self._off_loop(self.sealed, list(dict.fromkeys(addresses)))
+        return await self.off_loop(self.sealed, list(dict.fromkeys(addresses)))
 
     def sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address, files included."""
@@ -248,32 +248,32 @@ class Ledger:
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Rows of a projection: conditions (column, operator, value) with = != < <= > >= in."""
-        return await self._off_loop(self.backend.select, table, where, order, limit)
+        return await self.off_loop(self.backend.select, table, where, order, limit)
 
     async def run_entries(self, run: str) -> list[Entry]:
         """All entries of a run, in order."""
-        return await self._off_loop(self.backend.entries_of, [run])
+        return await self.off_loop(self.backend.entries_of, [run])
 
     async def runs_entries(self, runs: Sequence[str]) -> dict[str, list[Entry]]:
         """The entries of many runs, by run."""
         grouped: dict[str, list[Entry]] = {run: [] for run in runs}
-        for entry in await self._off_loop(self.backend.entries_of, list(runs)):
+        for entry in await self.off_loop(self.backend.entries_of, list(runs)):
             grouped[entry.run].append(entry)
         return grouped
 
     async def entries(self, after: int = 0, limit: int = 1000, log: str = DEFAULT_LOG) -> list[Entry]:
         """Entries after a position."""
-        rows = await self._off_loop(self.backend.entries, log, after, limit)
+        rows = await self.off_loop(self.backend.entries, log, after, limit)
         return [decode(log, n, data) for n, _, data in rows]
 
     async def head(self, log: str = DEFAULT_LOG) -> int:
         """The last position of a log."""
-        heads = await self._off_loop(self.backend.heads)
+        heads = await self.off_loop(self.backend.heads)
         return heads.get(log, (0, 0))[1]
 
     async def rebuild(self) -> dict[str, int]:
         """Throw the projections away and fold them from the log again; returns rows by table."""
-        deltas = await self._off_loop(self.fold_all)
+        deltas = await self.off_loop(self.fold_all)
         await self.job(functools.partial(self.backend.replace_projections, deltas, self.folder.tables))
         return {table: len(deltas.get(table, {})) for table in self.folder.tables}
 
@@ -294,23 +294,24 @@ class Ledger:
         """Destroy a data subject's key: every payload sealed with it is unreadable from now on. Returns the key's name."""
         name = self.vault.keyring.subject(tenant, subject)
         await self.append(Draft("", kinds.ERASED, name, {"subject": name, "by": by}))
-        await self._off_loop(self.vault.keyring.destroy, name)
+        await self.off_loop(self.vault.keyring.destroy, name)
         self.vault.forget(name)
         return name
 
     async def reapply_erasures(self) -> int:
         """Destroy again what the log says was erased (a keystore restored from a backup has the keys again)."""
         count = 0
-        for log in await self._off_loop(self.backend.heads):
-            rows = await self._off_loop(self.backend.entries_of, [""])
+        for log in await self.off_loop(self.backend.heads):
+            rows = await self.off_loop(self.backend.entries_of, [""])
             for entry in rows:
                 if entry.log == log and entry.kind == kinds.ERASED:
-                    await self._off_loop(self.vault.keyring.destroy, entry.body["subject"])
+                    await self.off_loop(self.vault.keyring.destroy, entry.body["subject"])
                     self.vault.forget(entry.body["subject"])
                     count += 1
         return count
 
-    async def _off_loop(self, function: Callable[..., _T], *args: Any) -> _T:
+    async def off_loop(self, function: Callable[..., _T], *args: Any) -> _T:
+        """Run something that reads on the reader's thread (in the loop for the in-memory twin)."""
         if self._pool is None:
             return function(*args)
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *args))

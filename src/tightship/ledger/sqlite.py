@@ -122,6 +122,10 @@ def upsert_sql(table: str, key: tuple[str, ...], sets: tuple[str, ...], adds: tu
 
 def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """At most as many as one statement takes."""
+    if len(items) <= _ROWS_PER_STATEMENT:
+        if items:
+            yield items
+        return
     for start in range(0, len(items), _ROWS_PER_STATEMENT):
         yield items[start : start + _ROWS_PER_STATEMENT]
 
@@ -135,38 +139,53 @@ class SqliteBackend:
         self._reader = open_database(path, create)
         self._reading = threading.Lock()
         self._version = 0
+        self._ids: dict[str, tuple[int, int]] = {}
+        # read once: a look-up in the package's resources costs more than the statement
+        self._heads_sql, self._set_head_sql = script("heads"), script("set_head")
 
     # --- the writer's side -----------------------------------------------------------------------
 
     def begin(self) -> dict[str, tuple[int, int]]:
         """Take the write lock and read the heads."""
-        with translate_errors(self.path):
+        try:
             self._db.execute("BEGIN IMMEDIATE")
-            return {name: (log_id, head) for log_id, name, head in self._db.execute(script("heads"))}
+            self._ids = {name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)}
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+        return dict(self._ids)
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Entries, payloads, projections, heads."""
-        with translate_errors(self.path):
-            for rows in chunks(batch.rows):
-                values: list[Any] = []
-                for log_id, n, run, data in rows:
-                    values += (log_id << POSITION_BITS | n, run, data.decode())
-                self._db.execute(insert_sql("insert_entries", 3, len(rows)), values)
-            for payloads in chunks(list(batch.payloads.values())):
-                values = []
-                for payload in payloads:
-                    values += (bytes.fromhex(payload.address), payload.scope, payload.data or None)
-                self._db.execute(insert_sql("insert_payloads", 3, len(payloads)), values)
-            write_deltas(self._db, batch.deltas, tables)
-            ids = {row[1]: row[0] for row in self._db.execute(script("heads"))} if len(batch.heads) else {}
-            for log, head in batch.heads.items():
-                log_id = ids.setdefault(log, len(ids) + 1)
-                self._db.execute(script("set_head"), (log_id, log, head))
+        try:
+            self._write(batch, tables)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def _write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
+        execute = self._db.execute
+        for rows in chunks(batch.rows):
+            values: list[Any] = []
+            for log_id, n, run, data in rows:
+                values += (log_id << POSITION_BITS | n, run, data.decode())
+            execute(insert_sql("insert_entries", 3, len(rows)), values)
+        for payloads in chunks(list(batch.payloads.values())):
+            values = []
+            for payload in payloads:
+                values += (bytes.fromhex(payload.address), payload.scope, payload.data or None)
+            execute(insert_sql("insert_payloads", 3, len(payloads)), values)
+        write_deltas(self._db, batch.deltas, tables)
+        for log, head in batch.heads.items():
+            known = self._ids.get(log)
+            log_id = known[0] if known is not None else len(self._ids) + 1
+            self._ids[log] = (log_id, head)
+            execute(self._set_head_sql, (log_id, log, head))
 
     def commit(self) -> None:
         """Commit: fsync'd when it returns."""
-        with translate_errors(self.path):
+        try:
             self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
 
     def rollback(self) -> None:
         """Roll back, whatever state the connection is in."""
