@@ -164,8 +164,6 @@ class TierSpec(Spec):
     thinking: int = Field(default=0, ge=0, le=1_000_000, description="thinking tokens per call")
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     timeout: Duration = 60.0
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    tokens_per_minute: int | None = Field(default=None, ge=1)
     cache_prompt: bool = False
     """Asks the provider to cache the stable part of prompts."""
     undated: bool = False
@@ -225,9 +223,7 @@ class Settings(Spec):
         default=0.8, ge=0.0, le=1.0, description="confidence below which a person decides, until it has learned"
     )
     agent_seconds: Duration = Field(default=120.0, description="time limit of an agent's turn that declares none")
-    tool_seconds: Duration = Field(default=30.0, description="time limit of a tool call whose contract declares none")
     input_bytes: int = Field(default=1_000_000, ge=1000, description="size of a run's input")
-    review_seconds: Duration = Field(default=86_400.0, description="time limit of a review that declares none")
 
 
 Person = Annotated[str, Field(min_length=1, max_length=200)]
