@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     """A connection whose commits are on the disk when they return."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10)
     try:
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only: freed pages are given back
         db.execute(f"PRAGMA journal_mode={journal}")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA wal_autocheckpoint=8000")  # 32 MB: fewer pages are written twice
@@ -34,7 +35,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def translate_errors(path: Path | str) -> Iterator[None]:
+def translate_errors(path: Path | str) -> Generator[None]:
     """Turn SQLite's errors into the tree's, naming the file and the way out."""
     try:
         yield

@@ -28,6 +28,8 @@ from tightship.ledger.writer import LoopWriter, ThreadWriter, Writer
 DEFAULT_LOG = "default"
 FILE_FROM = 256 * 1024
 """Sealed payloads above this many bytes go to files."""
+MAX_ENTRY = 65_000
+"""Bytes of an entry: a tlog-tiles bundle takes 65,535."""
 Listener = Callable[[list[Entry], bool], None]
 _T = TypeVar("_T")
 
@@ -110,6 +112,8 @@ class Ledger:
             StaleOwner: the run was taken over. GuardRefused: a guard did not hold. StoreError: the disk.
         """
         tails = tuple(encode_tail(draft, self.world.chance.token(12).hex()) for draft in drafts)
+        if any(len(tail) > MAX_ENTRY for tail in tails):
+            raise PayloadTooLarge(f"an entry of more than {MAX_ENTRY:,} bytes", fix="put large values into payloads")
         return self._writer.submit(Unit(log, drafts, guards, tails))
 
     def job(self, work: Callable[[], _T]) -> asyncio.Future[_T]:

@@ -145,6 +145,13 @@ class MemoryBackend:
             self._tiles[log_id, level, position] = data
         self._checkpoints.setdefault(log_id, {})[size] = note
 
+    def compact(self, log_id: int, covered: int) -> int:
+        """Memory is not packed."""
+        return 0
+
+    def trim(self) -> None:
+        """Memory has nothing to give back."""
+
     def checkpoints(self, log_id: int) -> list[tuple[int, str]]:
         """All checkpoints, by size."""
         return sorted(self._checkpoints.get(log_id, {}).items())

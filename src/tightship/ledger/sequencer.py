@@ -1,4 +1,4 @@
-"""The sequencer: brings appended entries into the Merkle tree and signs checkpoints, behind the appends.
+"""The sequencer: brings appended entries into the Merkle tree, signs checkpoints, and packs what is no longer hot.
 
 It reads off the loop and writes in small jobs on the writer, so that commits are not held up. Whoever executes runs it.
 """
@@ -18,6 +18,12 @@ INTERVAL = 1.0
 """Seconds between two looks."""
 CHUNK = 2048
 """Entries integrated, and committed, at a time."""
+HOT = 4096
+"""The latest entries, which are not packed while the log is open."""
+BUSY = 2000
+"""Entries in an interval from which packing waits for a quieter time."""
+BACKLOG = 500_000
+"""Entries not packed from which it no longer waits."""
 
 
 def origin_of(log: str) -> str:
@@ -53,13 +59,15 @@ class Sequencer:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._covered = self._packed = 0
 
     async def run(self) -> None:
         """Integrate what has come, again and again, until cancelled."""
         while True:
             await self._ledger.world.clock.sleep(INTERVAL)
             try:
-                await self.run_once()
+                if await self.run_once() < BUSY or self._packed + BACKLOG < self._covered:
+                    await self.pack(HOT)
             except StoreError:
                 continue  # the disk refuses; the next append of a run says so where it matters
 
@@ -75,6 +83,27 @@ class Sequencer:
                 count += added
         return count
 
+    async def close(self) -> None:
+        """Cover everything with a checkpoint, and pack all that is full."""
+        await self.run_once()
+        await self.pack(0)
+
+    async def pack(self, hot: int) -> int:
+        """Pack full bundles of covered entries, all but the latest `hot`; returns how many entries were packed."""
+        count = 0
+        backend = self._ledger.backend
+        for log_id, _ in (await self._ledger.off_loop(backend.heads)).values():
+            last = await self._ledger.off_loop(backend.checkpoint, log_id)
+            covered = (last[0] if last is not None else 0) - hot
+            while covered > 0 and (
+                moved := await self._ledger.job(functools.partial(backend.compact, log_id, covered))
+            ):
+                count += moved
+        self._packed += count
+        if count:
+            await self._ledger.job(backend.trim)
+        return count
+
     async def _step(self, log: str) -> int:
         ledger = self._ledger
         signer = signer_of(ledger, log)
@@ -88,6 +117,7 @@ class Sequencer:
             ledger.backend.put_tree(log_id, tiles, size, note)
 
         await ledger.job(write)
+        self._covered += added
         return added
 
     def _prepare(self, log: str, signer: NoteSigner) -> tuple[int, dict[tuple[int, int], bytes], int, str, int] | None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tightship.core.errors import StoreMissing, StoreVersionError
 from tightship.core.ports import Delta
 from tightship.ledger._sql import connect, script, translate, translate_errors
+from tightship.ledger.bundles import as_bytes, compact, rows_between, rows_of_runs
 from tightship.ledger.entries import POSITION_BITS, Entry, decode
 from tightship.ledger.store import Batch, Condition, Deltas
 
@@ -201,8 +202,25 @@ class SqliteBackend:
         """Entries inside the transaction."""
         base = log_id << POSITION_BITS
         with translate_errors(self.path):
-            rows = self._db.execute(script("entries_range"), (base | after, base | upto, upto - after)).fetchall()
+            rows = rows_between(self._db, base | after, base | upto, upto - after)
         return [decode(log, row_id & _POSITION_MASK, data) for row_id, _, data in rows]
+
+    def compact(self, log_id: int, covered: int) -> int:
+        """Pack a bundle of entries that a checkpoint covers; returns how many moved."""
+        with translate_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                moved = compact(self._db, log_id, covered)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.rollback()
+                raise
+        return moved
+
+    def trim(self) -> None:
+        """Give pages that packing has freed back to the disk."""
+        with translate_errors(self.path):
+            self._db.execute("PRAGMA incremental_vacuum").fetchall()
 
     def put_tree(self, log_id: int, tiles: dict[tuple[int, int], bytes], size: int, note: str) -> None:
         """Store tiles and the checkpoint over them in one transaction."""
@@ -236,6 +254,16 @@ class SqliteBackend:
         with self._reading, translate_errors(self.path):
             return self._reader.execute(sql, tuple(values)).fetchall()
 
+    @contextlib.contextmanager
+    def _snapshot(self) -> Generator[sqlite3.Connection]:
+        """The reader at one moment: what is packed meanwhile is neither seen twice nor missed."""
+        with self._reading, translate_errors(self.path):
+            self._reader.execute("BEGIN")
+            try:
+                yield self._reader
+            finally:
+                self._reader.execute("COMMIT")
+
     def heads(self) -> dict[str, tuple[int, int]]:
         """Log name -> (log id, head)."""
         return {name: (log_id, head) for log_id, name, head in self._read(script("heads"))}
@@ -253,13 +281,15 @@ class SqliteBackend:
         if found is None:
             return []
         base = found[0] << POSITION_BITS
-        rows = self._read(script("entries_range"), (base | after, base | _POSITION_MASK, limit))
-        return [(row_id & _POSITION_MASK, run, as_bytes(data)) for row_id, run, data in rows]
+        with self._snapshot() as db:
+            rows = rows_between(db, base | after, base | _POSITION_MASK, limit)
+        return [(row_id & _POSITION_MASK, run, data) for row_id, run, data in rows]
 
     def entries_of(self, runs: Sequence[str]) -> list[Entry]:
         """All entries of some runs, in order of the log."""
         names = {log_id: name for name, (log_id, _) in self.heads().items()}
-        rows = self._read(script("entries_of_runs"), (json.dumps(list(runs)),))
+        with self._snapshot() as db:
+            rows = rows_of_runs(db, runs)
         return [decode(names[row_id >> POSITION_BITS], row_id & _POSITION_MASK, data) for row_id, _, data in rows]
 
     def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
@@ -309,11 +339,6 @@ class SqliteBackend:
         """Close both connections; the write-ahead log is folded into the file."""
         self._reader.close()
         self._db.close()
-
-
-def as_bytes(value: str | bytes) -> bytes:
-    """TEXT comes as str; a damaged column may come as anything."""
-    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def write_deltas(db: sqlite3.Connection, deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> None:

@@ -68,7 +68,7 @@ class LocalDispatcher:
             with contextlib.suppress(asyncio.CancelledError, TightshipError):
                 await task
         if self._sequencer is not None:
-            await self._sequencer.run_once()
+            await self._sequencer.close()
 
     def _wake(self, run: str) -> None:
         self._woken.set()

@@ -14,6 +14,19 @@ CREATE TABLE entries (
 );
 CREATE INDEX entries_run ON entries (run);
 
+-- Entries that are in the Merkle tree and no longer hot: 256 together, compressed (tlog-tiles entry bundle, then
+-- deflate). `id` is that of the first entry.
+CREATE TABLE bundles (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+-- Which bundles hold entries of a run.
+CREATE TABLE bundle_runs (
+    run TEXT NOT NULL,
+    bundle INTEGER NOT NULL,
+    PRIMARY KEY (run, bundle)
+) WITHOUT ROWID;
+
 -- Sealed values by content address. `scope` names the keys it is sealed with, empty for public definitions.
 -- `data` is NULL when the sealed bytes lie in a file.
 CREATE TABLE payloads (

@@ -1,0 +1,1 @@
+INSERT INTO bundles (id, data) VALUES (?, ?)

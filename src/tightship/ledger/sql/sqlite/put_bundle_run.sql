@@ -1,0 +1,1 @@
+INSERT INTO bundle_runs (run, bundle) VALUES (?, ?)
