@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import LedgerError, PayloadErased, StoreMissing, StoreReadOnly, TamperError
+from tightship.core.errors import LedgerError, PayloadErased, PayloadTooLarge, StoreMissing, StoreReadOnly, TamperError
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
 from tightship.ledger.entries import Draft, Entry, Guards, SealedPayload, Unit, decode, encode_tail

@@ -38,7 +38,7 @@ def signer_of(ledger: Ledger, log: str = DEFAULT_LOG) -> NoteSigner:
 
 
 class StoreTiles:
-    """The tiles of one log in a ledger's store (merkle.tiles.TileStore); `put` collects what is then written together."""
+    """The tiles of one log in a ledger's store (merkle.tiles.TileStore); `put` collects what is written together."""
 
     def __init__(self, ledger: Ledger, log_id: int) -> None:
         self._backend = ledger.backend

@@ -220,7 +220,7 @@ class SqliteBackend:
     def trim(self) -> None:
         """Give pages that packing has freed back to the disk."""
         with translate_errors(self.path):
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would step it once: one page
 
     def put_tree(self, log_id: int, tiles: dict[tuple[int, int], bytes], size: int, note: str) -> None:
         """Store tiles and the checkpoint over them in one transaction."""
