@@ -30,6 +30,7 @@ from tightship.effects.journal import Body
 from tightship.effects.outcomes import describe, restore
 from tightship.effects.session import Session
 from tightship.ledger import SealedPayload
+from tightship.ledger.vault import encode
 
 AgentFunction = Callable[[AgentContext, dict[str, Json]], Awaitable[Json] | Json]
 GRACE = 1.0
@@ -45,6 +46,7 @@ class Agent:
         check: says what is wrong with an output, or None.
         within: seconds that a turn may take. repairs: how often a wrong shape is handed back.
         where: its file, for messages. workspace: the folder of the workspace.
+        output_bytes: the most bytes of JSON that it may return.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Agent:
     model: ModelCaller | None = None
     where: str = ""
     workspace: Path = Path()
+    output_bytes: int = 4_000_000
 
 
 async def take_turn(
@@ -145,7 +148,7 @@ async def _replay(session: Session, body: Body, address: str, key: str) -> Json:
 
 def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPayload, bytes]:
     try:
-        payload, data = session.journal.seal(value)
+        data = encode(value)
     except PayloadTooLarge as error:
         raise WrongShape(f"{agent.name} returned too much: {error.message}", where=agent.where, fix=error.fix) from None
     except TypeError as error:
@@ -154,6 +157,12 @@ def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPay
             where=agent.where,
             fix="return a dict of strings, numbers, booleans, lists and dicts",
         ) from None
+    if len(data) > agent.output_bytes:
+        raise WrongShape(
+            f"{agent.name} returned {len(data):,} bytes, more than its {agent.output_bytes:,}",
+            where=agent.where,
+            fix="return a reference (a file, an id) in place of the data, or raise limits.output_bytes",
+        )
     wrong = None if agent.check is None else agent.check(orjson.loads(data))
     if wrong is not None:
         raise WrongShape(
@@ -161,7 +170,7 @@ def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPay
             where=agent.where,
             fix=f"correct the function, or `output:` of {agent.name}",
         )
-    return payload, data
+    return session.journal.ledger.vault.seal(session.journal.scope, data), data
 
 
 async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:

@@ -48,6 +48,7 @@ class Start:
     key: str = ""
     live: bool = True
     linked: str = ""
+    depth: int = 0
 
 
 @dataclass(slots=True)
@@ -164,7 +165,7 @@ class Engine:
             "owner": self.owner,
             "scope": scope,
         }
-        for name in ("reference", "parent", "key", "linked"):
+        for name in ("reference", "parent", "key", "linked", "depth"):
             if getattr(start, name):
                 body[name] = getattr(start, name)
         priority = program.spec.priority if start.priority is None else start.priority

@@ -133,7 +133,7 @@ class NodeFrame:
         """The agent's next turn; `plain` without behaviours (it is itself a declared alternative)."""
         program = self.task.program
         spec = program.agent_spec(agent)
-        given = program.gather(spec, self.scope.names) if give is None else dict(give)
+        given = program.gather(spec, self.scope.names, give or {})
         feedback = list(self.scope.names.get("feedback") or ())
         key = self.next_key(agent)
 
@@ -166,6 +166,9 @@ class NodeFrame:
         key = self.next_key(call.tool)
         claim = None if call.claim is None else program.claim(call.claim)
         spec = tool.spec
+        undo = call.undo
+        if undo is not None and not undo.args and spec.undo is not None and spec.undo.tool == undo.tool:
+            undo = spec.undo  # the contract knows the arguments
 
         async def attempt(number: int) -> Json:
             path = key if number == 1 else f"{key}~{number}"
@@ -178,7 +181,7 @@ class NodeFrame:
                     args=dict(call.args),
                     declared=program.declared,
                     claim=claim,
-                    undo=call.undo,
+                    undo=undo,
                     ceiling=Amount(spec.price.usd, spec.price.tokens),
                 )
             )

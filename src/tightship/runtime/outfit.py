@@ -220,6 +220,7 @@ class Maker:
             agent_seconds=outfit.files.config.settings.agent_seconds,
             make_model=self._model,
             rehearse=self._rehearsal() if outfit.rehearse else None,
+            roles=tuple(outfit.files.config.roles),
             definition_json=dict(definition),
             version=version_hash(definition),
             live=not outfit.rehearse,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -120,6 +120,7 @@ class Program:
         claim: makes a business key's keyed hash.
         agent_seconds: the time limit of agents that declare none.
         make_model: makes the caller of a tier for an agent.
+        roles: the roles of the workspace.
         parent: the parent run's id, or empty.
         live: writes are real; otherwise they are rehearsed and hold no claims.
     """
@@ -136,6 +137,7 @@ class Program:
         agent_seconds: float = 120.0,
         make_model: Callable[[AgentSpec], ModelCaller | None] | None = None,
         rehearse: Callable[[AgentSpec], AgentFunction] | None = None,
+        roles: Collection[str] = (),
         definition_json: dict[str, Json] | None = None,
         version: str = "",
         live: bool = True,
@@ -156,6 +158,7 @@ class Program:
         self._agent_seconds = agent_seconds
         self._make_model = make_model
         self._rehearse = rehearse
+        self._roles = tuple(roles)
         self._agents: dict[str, Agent] = {}
         own = set(self.spec.tools())
         own |= {tool.spec.undo.tool for name in own if (tool := tools.get(name)) is not None and tool.spec.undo}
@@ -164,7 +167,7 @@ class Program:
     @property
     def escalation_role(self) -> str:
         """Who gets what this workflow escalates."""
-        return self.spec.escalate_to or DEFAULT_ROLE
+        return self.spec.escalation_role(self._roles) or DEFAULT_ROLE
 
     @property
     def tools(self) -> Mapping[str, Tool]:
@@ -225,19 +228,24 @@ class Program:
             model,
             where,
             self._code._root,
+            spec.limits.output_bytes or self.limits.output_bytes,
         )
 
-    def gather(self, spec: AgentSpec, names: Mapping[str, Json]) -> dict[str, Json]:
-        """An agent's declared inputs, looked up by name: the workflow's input first, then what steps have bound.
+    def gather(self, spec: AgentSpec, names: Mapping[str, Json], give: Mapping[str, Json]) -> dict[str, Json]:
+        """An agent's inputs: what it is given, and the declared rest looked up by name.
+
+        The workflow's input comes first, then what steps have bound.
 
         Raises:
             DataMissing: a required one is nowhere.
         """
         given = names["input"]
         if not spec.input:
-            return dict(given)
-        found: dict[str, Json] = {}
+            return dict(give or given)
+        found: dict[str, Json] = dict(give)
         for name in spec.input_schema["properties"]:
+            if name in found:
+                continue
             if name in given:
                 found[name] = given[name]
             elif name in names:
