@@ -168,6 +168,8 @@ class AgentContext:
         tool = turn.session.tools.get(name) or AbsentTool(name)
         spec = tool.spec
         ledger = turn.session.journal.ledger
+        if claim is not None and spec.effect == "read":
+            claim = None  # only what is done can be done twice
         return await self.perform(
             Call(
                 key=key,

@@ -7,29 +7,35 @@ count -> replay -> halted? -> arguments -> policy -> labels -> privacy -> deadli
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NoReturn
+from collections.abc import Coroutine
+from typing import Any
 
 from tightship.controls.budgets import Amount, Reservation
 from tightship.core import kinds
 from tightship.core.errors import (
     BoundaryError,
     DuplicateClaim,
+    FormatMismatch,
     GuardRefused,
     LimitReached,
     OutcomeUnknown,
+    PayloadErased,
     TightshipError,
     TimedOut,
     Unavailable,
     WorkException,
 )
-from tightship.core.ports import Json, Reply, Request
+from tightship.core.ports import Json, Reply
 from tightship.core.signals import Halted, OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
+from tightship.effects.doubt import Doubt
 from tightship.effects.journal import Body
 from tightship.effects.session import Session
-from tightship.effects.settle import Ticket
 from tightship.ledger import Guards
+
+PATIENCE = 5
+"""How often what takes back or finds out waits for a breaker."""
 
 
 class Door:
@@ -50,50 +56,78 @@ class Door:
         session = self._session
         if not session.live:
             call.claim = None
-        session.limits.count_call(call.key)
         passage = _Passage(session, call)
-        if call.cls == "read":
-            session.limits.count_repeat(call.key, call.agent, call.tool.spec.name, passage.args)
+        passage.count()
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)
         opened = session.journal.admitted.get(call.key)
         if opened is not None:
-            return await passage.recover(*opened)
+            return await passage.shielded(passage.recover(opened[0]))
+        passage.take_up()
         try:
-            policies = passage.permit()
-        except (BoundaryError, LimitReached) as error:
-            await passage.settle_error(error, refused=True)
-            raise
-        except Signal as signal:
-            await passage.settle_refusal(signal)
-            raise
-        passage.policies = policies
+            passage.policies = passage.permit()
+        except (BoundaryError, LimitReached, Signal) as refusal:
+            return await passage.shielded(passage.refuse(refusal))
         if call.cls == "read" and not call.fresh and call.tool.spec.cache_seconds > 0:
             return await passage.through_cache()
         return await passage.go()
 
+    async def close(self, call: Call) -> None:
+        """Settle what a run has begun and will not finish: find out what became of it, and begin nothing anew.
 
-class _Passage(Ticket):
+        Raises:
+            TightshipError, Signal: it was not done, or nobody can tell; that is recorded.
+        """
+        passage = _Passage(self._session, call)
+        opened = self._session.journal.admitted.get(call.key)
+        if opened is not None:
+            await passage.shielded(passage.recover(opened[0]))
+            return
+        passage.take_up()
+        await passage.refuse(Unavailable("the run was stopped before this was tried again"))
+
+
+class _Passage(Doubt):
     """One call on its way through the door."""
 
     __slots__ = ()
 
     # --- what lets it in -------------------------------------------------------------------------
 
+    def count(self) -> None:
+        """Calls, and identical reads.
+
+        Raises:
+            LimitReached: one too many.
+        """
+        call, limits = self.call, self.session.limits
+        if self.bound:
+            limits.count_call(call.key)
+        if call.cls == "read":
+            limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args)
+
     def permit(self) -> tuple[str, ...]:
         """Halts, arguments, policy, labels, privacy, deadline. Returns the ids of the policies that allowed it."""
         session, call = self.session, self.call
-        if call.cls != "undo":
+        if self.bound:
             session.shared.halts.check(session.scopes(call.agent))
         check_arguments(session.shared.validators, call)
         governance = session.shared.governance
         policies = governance.authorise(call)
         governance.flow(call)
-        session.watch.check()
-        if call.deadline is not None and session.shared.world.clock.now() > call.deadline:
-            raise LimitReached(f"the deadline of {call.agent} has passed before {call.tool.spec.name} could begin")
+        if self.bound:
+            session.watch.check()
+            if call.deadline is not None and session.shared.world.clock.now() > call.deadline:
+                raise LimitReached(f"the deadline of {call.agent} has passed before {call.tool.spec.name} could begin")
         return policies
+
+    def take_up(self) -> None:
+        """Go on after the attempts that the ledger knows of, if there were any."""
+        last = self.session.journal.again.get(self.call.key)
+        if last is not None:
+            self.attempt = int(last.get("attempt", 1)) + 1
+            self.doubtful = bool(last.get("doubtful"))
 
     @property
     def service(self) -> str:
@@ -106,20 +140,33 @@ class _Passage(Ticket):
         session, call = self.session, self.call
         spec, ledger = call.tool.spec, session.journal.ledger
         key = ledger.mac(session.facts.tenant, "cache", spec.name.encode() + b"\x00" + self.data)
-        async with session.shared.cache.flight(key) as flight:
-            if flight.hit is None:
-                value = await self.go()
-                address = session.journal.effects[call.key]["out"]
-                flight.fill(address, size=len(address), ttl=spec.cache_seconds)
-                return value
-        return await self.settle_reply(Reply(await ledger.value(flight.hit)), 0, None, cached=True)
+        try:
+            async with session.shared.cache.flight(key) as flight:
+                if flight.hit is None:
+                    value = await self.go()
+                    address = session.journal.effects[call.key]["out"]
+                    flight.fill(address, size=len(address), ttl=spec.cache_seconds)
+                    return value
+        except (WorkException, BoundaryError) as error:
+            if call.key not in session.journal.effects:  # the one who asked for all of us has failed
+                await self.settle_error(error, refused=True)
+            raise
+        try:
+            value = await ledger.value(flight.hit)
+        except PayloadErased:
+            session.shared.cache.discard(key)
+            return await self.go()
+        return await self.settle_reply(Reply(value), 0, None, cached=True)
 
     async def go(self) -> Json:
-        """Perform it: free reads wait and settle; what costs or writes is a task of the door."""
+        """Let it in and perform it: free reads wait and settle; what costs or writes is a task of the door."""
         if not self.call.costs:
             return await self._attempts()
-        # Shielded: whoever waits may be cut off, a write in flight never is.
-        task = asyncio.ensure_future(self._attempts())
+        return await self.shielded(self._attempts())
+
+    async def shielded(self, work: Coroutine[Any, Any, Json]) -> Json:
+        """Whoever waits may be cut off, a write in flight never is."""
+        task = asyncio.ensure_future(work)
         inflight = self.session.inflight
         inflight.add(task)
         task.add_done_callback(inflight.discard)
@@ -127,20 +174,23 @@ class _Passage(Ticket):
 
     async def _attempts(self) -> Json:
         while True:
-            reservation, not_after = await self._admit()
+            try:
+                reservation, not_after = await self._admit()
+            except _Refused as refused:
+                return await self.refuse(refused.why)
             try:
                 reply, ms = await self._perform(not_after)
             except OutcomeUnknown as error:
                 if self.call.cls in ("read", "model"):
                     await self._fail(Unavailable(error.message, evidence=error.evidence), reservation)
                     continue
-                found = await self._resolve(not_after, error, reservation)
+                found = await self.resolve(not_after, error, reservation)
                 if found is not None:
                     return found
-            except Unavailable as error:
-                await self._fail(error, reservation)
             except (WorkException, BoundaryError) as error:
-                await self._fail(error, reservation, final=True)
+                found = await self._fail(error, reservation)
+                if found is not None:
+                    return found
             except BaseException:
                 # Cut off (a free read), or the run was taken over: nothing was settled.
                 self.session.shared.breakers.abandon(self.service)
@@ -153,41 +203,69 @@ class _Passage(Ticket):
     # --- admit -----------------------------------------------------------------------------------
 
     async def _admit(self) -> tuple[Reservation, float]:
-        """Wait for the rate limit and the breaker holding nothing; then reserve and, if it costs or writes, admit."""
+        """Wait for the rate limit and the breaker holding nothing; then reserve and, if it costs or writes, admit.
+
+        Raises:
+            _Refused: with what stands in the way.
+        """
         session, call = self.session, self.call
         shared, name = session.shared, call.tool.spec.name
-        if not shared.rates.try_acquire(name, call.ceiling.tokens):
-            await shared.rates.acquire(name, call.ceiling.tokens, within=session.watch.left)
         try:
-            shared.breakers.check(self.service)
+            if not shared.rates.try_acquire(name, call.ceiling.tokens):
+                within = session.watch.left if self.bound else None
+                await shared.rates.acquire(name, call.ceiling.tokens, within=within)
+            await self._pass_breaker()
         except Unavailable as error:
-            await self.settle_error(error, refused=True)
-            raise
-        chain = session.envelopes.chain(session.purse(call.task))
-        ceiling = call.ceiling
+            raise _Refused(error) from None
         try:
-            reservation = chain.reserve(Amount(ceiling.usd, ceiling.tokens, 1))
-        except OverBudget as signal:
-            await self.settle_refusal(signal)
+            return await self._reserve_and_admit()
+        except BaseException:
+            shared.breakers.abandon(self.service)
             raise
-        not_after = shared.world.clock.now() + call.tool.spec.timeout
+
+    async def _reserve_and_admit(self) -> tuple[Reservation, float]:
+        session, call = self.session, self.call
+        reservation = self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
+        not_after = session.shared.world.clock.now() + call.tool.spec.timeout
         if not call.costs:
             return reservation, not_after
+        self.not_after = not_after
         body = self._admit_body(not_after)
-        guards = Guards(
-            claim=call.claim, scopes=() if call.cls == "undo" or call.settling else session.scopes(call.agent)
-        )
+        guards = Guards(claim=call.claim, scopes=session.scopes(call.agent) if self.bound else ())
         payloads = (self.payload, *call.said)
         try:
             for entry in await session.journal.append(kinds.ADMITTED, call.key, body, payloads, guards):
                 session.journal.index(entry)
         except GuardRefused as refused:
             reservation.release()
-            await self._refuse_admit(refused)
+            raise _Refused(self._what_refused(refused)) from None
         except BaseException:
             reservation.release()
             raise
         return reservation, not_after
+
+    async def _pass_breaker(self) -> None:
+        """Ask the breaker; what takes back or finds out has the patience to wait for it."""
+        shared = self.session.shared
+        for turn in range(PATIENCE):
+            try:
+                shared.breakers.check(self.service)
+                return
+            except Unavailable as error:
+                if self.bound or turn == PATIENCE - 1:
+                    raise
+                await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
+
+    def _reserve(self, amount: Amount) -> Reservation:
+        """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold."""
+        chain = self.session.envelopes.chain(self.session.purse(self.call.task))
+        try:
+            return chain.reserve(amount)
+        except OverBudget as signal:
+            if self.bound:
+                raise _Refused(signal) from None
+            chain.charge(amount)
+            return Reservation((), amount)
 
     def _admit_body(self, not_after: float) -> Body:
         call = self.call
@@ -213,18 +291,14 @@ class _Passage(Ticket):
             body["undoes"] = call.undoes
         return body
 
-    async def _refuse_admit(self, refused: GuardRefused) -> NoReturn:
+    def _what_refused(self, refused: GuardRefused) -> DuplicateClaim | Halted:
         if refused.reason == "claim":
-            error = DuplicateClaim(
+            return DuplicateClaim(
                 f"run {refused.holder} already does, or did, this piece of work",
                 needed="decide whether this is the same request twice",
                 evidence={"run": refused.holder, "tool": self.call.tool.spec.name},
             )
-            await self.settle_error(error, refused=True)
-            raise error
-        signal = Halted(f"{refused.holder} is halted", scope=refused.holder)
-        await self.settle_refusal(signal)
-        raise signal
+        return Halted(f"{refused.holder} is halted", scope=refused.holder)
 
     # --- perform ---------------------------------------------------------------------------------
 
@@ -238,7 +312,7 @@ class _Passage(Ticket):
         try:
             async with asyncio.timeout(spec.timeout):
                 reply = await call.tool.perform(request)
-            check_result(session.shared.validators, call, reply.value)
+            self._check_shape(reply)
         except TimeoutError:
             await self._answered(False)
             raise self._unanswered(f"{spec.name} did not answer within {spec.timeout:g} s") from None
@@ -253,7 +327,13 @@ class _Passage(Ticket):
         except TightshipError:
             await self._answered(True)
             raise
-        except Exception as error:
+        except asyncio.CancelledError:
+            here = asyncio.current_task()
+            if here is not None and here.cancelling():
+                raise
+            await self._answered(False)
+            raise self._unanswered(f"{spec.name} raised CancelledError") from None
+        except (Exception, SystemExit, GeneratorExit) as error:  # a tool must not end the process
             await self._answered(False)
             raise self._unanswered(f"{spec.name} raised {type(error).__name__}: {error}") from error
         took = clock.monotonic() - began
@@ -268,17 +348,14 @@ class _Passage(Ticket):
             note = {"type": "breaker", "name": name, "state": changed}
             await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
 
-    def request(self, not_after: float, args: Any = None) -> Request:
-        """The call as the tool sees it; its key is the same for every attempt."""
-        session, call = self.session, self.call
-        return Request(
-            call.args if args is None else args,
-            f"{session.facts.id}/{call.key}",
-            session.facts.id,
-            call.agent,
-            not_after,
-            self.attempt,
-        )
+    def _check_shape(self, reply: Reply) -> None:
+        """The outcome fits the contract. A write of which the result cannot be read was done all the same."""
+        try:
+            check_result(self.session.shared.validators, self.call, reply.value)
+        except FormatMismatch as error:
+            if self.call.cls in ("write", "undo"):
+                raise OutcomeUnknown(error.message, needed=error.needed, evidence=error.evidence) from None
+            raise
 
     def _unanswered(self, message: str) -> WorkException:
         if self.call.cls in ("write", "undo"):
@@ -287,108 +364,58 @@ class _Passage(Ticket):
 
     # --- what went wrong -------------------------------------------------------------------------
 
-    async def _fail(self, error: TightshipError, reservation: Reservation, final: bool = False) -> None:
-        """Record a failed attempt; return when it is to be tried again, else raise."""
-        session = self.session
-        shared = session.shared
-        again = not final and isinstance(error, Unavailable) and self.attempt < shared.retry.attempts
-        if again:
-            try:
-                session.limits.count_retry(self.call.key, self.attempt + 1)
-            except LimitReached:
-                again = False
+    async def _fail(self, error: WorkException | BoundaryError, reservation: Reservation) -> Json | None:
+        """Record a failed attempt. None: it is to be tried again. A value: an earlier attempt had been done.
+
+        Raises:
+            the error, when it stands.
+        """
+        again = isinstance(error, Unavailable) and self.attempt < self.session.shared.retry.attempts
+        again = again and self.count_retry()
+        if not again:
+            found = await self.conclude(error, reservation)
+            if found is not None:
+                return found
         # An attempt that failed may have been paid all the same: retries are charged.
         charged = reservation.amount if self.call.ceiling.usd else Amount(0, 0, 1)
         reservation.settle(charged)
         await self.settle_error(error, again=again, charged=charged)
         if not again:
             raise error
-        wait = shared.retry.delay(self.attempt, shared.world.chance.uniform(), getattr(error, "retry_after", None))
-        self.attempt += 1
-        await shared.world.clock.sleep(wait)
-
-    async def _resolve(self, not_after: float, error: WorkException, reservation: Reservation | None) -> Json | None:
-        """A write whose answer was lost: repeat it where that is safe, else find out, else say that nobody knows.
-
-        Returns the outcome, or None when it is to be sent again.
-        """
-        spec = self.call.tool.spec
-        charged = Amount(self.call.ceiling.usd, self.call.ceiling.tokens, 1)
-        if spec.idempotency in ("key", "etag"):
-            retry = self._may_retry()
-        elif spec.can_lookup:
-            reply = await self._look_up(not_after)
-            if reply is not None:
-                return await self.settle_reply(reply, 0, reservation)
-            retry = self._may_retry()
-        else:
-            retry = False
-        if reservation is not None:
-            reservation.settle(charged)
-        await self.settle_error(error, again=retry, charged=charged)
-        if not retry:
-            raise error
-        self.attempt += 1
+        await self.back_off(error)
         return None
 
-    def _may_retry(self) -> bool:
-        if self.attempt >= self.session.shared.retry.attempts + 2:
-            return False
-        try:
-            self.session.limits.count_retry(self.call.key, self.attempt + 1)
-        except LimitReached:
-            return False
-        return True
-
-    async def _look_up(self, not_after: float) -> Reply | None:
-        """Ask the sink whether it was done; `no` counts only once nothing can be on its way any more."""
-        clock, retry = self.session.shared.world.clock, self.session.shared.retry
-        request = self.request(not_after)
-        failures = 0
-        while True:
-            late = clock.now() > not_after
-            try:
-                found = await self.call.tool.lookup(request)
-            except Unavailable as error:
-                failures += 1
-                if failures > retry.attempts:
-                    raise await self._unknown(error) from error
-                await clock.sleep(retry.delay(failures, 0.5, error.retry_after))
-                continue
-            if found is not None or late:
-                return found
-            await clock.sleep(max(0.001, not_after - clock.now() + 0.001))
-
-    async def _unknown(self, cause: WorkException) -> OutcomeUnknown:
-        error = OutcomeUnknown(
-            f"{self.call.tool.spec.name} was sent and its answer lost, and it cannot be looked up: {cause.message}",
-            needed="find out in that system whether it was done",
-            evidence={"tool": self.call.tool.spec.name, "arguments": dict(self.call.args)},
-        )
-        await self.settle_error(error)
-        return error
-
-    async def recover(self, admitted: Body, at: float) -> Json:
+    async def recover(self, admitted: Body) -> Json:
         """An admit that a crash has left open. The envelopes have charged it in full already."""
         call = self.call
         if admitted["name"] != call.tool.spec.name or admitted["args"] != self.args:
             await self.replay(admitted)
-        self.attempt = admitted.get("attempt", 1)
-        error = OutcomeUnknown(
-            f"the process ended while {call.tool.spec.name} was under way, "
-            "and the system cannot tell whether it was done",
-            needed="find out in that system whether it was done",
-            evidence={"tool": call.tool.spec.name, "arguments": dict(call.args)},
-        )
+        self.attempt = int(admitted.get("attempt", 1))
+        self.not_after = float(admitted["not_after"])
         if call.cls in ("write", "undo"):
-            found = await self._resolve(admitted["not_after"], error, None)
+            error = self.unknown("the process ended while it was under way")
+            found = await self.resolve(self.not_after, error, None)
             if found is not None:
                 return found
         else:
             reserve = admitted.get("reserve", {})
             charged = Amount(reserve.get("usd", 0), reserve.get("tokens", 0), 1)
-            await self.settle_error(
-                Unavailable("the process ended before the answer came"), again=True, charged=charged
-            )
+            lost = Unavailable("the process ended before the answer came")
+            again = not call.settling and self.may_retry()
+            await self.settle_error(lost, again=again, charged=charged)
+            if not again:
+                raise lost
             self.attempt += 1
-        return await self.go()
+        try:
+            self.policies = self.permit()
+        except (BoundaryError, LimitReached, Signal) as refusal:
+            return await self.refuse(refusal)
+        return await self._attempts()
+
+
+class _Refused(Exception):
+    """A call was not let in."""
+
+    def __init__(self, why: TightshipError | Signal) -> None:
+        self.why = why
+        super().__init__(str(why))

@@ -22,6 +22,8 @@ class Journal:
     Attributes:
         effects: the final settle of each effect (attempts that were followed by another are not final).
         admitted: admits without a settle, with their store time: what a crash has left open.
+        late: entries on their way to the disk for which nobody waits any more.
+        again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided: recorded outputs and decisions by key.
         actions: keys of settled writes that have an undo or none declared, in order of settling.
         undone: keys of actions whose undo was settled.
@@ -35,6 +37,8 @@ class Journal:
         self.run, self.epoch, self.log, self.scope = run, epoch, log, scope
         self.effects: dict[str, Body] = {}
         self.admitted: dict[str, tuple[Body, float]] = {}
+        self.again: dict[str, Body] = {}
+        self.late: set[asyncio.Future[list[Entry]]] = set()
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
         self.decided: dict[str, Json] = {}
@@ -89,8 +93,12 @@ class Journal:
         opened = self.admitted.pop(key, None)
         self.settled.append(body)
         if body.get("again"):
+            self.again[key] = body if opened is None else {**opened[0], **body}
             return
+        begun = self.again.pop(key, None)
         self.effects[key] = body
+        if opened is None and begun is not None and begun.get("not_after"):
+            opened = (begun, 0.0)  # found out after all, with no further attempt
         if opened is None:
             return
         admit = opened[0]
@@ -158,10 +166,30 @@ class Journal:
         """
         return self.ledger.append(Draft(self.run, kind, key, body, self.epoch, payloads), guards=guards, log=self.log)
 
-    async def record(self, kind: str, key: str, body: Body, payloads: Sequence[SealedPayload] = ()) -> None:
-        """Append an entry and take it in."""
-        for entry in await self.append(kind, key, body, tuple(payloads)):
+    async def record(
+        self,
+        kind: str,
+        key: str,
+        body: Body,
+        payloads: Sequence[SealedPayload] = (),
+        guards: Guards | None = None,
+    ) -> None:
+        """Append an entry and take it in, also when whoever asked for it is cut off meanwhile."""
+        future = self.append(kind, key, body, tuple(payloads), guards)
+        try:
+            entries = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self.late.add(future)
+            future.add_done_callback(self._take_late)
+            raise
+        for entry in entries:
             self.index(entry)
+
+    def _take_late(self, future: asyncio.Future[list[Entry]]) -> None:
+        self.late.discard(future)
+        if not future.cancelled() and future.exception() is None:
+            for entry in future.result():
+                self.index(entry)
 
     async def decide(self, key: str, value: Json) -> Json:
         """Record a decision; what comes back is what a replay will give."""

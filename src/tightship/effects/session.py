@@ -94,5 +94,5 @@ class Session:
 
     async def drain(self) -> None:
         """Wait until every admitted effect has settled. No run ends, parks or undoes before."""
-        while self.inflight:
-            await asyncio.wait(set(self.inflight))
+        while left := self.inflight | self.journal.late:
+            await asyncio.wait(left)

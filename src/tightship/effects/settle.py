@@ -6,7 +6,7 @@ import orjson
 
 from tightship.controls.budgets import Amount, Reservation
 from tightship.core import kinds
-from tightship.core.errors import FormatMismatch, NondeterminismError, PayloadTooLarge, TightshipError
+from tightship.core.errors import FormatMismatch, NondeterminismError, OutcomeUnknown, PayloadTooLarge, TightshipError
 from tightship.core.ports import FREE, Json, Reply, Usage
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.call import Call
@@ -19,7 +19,7 @@ from tightship.ledger import SealedPayload
 class Ticket:
     """One call with its sealed arguments, and the pen for its outcome."""
 
-    __slots__ = ("args", "attempt", "call", "data", "payload", "policies", "session")
+    __slots__ = ("args", "attempt", "call", "data", "doubtful", "not_after", "payload", "policies", "session")
 
     def __init__(self, session: Session, call: Call) -> None:
         self.session = session
@@ -28,6 +28,10 @@ class Ticket:
         self.args = self.payload.address
         self.policies: tuple[str, ...] = ()
         self.attempt = 1
+        self.doubtful = False
+        """Whether an earlier attempt may have been done."""
+        self.not_after = 0.0
+        """Store time (s) until which what was sent may arrive."""
 
     def talk(self) -> Body:
         """How the call continues a conversation, as its entry says it."""
@@ -73,7 +77,8 @@ class Ticket:
         try:
             payload, data = session.journal.seal(value)
         except (PayloadTooLarge, TypeError) as error:
-            mismatch = FormatMismatch(f"{call.tool.spec.name} returned what cannot be kept: {error}")
+            kind = OutcomeUnknown if call.cls in ("write", "undo") else FormatMismatch
+            mismatch = kind(f"{call.tool.spec.name} returned what cannot be kept: {error}")
             if reservation is not None:
                 reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 1))
             await self.settle_error(mismatch, usage=reply.usage)
@@ -128,7 +133,9 @@ class Ticket:
             body["denied"] = True
         if again:
             body["again"] = True
-        elif self.call.claim and self.call.key in self.session.journal.admitted:
+            if self.doubtful:
+                body["doubtful"] = True
+        elif self.call.claim and self._begun():
             body["claim"] = self.call.claim
         await self._append(body, (payload,))
 
@@ -138,7 +145,14 @@ class Ticket:
             return
         body = self._settle_body(FREE, 0)
         body["refused"] = describe_signal(signal)
+        if self.call.claim and self._begun():
+            body["claim"] = self.call.claim
         await self._append(body, ())
+
+    def _begun(self) -> bool:
+        """Whether an attempt was admitted, so that the claim is this effect's."""
+        journal = self.session.journal
+        return self.call.key in journal.admitted or self.call.key in journal.again
 
     def _settle_body(self, usage: Usage, ms: float) -> Body:
         call = self.call
