@@ -350,7 +350,13 @@ class Engine:
         """Start a child run and drive it beside its parent."""
         facts = parent.session.facts
         live = parent.program.live
-        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key, live=live)
+        depth = int(parent.journal.entries[0].body.get("depth", 0)) + 1
+        if depth > parent.program.limits.depth:
+            raise LimitReached(
+                f"{workflow} would be workflow {depth} below the first, and {parent.program.limits.depth} are allowed",
+                fix="flatten the workflows, or raise limits.depth",
+            )
+        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key, live=live, depth=depth)
         try:
             await self.start(start)
         except InputRejected as error:
