@@ -13,7 +13,14 @@ from tightship.controls.budgets import EnvelopeTree
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.core import kinds
-from tightship.core.errors import BuildMismatch, GuardRefused, InputRejected, StaleOwner, TightshipError
+from tightship.core.errors import (
+    BuildMismatch,
+    GuardRefused,
+    InputRejected,
+    LimitReached,
+    StaleOwner,
+    TightshipError,
+)
 from tightship.core.ids import new_id
 from tightship.core.ports import Json
 from tightship.core.signals import Halted
