@@ -188,7 +188,7 @@ class Talk:
 
 
 def conversation(job: Job) -> Outcome:
-    """Bytes of the store per byte of unique text: an agent talks with a model; every request holds all that was said."""
+    """Bytes of the store per byte of unique text: an agent talks with a model, each request holds all before."""
     turns = list(workload.turns(job.size.turns))
     unique = sum(turn.size for turn in turns)
     folder = job.folder("talk")

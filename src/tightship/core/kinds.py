@@ -1,46 +1,52 @@
 """The ledger's vocabulary: every kind of entry and what its body holds. Addresses are hex payload addresses.
 
-Owner's entries carry the run's epoch; a signal carries none, since anyone may append it.
+Owner's entries carry the run's epoch; a signal carries none, since anyone may append it. Fields in brackets are there
+only when they say something.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# --- runs (body fields) ---------------------------------------------------------------------------
+# --- runs --------------------------------------------------------------------------------------------
 STARTED: Final = "run.started"
-"""workflow, version, definition (address), input (address), tenant, build, owner, parent, key, subjects, priority, live"""
+"""workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
+[reference, parent, key, depth, priority, linked, forked, live: false for a rehearsal]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"
-"""wake_at (s or 0), waiting: [what], seen: position of the last signal that was read"""
+"""wake_at (s), waiting: [what], seen: position of the last signal that was read, seconds worked since the last park"""
 ENDED: Final = "run.ended"
-"""outcome, reason, error, output (address), usd (nano), tokens_in, tokens_out, calls, seconds, package, residual, seen"""
+"""outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
+[reason, output (address), detail (address), package (address), residual: how many effects remain]"""
 SIGNAL: Final = "signal"
-"""type (cancel | halt | answer | wake | child), by, and fields of the type"""
+"""type (cancel | halt | answer | child), by, and the type's fields: reason, scope, item,
+child with outcome, output, package and actions"""
 
-# --- effects ---------------------------------------------------------------------------------------
+# --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
-"""name, cls, agent, args (address), hash, reserve {usd, tokens}, claim, idempotency, not_after, undo, undoes"""
+"""name, cls, agent, args (address), not_after (s); [reserve {usd, tokens}, task, attempt, claim (hex HMAC),
+undo {tool, args}, undoes (key), after, replied and said: how it continues a conversation]"""
 SETTLED: Final = "effect.settled"
-"""name, cls, agent, hash, [args for free reads], out (address), usd, tokens_in, tokens_out, ms, cached, model, policy, attempt.
-Instead of out: error {error, message, kind, …}; or refused {signal, reason, scope}."""
+"""name, cls, agent, workflow, ms, and one of: out (address); error {error, kind} with detail (address);
+refused {signal, reason, scope}. [args, when nothing was admitted; usd, tokens_in, tokens_out, cached_in, cached, trust,
+meta, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let through]"""
 TURN: Final = "turn.done"
-"""agent, hash, out (address), ms; or error {…}"""
+"""agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address); [line]"""
 NODE: Final = "node.done"
-"""out (address): a finished composite node whose inside need not be walked again"""
+"""out (address of output and bound names): a finished composite node whose inside need not be walked again"""
 DECIDED: Final = "decided"
-"""value: a race, a timer or an ambient name, decided once"""
+"""value: a race, a timer, an ambient name, why a run turned around; decided once"""
 NOTE: Final = "note"
-"""type (checkpoint.failed | exception | limit | maker_checker.round | budget | …) and its fields"""
+"""type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert | …), its fields"""
 
-# --- people -----------------------------------------------------------------------------------------
+# --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
-"""item, type (review | escalation | budget | question | residual), package (address), role, due, title"""
+"""item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s)]"""
 CLOSED: Final = "inbox.closed"
-"""item, decision (approve | reject | edit | answer | expired | withdrawn), by, value (address), reason"""
+"""item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address), reason]"""
 
-# --- control ----------------------------------------------------------------------------------------
+# --- control -----------------------------------------------------------------------------------------
 HALT: Final = "halt.set"
 """scope (all | tenant:X | workflow:X | agent:X | run:X), by, reason"""
 UNHALT: Final = "halt.lifted"
@@ -48,9 +54,9 @@ UNHALT: Final = "halt.lifted"
 ENVELOPE: Final = "envelope.lent"
 """scope, period, usd, tokens, calls, owner: a durable chunk for a worker (negative on return)"""
 EXTENDED: Final = "budget.extended"
-"""scope, usd, tokens, seconds, calls, by"""
+"""scope, by; [usd, tokens, calls, seconds]"""
 ERASED: Final = "erased"
-"""subject (key id): its key is destroyed, again at every start"""
+"""subject (key name), by: its key is destroyed, again at every start"""
 SNAPSHOT: Final = "snapshot"
 """position up to which entries were archived, with the projections as they stood"""
 

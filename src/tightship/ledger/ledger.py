@@ -295,7 +295,7 @@ class Ledger:
     # --- erasure ---------------------------------------------------------------------------------
 
     async def erase(self, tenant: str, subject: str, by: str) -> str:
-        """Destroy a data subject's key: every payload sealed with it is unreadable from now on. Returns the key's name."""
+        """Destroy a data subject's key: all that was sealed with it is unreadable now. Returns the key's name."""
         name = self.vault.keyring.subject(tenant, subject)
         await self.append(Draft("", kinds.ERASED, name, {"subject": name, "by": by}))
         await self.off_loop(self.vault.keyring.destroy, name)
