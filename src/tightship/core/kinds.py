@@ -57,8 +57,5 @@ EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
-SNAPSHOT: Final = "snapshot"
-"""position up to which entries were archived, with the projections as they stood"""
 
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
-EFFECT_CLASSES: Final = ("read", "write", "model", "undo")

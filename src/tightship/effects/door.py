@@ -101,11 +101,12 @@ class _Passage(Doubt):
         Raises:
             LimitReached: one too many.
         """
-        call, limits = self.call, self.session.limits
-        if self.bound:
-            limits.count_call(call.key)
-        if call.cls == "read":
-            limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args)
+        call = self.call
+        for limits in self.session.counters(call.agent):
+            if self.bound:
+                limits.count_call(call.key)
+            if call.cls == "read":
+                limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args)
 
     def permit(self) -> tuple[str, ...]:
         """Halts, arguments, policy, labels, privacy, deadline. Returns the ids of the policies that allowed it."""

@@ -67,6 +67,7 @@ class Session:
     tools: Mapping[str, Tool]
     inflight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     """Admitted effects that have not settled: they outlive the branch that waited for them."""
+    agent_limits: Mapping[str, RunLimits] = field(default_factory=dict[str, RunLimits])
     asks_on_budget: bool = True
     """Whether a person is asked when an envelope is short; the refused key then stays open."""
     live: bool = True
@@ -91,6 +92,11 @@ class Session:
     def purse(self, task: str) -> str:
         """The envelope that a task is paid from: its own, or the run's."""
         return task if task in self.envelopes else "run"
+
+    def counters(self, agent: str) -> tuple[RunLimits, ...]:
+        """What a turn or call of this agent counts against: the run's limits, and its own where it declares some."""
+        own = self.agent_limits.get(agent)
+        return (self.limits,) if own is None else (self.limits, own)
 
     async def drain(self) -> None:
         """Wait until every admitted effect has settled. No run ends, parks or undoes before."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tightship.controls.budgets import EnvelopeTree
@@ -77,8 +77,12 @@ class Driven:
 
     task: RunTask
     job: asyncio.Task[Ended] | None = None
-    moving: bool = False
-    waiters: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
+    """Moves it; whoever else wants it moved waits for the same."""
+
+    @property
+    def moving(self) -> bool:
+        """Whether somebody moves it."""
+        return self.job is not None
 
 
 class Engine:
@@ -107,6 +111,8 @@ class Engine:
         self._envelopes = envelopes
         self._tell = tell
         self._runs: dict[str, Driven] = {}
+        self._coming: dict[str, asyncio.Event] = {}
+        """Runs that are being started or taken over here: their ledgers say so before this process holds them."""
         self._leaving = False
         self._left = asyncio.Event()
         ledger.listen(self._heard)
@@ -181,6 +187,8 @@ class Engine:
         if not start.live:
             body["live"] = False
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
+        await self._await_coming(run)
+        coming = self._coming[run] = asyncio.Event()
         try:
             for entry in await journal.append(kinds.STARTED, "", body, (payload, *stored), guards):
                 journal.index(entry)
@@ -222,10 +230,11 @@ class Engine:
             journal,
             self.shared,
             tree,
-            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs)),
+            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs, limits.repeats)),
             LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
             Stopwatch(self.shared.world.clock, spec.budget.seconds, used=journal.seconds),
             program.tools,
+            agent_limits=_agent_limits(program),
             asks_on_budget=spec.budget.then == "ask",
             live=program.live,
         )
@@ -233,15 +242,40 @@ class Engine:
     # --- taking over -----------------------------------------------------------------------------
 
     async def take_over(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
-        """Claim runs that nobody drives and load what their ledgers hold. Returns those that could not be taken."""
+        """Claim runs that nobody drives and load what their ledgers hold; runs that are here already stay as they are.
+
+        Returns: those that could not be taken.
+
+        Raises:
+            StoreError: the disk.
+        """
         refused: list[Ended] = []
-        wanted = [row for row in rows if row["id"] not in self._runs]
-        for start in range(0, len(wanted), LOAD_TOGETHER):
-            part = wanted[start : start + LOAD_TOGETHER]
-            taken = await asyncio.gather(*(self._claim(row, accept_code) for row in part))
-            refused.extend(ended for ended in taken if ended is not None)
-            await self._load([row for row, ended in zip(part, taken, strict=True) if ended is None], refused)
+        for start in range(0, len(rows), LOAD_TOGETHER):
+            part = rows[start : start + LOAD_TOGETHER]
+            for row in part:
+                await self._await_coming(row["id"])
+            await self._take_part([row for row in part if not self.has(row["id"])], refused, accept_code)
         return refused
+
+    async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
+        coming = {row["id"]: asyncio.Event() for row in part}
+        self._coming |= coming
+        try:
+            taken = await asyncio.gather(*(self._claim(row, accept_code) for row in part), return_exceptions=True)
+            for error in taken:
+                if isinstance(error, BaseException):
+                    raise error
+            refused.extend(ended for ended in taken if isinstance(ended, Ended))
+            await self._load([row for row, ended in zip(part, taken, strict=True) if ended is None], refused)
+        finally:
+            for run, event in coming.items():
+                del self._coming[run]
+                event.set()
+
+    async def _await_coming(self, run: str) -> None:
+        """Wait while the run is being started or taken over here."""
+        while (coming := self._coming.get(run)) is not None:
+            await coming.wait()
 
     async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
         run = row["id"]
@@ -302,6 +336,8 @@ class Engine:
         session = self._session(facts, journal, program)
         recharge(session.envelopes, entries)
         session.limits.restore(entries)
+        for name, own in session.agent_limits.items():
+            own.restore([entry for entry in entries if entry.body.get("agent") == name])
         lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
         session.loops.restore(entries, lambda key: lines.get(key, ""))
         for entry in entries:
@@ -312,8 +348,8 @@ class Engine:
     # --- driving ---------------------------------------------------------------------------------
 
     def has(self, run: str) -> bool:
-        """Whether this process drives the run."""
-        return run in self._runs
+        """Whether this process has the run, or is about to."""
+        return run in self._runs or run in self._coming
 
     def running(self) -> list[str]:
         """The runs that this process drives."""
@@ -325,22 +361,38 @@ class Engine:
         return None if driven is None else driven.task
 
     async def drive(self, run: str) -> Ended:
-        """Move a run that is here until it parks or ends.
+        """Move a run that is here until it parks or ends; with others that want the same, once for all.
+
+        Whoever waits here may be cut off: the run is put down then, unless somebody else still wants it moved.
 
         Raises:
             StoreError, LedgerError: the run stays as its ledger says, to be resumed.
         """
         driven = self._runs[run]
-        driven.moving = True
+        if driven.job is not None:
+            return await asyncio.shield(driven.job)
+        job = driven.job = asyncio.ensure_future(self._move(run, driven))
+        job.add_done_callback(_retrieve)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+
+    async def _move(self, run: str, driven: Driven) -> Ended:
         if self._leaving:
             driven.task.put_down()
         try:
-            return Ended(run, await driven.task.drive(), result=driven.task.ended)
+            state = await driven.task.drive()
+            return Ended(run, state, result=driven.task.ended)
         except StaleOwner as error:
             return Ended(run, "refused", error)
         finally:
             self._runs.pop(run, None)
             self._left.set()
+            parent = self._runs.get(driven.task.program.parent)
+            if parent is not None:
+                parent.task.let_go(run)
 
     async def put_down(self) -> None:
         """Stop driving: admitted effects settle, and every run stays as its ledger says, to be resumed."""
@@ -372,19 +424,23 @@ class Engine:
 
     async def adopt(self, child: str) -> None:
         """A child that exists already: take it over when nobody drives it."""
-        if child in self._runs:
-            return
-        rows = await self.ledger.select("runs", [("id", "=", child), ("state", "in", ["running", "queued"])])
-        if rows:
-            for ended in await self.take_over(rows):
-                if ended.error is not None:
+        await self._adopt(child, ["running", "queued"])
+
+    async def _adopt(self, child: str, states: list[str], accept_code: bool = False) -> None:
+        while child not in self._runs:
+            rows = await self.ledger.select("runs", [("id", "=", child), ("state", "in", states)])
+            if not rows:
+                return
+            for ended in await self.take_over(rows, accept_code):
+                if ended.error is not None and not isinstance(ended.error, StaleOwner):
                     raise ended.error
-            self._spawn(child)
+        self._spawn(child)
 
     def _spawn(self, run: str) -> None:
         driven = self._runs[run]
-        driven.job = asyncio.ensure_future(self.drive(run))
-        driven.job.add_done_callback(_retrieve)
+        if driven.job is None:
+            driven.job = asyncio.ensure_future(self._move(run, driven))
+            driven.job.add_done_callback(_retrieve)
 
     async def open_children(self, parent: str) -> list[str]:
         """Children that have not ended."""
@@ -397,19 +453,26 @@ class Engine:
 
         body = {"type": "cancel", "by": parent.session.facts.id, "reason": "its parent run has stopped"}
         await self.ledger.append(Draft(child, kinds.SIGNAL, "", body))
-        await self._adopt_parked(child)
         while ended_child(parent.journal.signals, child) is None:
-            await self.shared.world.clock.sleep(0.01)
+            await self._adopt(child, ["running", "queued", "parked"], accept_code=True)
+            driven = self._runs.get(child)
+            if driven is not None and driven.job is not None:
+                await asyncio.shield(driven.job)
+            await parent.read_mail()
 
-    async def _adopt_parked(self, child: str) -> None:
-        if child in self._runs:
-            return
-        rows = await self.ledger.select("runs", [("id", "=", child), ("state", "!=", "ended")])
-        if rows:
-            for ended in await self.take_over(rows, accept_code=True):
-                if ended.error is not None:
-                    raise ended.error
-            self._spawn(child)
+
+def _agent_limits(program: Program) -> dict[str, RunLimits]:
+    """Counters of the agents that declare limits of their own; what they leave open is the run's."""
+    found: dict[str, RunLimits] = {}
+    for name, agent in program.definition.agents.items():
+        own, run = agent.limits, program.limits
+        if own.turns is None and own.calls is None and own.repeats is None:
+            continue
+        limits = Limits(
+            own.turns or run.turns, own.calls or run.calls, run.retries, run.handoffs, own.repeats or run.repeats
+        )
+        found[name] = RunLimits(limits, f"agent:{name}")
+    return found
 
 
 def _retrieve(job: asyncio.Task[Ended]) -> None:
