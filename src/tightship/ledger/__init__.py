@@ -3,4 +3,12 @@
 from tightship.ledger.entries import Draft, Entry, Guards, SealedPayload
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger, MemoryState
 
-__all__ = ["DEFAULT_LOG", "Draft", "Entry", "Guards", "Ledger", "MemoryState", "SealedPayload"]
+__all__ = [
+    "DEFAULT_LOG",
+    "Draft",
+    "Entry",
+    "Guards",
+    "Ledger",
+    "MemoryState",
+    "SealedPayload",
+]

@@ -8,8 +8,40 @@ from collections.abc import Generator
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
-from tightship.core.errors import StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from tightship.core.errors import (
+    LedgerError,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    TightshipError,
+)
+
+BUSY_SECONDS: Final = 30.0
+"""How long a statement waits for another process before it gives up."""
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL})
+_READ_ONLY: Final = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+    }
+)
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""SQLITE_ERROR is what a statement of ours gets only when the schema in the file is not the one we made."""
+_UNREADABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    }
+)
+_MISFIT: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
 
 
 @cache
@@ -20,15 +52,31 @@ def script(name: str, dialect: str = "sqlite") -> str:
 
 def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     """A connection whose commits are on the disk when they return."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10)
+    db = sqlite3.connect(
+        path,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        timeout=BUSY_SECONDS,
+    )
     try:
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only: freed pages are given back
-        db.execute(f"PRAGMA journal_mode={journal}")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA wal_autocheckpoint=8000")  # 32 MB: fewer pages are written twice
-        db.execute("PRAGMA temp_store=MEMORY")
-        db.execute("PRAGMA cache_size=-32000")
-    except sqlite3.Error:
+        if journal == "WAL":
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only: freed pages are given back
+        mode = db.execute(f"PRAGMA journal_mode={journal}").fetchone()[0]
+        if mode != journal.lower():
+            raise StoreError(
+                f"the database cannot use the journal mode {journal}, only {mode}",
+                where=str(path),
+                fix="put the store on a local disk",
+            )
+        for pragma in (
+            "synchronous=FULL",
+            "fullfsync=ON",
+            "temp_store=MEMORY",
+            "cache_size=-32000",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
         db.close()
         raise
     return db
@@ -39,20 +87,59 @@ def translate_errors(path: Path | str) -> Generator[None]:
     """Turn SQLite's errors into the tree's, naming the file and the way out."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError) as error:
         raise translate(error, path) from error
 
 
-def translate(error: sqlite3.Error, path: Path | str) -> StoreError:
-    """The error of the tree for an error of SQLite."""
-    text = str(error)
+def translate(error: Exception, path: Path | str) -> TightshipError:
+    """The error of the tree for an error of SQLite: a StoreError, or a LedgerError when a value does not fit."""
     where = str(path)
-    if "full" in text:
-        return StoreFull(where=where, fix="free space on that disk, then run the command again; nothing was lost")
-    if "readonly" in text or "unable to open" in text or "attempt to write" in text:
-        return StoreReadOnly(where=where, fix="make the store's folder writable, or choose another in tightship.yaml")
-    if "disk I/O error" in text:
-        return StoreFull("the disk refused a write", where=where, fix="check the disk's space, quota and health")
-    if "malformed" in text or "not a database" in text or "corrupt" in text:
-        return StoreCorrupt(where=where, fix="restore the store from your backup; `tightship audit verify` locates it")
-    return StoreError(f"the database refused: {text}", where=where, fix="see `tightship audit verify`")
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        # the module's own errors: a value that cannot be bound, or text in the file that is no UTF-8
+        if "UTF-8" in str(error):
+            return corrupt(f"a text in the database is damaged ({error})", where)
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return StoreError("the store is closed", where=where)
+        return LedgerError(f"a value cannot be stored: {error}")
+    primary = code & 0xFF
+    if primary in _FULL:
+        return StoreFull(
+            where=where,
+            fix="free space on that disk, then run the command again; nothing was lost",
+        )
+    if primary in _READ_ONLY:
+        return StoreReadOnly(
+            where=where,
+            fix="make the store's folder writable, or choose another in tightship.yaml",
+        )
+    if primary in _BUSY:
+        return StoreError(
+            f"another process kept the database locked for {BUSY_SECONDS:g} seconds",
+            where=where,
+            fix="wait for the other command to end, then try again",
+        )
+    if code in _UNREADABLE or primary in _CORRUPT:
+        return corrupt(f"the database is damaged: {error}", where)
+    if primary == sqlite3.SQLITE_IOERR:
+        return StoreFull(
+            "the disk refused a write",
+            where=where,
+            fix="check the disk's space, quota and health",
+        )
+    if primary in _MISFIT:
+        return LedgerError(f"a value does not fit its column: {error}")
+    return StoreError(
+        f"the database refused: {error}",
+        where=where,
+        fix="run `tightship audit verify`",
+    )
+
+
+def corrupt(message: str, where: Path | str) -> StoreCorrupt:
+    """The error for a damaged file."""
+    return StoreCorrupt(
+        message,
+        where=str(where),
+        fix="`tightship audit verify` says where; restore the store from your backup",
+    )

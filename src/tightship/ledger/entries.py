@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import orjson
 
-from tightship.core.errors import TamperError
+from tightship.core.errors import PayloadTooLarge, TamperError
+from tightship.ledger.merkle.tiles import MAX_ENTRY_BYTES
 
 POSITION_BITS = 40
 """Positions per log: 2^40; the row id of an entry is `log << 40 | n`."""
+POSITION_MASK = (1 << POSITION_BITS) - 1
+_HEAD_BYTES = 64
+"""More than `encode_head` ever gives."""
 
 
 @dataclass(slots=True)
@@ -43,11 +48,15 @@ class Entry:
 
 
 class SealedPayload(NamedTuple):
-    """A value ready to be stored: its address (hex), the scope of its keys, its sealed bytes."""
+    """A value ready to be stored: its address (hex), the scope of its keys, its sealed bytes.
+
+    `data` is None once the bytes lie in a file; `crc` is then their row's checksum.
+    """
 
     address: str
     scope: str
-    data: bytes
+    data: bytes | None
+    crc: int | None = None
 
 
 @dataclass(slots=True)
@@ -94,8 +103,13 @@ class Unit:
 
 
 def encode_tail(draft: Draft, nonce: str) -> bytes:
-    """The entry's JSON without its opening brace, position and time, which are known only under the lock."""
-    return orjson.dumps(
+    """The entry's JSON without its opening brace, position and time, which are known only under the lock.
+
+    Raises:
+        PayloadTooLarge: the entry would be longer than a log entry can be (64 KB, by the format of tlog-tiles).
+        TypeError: the body is no JSON.
+    """
+    tail = orjson.dumps(
         {
             "run": draft.run,
             "kind": draft.kind,
@@ -105,6 +119,12 @@ def encode_tail(draft: Draft, nonce: str) -> bytes:
             "nonce": nonce,
         }
     )[1:]
+    if len(tail) > MAX_ENTRY_BYTES - _HEAD_BYTES:
+        raise PayloadTooLarge(
+            f"an entry of kind {draft.kind} has {len(tail):,} bytes, a log takes {MAX_ENTRY_BYTES:,}",
+            fix="put what is large into a payload and name its address in the entry",
+        )
+    return tail
 
 
 def encode_head(n: int, micros: int) -> bytes:
@@ -132,7 +152,32 @@ def decode(log: str, n: int, data: bytes | str) -> Entry:
             data.encode() if isinstance(data, str) else data,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise TamperError(f"entry {n} of log {log!r} cannot be read: {type(error).__name__}") from None
+        raise TamperError(
+            f"entry {n} of log {log!r} cannot be read: {type(error).__name__}",
+            fix="run `tightship audit verify`",
+        ) from None
     if entry.n != n:
-        raise TamperError(f"entry {n} of log {log!r} says that it is entry {entry.n}")
+        raise TamperError(
+            f"entry {n} of log {log!r} says that it is entry {entry.n}",
+            fix="run `tightship audit verify`",
+        )
     return entry
+
+
+# Checksums of rows. Seals and the Merkle tree show that somebody changed something; these find the byte that a disk
+# has flipped also where there is no seal to break: before the first checkpoint, and in what was erased.
+
+
+def log_crc(log: str) -> int:
+    """What the checksums of a log's entries start from: an entry of one log is none of another."""
+    return crc32(log.encode())
+
+
+def entry_crc(log: int, run: bytes, data: bytes) -> int:
+    """The checksum of an entry's row; `log` is its log's `log_crc`."""
+    return crc32(data, crc32(run, log))
+
+
+def payload_crc(address: str, scope: str, data: bytes) -> int:
+    """The checksum of a payload's row, its sealed bytes included where they lie in a file."""
+    return crc32(data, crc32(f"{address}{scope}".encode()))

@@ -12,25 +12,45 @@ import hashlib
 import hmac
 import os
 import sqlite3
+import struct
 import threading
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tightship.core.errors import PayloadErased, StoreError, StoreMissing, TamperError
+from tightship.core.errors import (
+    PayloadErased,
+    StoreCorrupt,
+    StoreError,
+    StoreMissing,
+    StoreReadOnly,
+    StoreVersionError,
+    TamperError,
+)
 from tightship.core.world import World
-from tightship.ledger._sql import connect, script, translate_errors
+from tightship.ledger._schema import check_structure, statements
+from tightship.ledger._sql import connect, corrupt, script, translate_errors
 
 MASTER_VARIABLE = "TIGHTSHIP_MASTER_KEY"
 KEY_BYTES = 32
+KEYS_MIGRATION = "keys_0001"
+KEYS_VERSION = 1
 
 
-def load_master(path: Path) -> bytes:
+def load_master(path: Path, create: bool = True) -> bytes:
     """The master key: from the environment variable (base 64, 32 bytes) or from its file, made on first use.
+
+    Args:
+        path: the key's file.
+        create: make the file when it is not there. There is a keystore already: only its own key opens it.
 
     Raises:
         StoreError: the key has a wrong length, or the file can be read by others.
+        StoreMissing: there is no file and none may be made. StoreReadOnly: it cannot be read or made.
     """
     given = os.environ.get(MASTER_VARIABLE)
     if given:
@@ -39,96 +59,197 @@ def load_master(path: Path) -> bytes:
         except (binascii.Error, ValueError):
             key = b""
         if len(key) != KEY_BYTES:
-            raise StoreError(f"{MASTER_VARIABLE} is not 32 bytes in base 64", fix="openssl rand -base64 32")
+            raise StoreError(
+                f"{MASTER_VARIABLE} is not 32 bytes in base 64",
+                fix="openssl rand -base64 32",
+            )
         return key
-    if path.exists():
-        if path.stat().st_mode & 0o077:
-            raise StoreError(f"the master key {path} can be read by others", fix=f"chmod 600 {path}")
-        key = path.read_bytes()
-        if len(key) != KEY_BYTES:
-            raise StoreError(f"the master key {path} is damaged", fix="restore it from your backup")
-        return key
-    return _create_master(path)
-
-
-def _create_master(path: Path) -> bytes:
-    key = os.urandom(KEY_BYTES)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(handle, key)
+        if not path.exists():
+            if not create:
+                raise StoreMissing(
+                    "the master key is not there, and only it opens the keys of this store",
+                    where=str(path),
+                    fix=f"restore it from your backup, or set {MASTER_VARIABLE}",
+                )
+            _create_master(path)
+        if path.stat().st_mode & 0o077:
+            raise StoreError(
+                "the master key can be read by others",
+                where=str(path),
+                fix=f"chmod 600 {path}",
+            )
+        key = path.read_bytes()
+    except OSError as error:
+        raise StoreReadOnly(f"the master key cannot be read or made: {error.strerror}", where=str(path)) from None
+    if len(key) != KEY_BYTES:
+        raise StoreCorrupt(
+            "the master key is damaged",
+            where=str(path),
+            fix="restore it from your backup",
+        )
+    return key
+
+
+def _create_master(path: Path) -> None:
+    """Whole and on the disk, or not there at all; when two processes make one, the first one's stands."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, os.urandom(KEY_BYTES))
         os.fsync(handle)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
     finally:
         os.close(handle)
-    return key
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class WrappedKey(NamedTuple):
+    """A row of the keystore. `wrapped` is empty once the key was destroyed; `created` is store time (s)."""
+
+    name: str
+    wrapped: bytes
+    created: float
 
 
 class KeyStore:
     """Where wrapped keys lie: in memory, the twin for tests and simulation."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, bytes] = {}
+        self._rows: dict[str, WrappedKey] = {}
 
-    def get(self, name: str) -> bytes | None:
-        """The wrapped key; empty bytes when it was destroyed; None when there never was one."""
+    def get(self, name: str) -> WrappedKey | None:
+        """The row of a key; None when there never was one."""
         return self._rows.get(name)
 
-    def put(self, rows: list[tuple[str, bytes, float]]) -> None:
-        """Store durably before returning."""
-        for name, wrapped, _ in rows:
-            self._rows.setdefault(name, wrapped)
+    def put(self, rows: Sequence[WrappedKey]) -> list[str]:
+        """Store durably before returning. Returns the names that another process has stored before: its key stands."""
+        return [row.name for row in rows if self._rows.setdefault(row.name, row) != row]
 
-    def destroy(self, name: str, at: float) -> None:
+    def destroy(self, name: str) -> None:
         """Overwrite the key for good."""
-        self._rows[name] = b""
+        self._rows[name] = WrappedKey(name, b"", 0.0)
 
-    def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self._rows)
+    def page(self, after: str, limit: int) -> list[WrappedKey]:
+        """Rows in order of their names."""
+        return [self._rows[name] for name in sorted(name for name in self._rows if name > after)[:limit]]
+
+    def check(self) -> list[str]:
+        """What is wrong with the store's structure."""
+        return []
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 class FileKeyStore(KeyStore):
-    """Wrapped keys in an SQLite file with secure delete and no write-ahead log that would keep old pages."""
+    """Wrapped keys in an SQLite file with secure delete and no write-ahead log that would keep old pages.
+
+    Raises:
+        StoreReadOnly, StoreFull, StoreCorrupt: as the disk answers. StoreVersionError: a newer version wrote it.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.path = path
         self._lock = threading.Lock()
         with translate_errors(path):
+            if not path.exists():
+                with contextlib.suppress(OSError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._db = connect(path, journal="DELETE")
-            self._db.execute("PRAGMA secure_delete=ON")
-            if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                with contextlib.suppress(sqlite3.OperationalError):  # another process was first
-                    self._db.executescript(script("keys_0001"))
-        self._path = path
+            try:
+                self._db.execute("PRAGMA secure_delete=ON")
+                self._migrate()
+            except BaseException:
+                self._db.close()
+                raise
 
-    def get(self, name: str) -> bytes | None:
-        """The wrapped key."""
-        with self._lock, translate_errors(self._path):
-            row = self._db.execute("SELECT wrapped FROM keys WHERE name = ?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def put(self, rows: list[tuple[str, bytes, float]]) -> None:
-        """One fsync'd transaction."""
-        with self._lock, translate_errors(self._path):
+    def _migrate(self) -> None:
+        version, tables = self._version()
+        if not version and not tables:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO keys (name, wrapped, created) VALUES (?, ?, ?)", rows)
+            version, tables = self._version()
+            if not version and not tables:
+                for statement in statements(script(KEYS_MIGRATION)):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={KEYS_VERSION}")
             self._db.execute("COMMIT")
-
-    def destroy(self, name: str, at: float) -> None:
-        """Overwrite in place; the old bytes are zeroed by secure delete."""
-        with self._lock, translate_errors(self._path):
-            self._db.execute(
-                "INSERT INTO keys (name, wrapped, created) VALUES (?, x'', ?)"
-                " ON CONFLICT (name) DO UPDATE SET wrapped = x''",
-                (name, at),
+        elif version > KEYS_VERSION:
+            raise StoreVersionError(
+                f"the keystore has schema {version}, this version knows {KEYS_VERSION}",
+                where=str(self.path),
+                fix="install the newer tightship that wrote it; if none did, restore the keystore from your backup",
+            )
+        elif version != KEYS_VERSION:
+            raise corrupt(
+                f"the file's header says schema {version}, but there are {tables} tables in it",
+                self.path,
             )
 
-    def names(self) -> list[str]:
-        """All names, sorted."""
-        with self._lock, translate_errors(self._path):
-            return [row[0] for row in self._db.execute("SELECT name FROM keys ORDER BY name")]
+    def _version(self) -> tuple[int, int]:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return version, self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+    def get(self, name: str) -> WrappedKey | None:
+        """The row of a key."""
+        with self._lock, translate_errors(self.path):
+            row = self._db.execute("SELECT name, wrapped, created FROM keys WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _checked_row(row, self.path)
+
+    def put(self, rows: Sequence[WrappedKey]) -> list[str]:
+        """One fsync'd transaction."""
+        taken: list[str] = []
+        with self._lock, translate_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for row in rows:
+                    added = self._db.execute(
+                        "INSERT INTO keys (name, wrapped, created) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
+                        row,
+                    )
+                    if not added.rowcount:
+                        taken.append(row.name)
+                stored = {
+                    name: self._db.execute("SELECT wrapped FROM keys WHERE name = ?", (name,)).fetchone()[0]
+                    for name in taken
+                }
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+        return [row.name for row in rows if row.name in stored and stored[row.name] != row.wrapped]
+
+    def destroy(self, name: str) -> None:
+        """Overwrite in place; the old bytes are zeroed by secure delete."""
+        with self._lock, translate_errors(self.path):
+            self._db.execute(
+                "INSERT INTO keys (name, wrapped, created) VALUES (?, x'', 0)"
+                " ON CONFLICT (name) DO UPDATE SET wrapped = x'', created = 0",
+                (name,),
+            )
+
+    def page(self, after: str, limit: int) -> list[WrappedKey]:
+        """Rows in order of their names."""
+        with self._lock, translate_errors(self.path):
+            rows = self._db.execute(
+                "SELECT name, wrapped, created FROM keys WHERE name > ? ORDER BY name LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        return [_checked_row(row, self.path) for row in rows]
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file's structure, and how its schema differs from ours."""
+        with self._lock, contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+            fresh.executescript(script(KEYS_MIGRATION))
+            return check_structure(self._db, fresh, KEYS_VERSION)
 
     def close(self) -> None:
         """Close the file."""
@@ -136,17 +257,35 @@ class FileKeyStore(KeyStore):
             self._db.close()
 
 
+def _checked_row(row: tuple[object, ...], path: Path) -> WrappedKey:
+    name, wrapped, created = row
+    if not (isinstance(name, str) and isinstance(wrapped, bytes) and isinstance(created, float)):
+        raise TamperError(f"the row of the key {str(name)[:80]!r} was changed", where=str(path))
+    return WrappedKey(name, wrapped, created)
+
+
 class Keyring:
-    """Keys by name, unwrapped in memory; new ones become durable with `flush`, before anything sealed with them."""
+    """Keys by name, unwrapped in memory; new ones become durable with `flush`, before anything sealed with them.
+
+    The event loop makes keys, the writer's thread makes them durable, the reader's destroys: a lock guards each step.
+    """
 
     _CACHE = 4096
 
     def __init__(self, store: KeyStore, master: bytes, world: World) -> None:
-        self._store = store
+        self.store = store
+        self._master = master
         self._wrap = AESGCM(master)
         self._world = world
+        self._lock = threading.Lock()
         self._keys: dict[str, bytes] = {}
-        self._pending: list[tuple[str, bytes, float]] = []
+        self._pending: dict[str, WrappedKey] = {}
+        self.conflicts: set[str] = set()
+        """Names that two processes made at once, and this one's key is not the one that stands."""
+
+    def reader(self) -> Keyring:
+        """A keyring over the same keys with a memory of its own: a long reading does not push out what runs need."""
+        return Keyring(self.store, self._master, self._world)
 
     def key(self, name: str, create: bool = False) -> bytes:
         """The 32-byte key of that name.
@@ -159,19 +298,34 @@ class Keyring:
         known = self._keys.get(name)
         if known is not None:
             return known
-        wrapped = self._store.get(name)
-        if wrapped is None:
+        row = self.store.get(name)
+        if row is None:
             if not create:
-                raise StoreMissing(f"the keystore holds no key {name!r}", fix="restore the keystore from your backup")
+                raise StoreMissing(
+                    f"the keystore holds no key {name!r}",
+                    fix="restore the keystore from your backup",
+                )
             return self._create(name)
-        if not wrapped:
-            raise PayloadErased(f"the key {name!r} was destroyed on request")
-        try:
-            key = self._wrap.decrypt(wrapped[:12], wrapped[12:], name.encode())
-        except (InvalidTag, ValueError):
-            raise TamperError(f"the key {name!r} does not open with this master key, or its row was changed") from None
-        self._remember(name, key)
+        key = self.unwrap(row)
+        with self._lock:
+            self._remember(name, key)
         return key
+
+    def unwrap(self, row: WrappedKey) -> bytes:
+        """The key in a row of the keystore.
+
+        Raises:
+            PayloadErased: it was destroyed. TamperError: the row was changed, or another master key has wrapped it.
+        """
+        if not row.wrapped:
+            raise PayloadErased(f"the key {row.name!r} was destroyed on request")
+        try:
+            return self._wrap.decrypt(row.wrapped[:12], row.wrapped[12:], _bound(row.name, row.created))
+        except (InvalidTag, ValueError):
+            raise TamperError(
+                f"the key {row.name!r} does not open: its row was changed, or it was made under another master key",
+                fix="restore the keystore, or the master key that belongs to it, from your backup",
+            ) from None
 
     def create(self, name: str) -> bytes:
         """A new key for a name that is new by its making (a fresh run's id): no look-up."""
@@ -180,55 +334,81 @@ class Keyring:
     def _create(self, name: str) -> bytes:
         key = self._world.chance.token(KEY_BYTES)
         nonce = self._world.chance.token(12)
-        self._pending.append((name, nonce + self._wrap.encrypt(nonce, key, name.encode()), self._world.clock.now()))
-        self._remember(name, key)
+        created = self._world.clock.now()
+        wrapped = nonce + self._wrap.encrypt(nonce, key, _bound(name, created))
+        with self._lock:
+            known = self._keys.get(name)
+            if known is not None:
+                return known
+            self._pending[name] = WrappedKey(name, wrapped, created)
+            self._remember(name, key)
         return key
 
     def _remember(self, name: str, key: bytes) -> None:
-        if len(self._keys) >= self._CACHE:
-            durable = set(self._keys) - {row[0] for row in self._pending}
-            for old in list(durable)[: self._CACHE // 2]:
+        """Keep an unwrapped key; the oldest durable ones make room. A key that is not durable yet is never dropped."""
+        if len(self._keys) - len(self._pending) >= self._CACHE:
+            durable = (old for old in self._keys if old not in self._pending)
+            for old in list(islice(durable, self._CACHE // 2)):
                 del self._keys[old]
         self._keys[name] = key
 
-    def flush(self) -> None:
-        """Make new keys durable. Called by the writer before each batch."""
+    def flush(self) -> list[str]:
+        """Make new keys durable; the writer does so before each batch.
+
+        Returns:
+            Names that another process has made at the same moment: its keys stand, ours are forgotten, and what was
+            sealed with ours must not be stored (see `conflicts`).
+        """
         if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        try:
-            self._store.put(pending)
-        except BaseException:
-            self._pending = pending + self._pending
-            raise
+            return []
+        with self._lock:
+            rows = list(self._pending.values())
+        taken = self.store.put(rows)
+        with self._lock:
+            for row in rows:
+                self._pending.pop(row.name, None)
+            for name in taken:
+                self._keys.pop(name, None)
+                self.conflicts.add(name)
+        return taken
 
     def destroy(self, name: str) -> None:
         """Destroy a key: whatever was sealed with it can never be read again."""
         self.flush()
-        self._store.destroy(name, self._world.clock.now())
-        self._keys.pop(name, None)
+        self.store.destroy(name)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Drop a key from memory: it was destroyed, perhaps by another process."""
+        with self._lock:
+            if name not in self._pending:
+                self._keys.pop(name, None)
 
     def subject(self, tenant: str, subject: str) -> str:
-        """The key name of a data subject: an HMAC, so that the keystore does not list people."""
-        digest = hmac.digest(self.key(f"tenant:{tenant}", create=True), b"subject\x00" + subject.encode(), "sha256")
-        return f"subject:{digest[:12].hex()}"
+        """The key name of a data subject: an HMAC, so that the keystore does not list people.
 
-    def verify(self) -> list[str]:
-        """Names of keys that do not open: changed rows."""
-        bad: list[str] = []
-        for name in self._store.names():
-            self._keys.pop(name, None)
-            try:
-                self.key(name)
-            except PayloadErased:
-                continue
-            except TamperError:
-                bad.append(name)
-        return bad
+        Whoever comes back after an erasure gets a new key: what was erased stays so, what is new can be kept.
+        """
+        digest = hmac.digest(
+            self.key(f"tenant:{tenant}", create=True),
+            b"subject\x00" + subject.encode(),
+            "sha256",
+        )
+        first = name = f"subject:{digest[:12].hex()}"
+        generation = 1
+        while name not in self._keys and (row := self.store.get(name)) is not None and not row.wrapped:
+            generation += 1
+            name = f"{first}.{generation}"
+        return name
 
     def close(self) -> None:
         """Close the keystore."""
-        self._store.close()
+        self.store.close()
+
+
+def _bound(name: str, created: float) -> bytes:
+    """What a wrapped key is bound to: its row's other columns."""
+    return name.encode() + b"\x00" + struct.pack(">d", created)
 
 
 def combine(keys: list[bytes]) -> bytes:

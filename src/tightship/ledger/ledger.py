@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,23 +15,46 @@ from typing import Any, TypeVar
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import LedgerError, PayloadErased, PayloadTooLarge, StoreMissing, StoreReadOnly, TamperError
+from tightship.core.errors import (
+    LedgerError,
+    PayloadErased,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreReadOnly,
+    TamperError,
+)
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
-from tightship.ledger.entries import Draft, Entry, Guards, SealedPayload, Unit, decode, encode_tail
-from tightship.ledger.keyring import FileKeyStore, Keyring, KeyStore, derive, load_master
+from tightship.ledger._schema import projection_tables
+from tightship.ledger.entries import (
+    Draft,
+    Entry,
+    Guards,
+    SealedPayload,
+    Unit,
+    decode,
+    encode_tail,
+    payload_crc,
+)
+from tightship.ledger.keyring import (
+    FileKeyStore,
+    Keyring,
+    KeyStore,
+    derive,
+    load_master,
+)
 from tightship.ledger.memory import MemoryBackend
-from tightship.ledger.projections import Folder, RunsProjection
-from tightship.ledger.sqlite import SqliteBackend, projection_columns
-from tightship.ledger.store import Committer, Condition, Deltas
-from tightship.ledger.vault import PUBLIC, Vault, encode
+from tightship.ledger.projections import Deltas, ErasuresProjection, Folder, RunsProjection
+from tightship.ledger.scratch import Scratch
+from tightship.ledger.sqlite import SqliteBackend
+from tightship.ledger.store import Committer, Condition
+from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
 from tightship.ledger.writer import LoopWriter, ThreadWriter, Writer
 
 DEFAULT_LOG = "default"
 FILE_FROM = 256 * 1024
 """Sealed payloads above this many bytes go to files."""
-MAX_ENTRY = 65_000
-"""Bytes of an entry: a tlog-tiles bundle takes 65,535."""
 Listener = Callable[[list[Entry], bool], None]
 _T = TypeVar("_T")
 
@@ -45,19 +70,23 @@ class Ledger:
         world: World,
         projections: Iterable[Projection],
         threaded: bool,
+        path: Path | None = None,
     ) -> None:
+        self.path = path
+        """The store's folder; None in memory."""
         self.backend = backend
         self.world = world
         self.vault = Vault(keyring)
         self.disk = disk
-        self.folder = Folder([RunsProjection(), *projections])
-        self._committer = Committer(backend, self.folder, world.clock, keyring.flush)
+        self.folder = Folder([RunsProjection(), ErasuresProjection(), *projections])
+        self._committer = Committer(backend, self.folder, world.clock)
         self._listeners: list[Listener] = []
         self._threaded = threaded
         self._pool = ThreadPoolExecutor(1, "ledger-reader") if threaded else None
         make_writer = ThreadWriter if threaded else LoopWriter
         self._writer: Writer = make_writer(self._commit, self._deliver)
         self._definitions: set[str] = set()
+        self._closed = False
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -78,7 +107,15 @@ class Ledger:
         world = world or World()
         await asyncio.to_thread(_make_folders, folder, create)
         backend, keyring = await asyncio.to_thread(_open_files, folder, world, create)
-        return cls(backend, keyring, FolderDisk(folder / "payloads"), world, projections, threaded=True)
+        return cls(
+            backend,
+            keyring,
+            FolderDisk(folder / "payloads"),
+            world,
+            projections,
+            True,
+            folder,
+        )
 
     @classmethod
     def in_memory(
@@ -95,10 +132,13 @@ class Ledger:
 
     async def close(self) -> None:
         """Commit what waits and close the files."""
+        if self._closed:
+            return
+        self._closed = True
         await self._writer.close()
         if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self.backend.close()
+            await asyncio.to_thread(self._pool.shutdown)
+            await asyncio.to_thread(self.backend.close)
             self.vault.keyring.close()
 
     # --- appending -------------------------------------------------------------------------------
@@ -112,8 +152,6 @@ class Ledger:
             StaleOwner: the run was taken over. GuardRefused: a guard did not hold. StoreError: the disk.
         """
         tails = tuple(encode_tail(draft, self.world.chance.token(12).hex()) for draft in drafts)
-        if any(len(tail) > MAX_ENTRY for tail in tails):
-            raise PayloadTooLarge(f"an entry of more than {MAX_ENTRY:,} bytes", fix="put large values into payloads")
         return self._writer.submit(Unit(log, drafts, guards, tails))
 
     def job(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
@@ -121,24 +159,49 @@ class Ledger:
         return self._writer.job(work)
 
     def _commit(self, units: list[Unit]) -> list[Entry]:
-        self._write_files(units)
-        return self._committer.commit(units)
+        keyring = self.vault.keyring
+        for name in keyring.flush():
+            self.vault.forget(name)
+        sound = [unit for unit in units if self._prepare(unit)]
+        return self._committer.commit(sound)
 
-    def _write_files(self, units: list[Unit]) -> None:
-        """Large payloads are on the disk before the entry that names them."""
-        for unit in units:
+    def _prepare(self, unit: Unit) -> bool:
+        """Large payloads are on the disk before the entry that names them; false when the unit cannot be stored."""
+        conflicts = self.vault.keyring.conflicts
+        try:
             for draft in unit.drafts:
-                if any(len(payload.data) > FILE_FROM for payload in draft.payloads):
-                    draft.payloads = tuple(self._to_file(payload) for payload in draft.payloads)
+                for payload in draft.payloads:
+                    if conflicts and not conflicts.isdisjoint(names_of(payload.scope)):
+                        self._check_opens(payload)
+                    if payload.data is not None and len(payload.data) > FILE_FROM:
+                        draft.payloads = tuple(self._to_file(one) for one in draft.payloads)
+                        break
+        except (StoreError, LedgerError) as error:
+            unit.refusal = error
+            return False
+        return True
+
+    def _check_opens(self, payload: SealedPayload) -> None:
+        """Another process made one of these keys at the same moment, and its key stands."""
+        try:
+            self.vault.open(payload.address, payload.scope, payload.data or b"")
+        except TamperError:
+            raise StoreError(
+                "another process made a key of this scope at the same moment",
+                fix="try again: its key is used now",
+            ) from None
 
     def _to_file(self, payload: SealedPayload) -> SealedPayload:
-        if len(payload.data) <= FILE_FROM:
+        address, scope, data, _ = payload
+        if data is None or len(data) <= FILE_FROM:
             return payload
         try:
-            self.disk.write(payload.address, payload.data)
+            self.disk.write(address, data)
         except OSError as error:
-            raise StoreReadOnly(f"a large payload could not be written: {error.strerror}", where="payloads/") from error
-        return payload._replace(data=b"")
+            kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreReadOnly
+            where = None if self.path is None else str(self.path / "payloads")
+            raise kind(f"a large payload could not be written: {error.strerror}", where=where) from error
+        return SealedPayload(address, scope, None, payload_crc(address, scope, data))
 
     # --- others' entries -------------------------------------------------------------------------
 
@@ -148,11 +211,30 @@ class Ledger:
         Returns: a function that ends it.
         """
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return stop
 
     def _deliver(self, entries: list[Entry], foreign: bool) -> None:
+        if foreign:
+            self._forget_erased(entries)
         for listener in tuple(self._listeners):
-            listener(entries, foreign)
+            try:
+                listener(entries, foreign)
+            except Exception as error:  # one that fails must not keep the entries from the others
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a listener of the ledger raised", "exception": error}
+                )
+
+    def _forget_erased(self, entries: list[Entry]) -> None:
+        """Another process has destroyed keys: they must not live on in our memory."""
+        for entry in entries:
+            if entry.kind == kinds.ERASED:
+                self.vault.keyring.forget(entry.body["subject"])
+                self.vault.forget(entry.body["subject"])
 
     async def poll(self) -> None:
         """Look whether another process has appended; listeners are told of what it was."""
@@ -235,7 +317,10 @@ class Ledger:
         """Open one of the payloads that `sealed` has read."""
         row = sealed.get(address)
         if row is None or row[1] is None:
-            raise StoreMissing(f"payload {address} is not in the store", fix="restore the store from your backup")
+            raise StoreMissing(
+                f"payload {address} is not in the store",
+                fix="restore the store from your backup",
+            )
         data = self.vault.open(address, row[0], row[1])
         try:
             return orjson.loads(data)
@@ -268,56 +353,103 @@ class Ledger:
     async def entries(self, after: int = 0, limit: int = 1000, log: str = DEFAULT_LOG) -> list[Entry]:
         """Entries after a position."""
         rows = await self.off_loop(self.backend.entries, log, after, limit)
-        return [decode(log, n, data) for n, _, data in rows]
+        return [decode(log, n, data) for n, data in rows]
 
     async def head(self, log: str = DEFAULT_LOG) -> int:
         """The last position of a log."""
         heads = await self.off_loop(self.backend.heads)
         return heads.get(log, (0, 0))[1]
 
-    async def rebuild(self) -> dict[str, int]:
-        """Throw the projections away and fold them from the log again; returns rows by table."""
-        deltas = await self.off_loop(self.fold_all)
-        await self.job(functools.partial(self.backend.replace_projections, deltas, self.folder.tables))
-        return {table: len(deltas.get(table, {})) for table in self.folder.tables}
+    async def rebuild(self, progress: Callable[[int], None] | None = None) -> dict[str, int]:
+        """Throw the projections away and fold them from the log again.
+
+        Appends go on meanwhile: most is folded beside them, and only the rest and the exchange of the rows hold
+        the writer up.
+
+        Args:
+            progress: told how many entries are folded, from another thread.
+
+        Returns: rows by table.
+        """
+        scratch = Scratch(self.folder)
+        try:
+            await self.off_loop(self._fold_into, scratch, progress)
+            return await self.job(functools.partial(self._exchange, scratch))
+        finally:
+            scratch.close()
+
+    def _fold_into(self, scratch: Scratch, progress: Callable[[int], None] | None) -> None:
+        for log in self.backend.heads():
+            for page in self.pages(log):
+                scratch.fold(page)
+                if progress is not None:
+                    progress(scratch.folded)
+
+    def pages(self, log: str, after: int = 0, limit: int = 1000) -> Iterator[list[Entry]]:
+        """The entries of a log, a page at a time; blocks, so call it from a thread."""
+        while rows := self.backend.entries(log, after, limit):
+            yield [decode(log, n, data) for n, data in rows]
+            after = rows[-1][0]
 
     def fold_all(self) -> Deltas:
-        """The projections as the log gives them."""
+        """The projections as the log gives them, in memory: for small ledgers."""
         deltas: Deltas = {}
         for log in self.backend.heads():
-            after = 0
-            while rows := self.backend.entries(log, after, 2000):
-                for n, _, data in rows:
-                    self.folder.fold(decode(log, n, data), deltas)
-                after = rows[-1][0]
+            for page in self.pages(log):
+                for entry in page:
+                    self.folder.fold(entry, deltas)
         return deltas
+
+    def _exchange(self, scratch: Scratch) -> dict[str, int]:
+        backend = self.backend
+        try:
+            for log, (log_id, head) in backend.begin().items():
+                scratch.fold(backend.tail(log, log_id, scratch.positions.get(log, 0), head))
+            tables = list(self.folder.tables)
+            backend.exchange_projections(tables, scratch.rows)
+            backend.commit()
+        except BaseException:
+            backend.rollback()
+            raise
+        self._committer.forget()
+        return {table: scratch.count(table) for table in tables}
 
     # --- erasure ---------------------------------------------------------------------------------
 
     async def erase(self, tenant: str, subject: str, by: str) -> str:
-        """Destroy a data subject's key: all that was sealed with it is unreadable now. Returns the key's name."""
+        """Destroy a data subject's key: every payload sealed with it is unreadable from now on.
+
+        Returns: the key's name.
+        """
         name = self.vault.keyring.subject(tenant, subject)
         await self.append(Draft("", kinds.ERASED, name, {"subject": name, "by": by}))
-        await self.off_loop(self.vault.keyring.destroy, name)
-        self.vault.forget(name)
+        await self._destroy(name)
         return name
 
     async def reapply_erasures(self) -> int:
-        """Destroy again what the log says was erased (a keystore restored from a backup has the keys again)."""
-        count = 0
-        for log in await self.off_loop(self.backend.heads):
-            rows = await self.off_loop(self.backend.entries_of, [""])
-            for entry in rows:
-                if entry.log == log and entry.kind == kinds.ERASED:
-                    await self.off_loop(self.vault.keyring.destroy, entry.body["subject"])
-                    self.vault.forget(entry.body["subject"])
-                    count += 1
-        return count
+        """Destroy again what the log says was erased (a keystore restored from a backup has the keys again).
+
+        Returns: how many subjects were erased so far.
+        """
+        rows = await self.select("erasures")
+        for row in rows:
+            await self._destroy(row["subject"])
+        return len(rows)
+
+    async def _destroy(self, name: str) -> None:
+        await self.off_loop(self.vault.keyring.destroy, name)
+        self.vault.forget(name)
 
     async def off_loop(self, function: Callable[..., _T], *args: Any) -> _T:
-        """Run something that reads on the reader's thread (in the loop for the in-memory twin)."""
+        """Run something that reads on the reader's thread (in memory: here and now).
+
+        Raises:
+            StoreError: the ledger is closed; and whatever the function raises.
+        """
         if self._pool is None:
             return function(*args)
+        if self._closed:
+            raise StoreError("the ledger is closed", fix="open it again")
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *args))
 
 
@@ -325,14 +457,17 @@ class MemoryState:
     """What survives a simulated crash of a process: the store, the keystore and the disk."""
 
     def __init__(self) -> None:
-        self.backend = MemoryBackend(projection_columns())
+        self.backend = MemoryBackend(projection_tables())
         self.keys = KeyStore()
         self.disk = MemoryDisk()
 
 
 def _make_folders(folder: Path, create: bool) -> None:
     if not folder.exists() and not create:
-        raise StoreMissing(where=str(folder), fix="run `tightship init`, or correct store.url in tightship.yaml")
+        raise StoreMissing(
+            where=str(folder),
+            fix="run `tightship init`, or correct store.url in tightship.yaml",
+        )
     try:
         (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "payloads").mkdir(exist_ok=True)
@@ -345,10 +480,18 @@ def _make_folders(folder: Path, create: bool) -> None:
 
 
 def _open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend, Keyring]:
-    backend = SqliteBackend(folder / "ledger.db", create)
+    """Keys first: there is never a ledger without the keystore that it was sealed with."""
+    ledger, keys = folder / "ledger.db", folder / "keys" / "keys.db"
+    if ledger.exists() and not keys.exists():
+        raise StoreMissing(
+            "the keystore is not there, and only its keys open what is in the ledger",
+            where=str(keys),
+            fix="restore it from your backup",
+        )
+    master = load_master(folder / "keys" / "master.key", create=not keys.exists())
+    store = FileKeyStore(keys)
     try:
-        master = load_master(folder / "keys" / "master.key")
-        return backend, Keyring(FileKeyStore(folder / "keys" / "keys.db"), master, world)
+        return SqliteBackend(ledger, create), Keyring(store, master, world)
     except BaseException:
-        backend.close()
+        store.close()
         raise

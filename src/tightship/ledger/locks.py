@@ -27,7 +27,10 @@ class ExecutorLock:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreReadOnly(f"the lock file cannot be opened: {error.strerror}", where=str(self._path)) from None
+            raise StoreReadOnly(
+                f"the lock file cannot be opened: {error.strerror}",
+                where=str(self._path),
+            ) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

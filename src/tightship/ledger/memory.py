@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tightship.ledger.entries import Entry, decode
+from tightship.core.errors import LedgerError
+from tightship.ledger._schema import Rows, Table, check_condition, check_order
+from tightship.ledger.entries import (
+    POSITION_BITS,
+    Entry,
+    decode,
+    entry_crc,
+    log_crc,
+    payload_crc,
+)
+from tightship.ledger.projections import Deltas
 from tightship.ledger.store import Batch, Condition
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -23,15 +33,18 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 class MemoryBackend:
     """Rows in dicts. A transaction is a batch that is applied at commit, so a rollback has nothing to undo."""
 
-    def __init__(self, columns: dict[str, dict[str, Any]]) -> None:
-        self._columns = columns
+    def __init__(self, schema: dict[str, Table]) -> None:
+        self._schema = schema
         self._heads: dict[str, tuple[int, int]] = {}
         self._entries: dict[str, list[tuple[str, bytes]]] = {}
-        self._payloads: dict[str, tuple[str, bytes | None]] = {}
-        self._tables: dict[str, dict[tuple[object, ...], dict[str, Any]]] = {name: {} for name in columns}
+        self._by_run: dict[str, list[tuple[int, int, str]]] = {}
+        self._payloads: dict[str, tuple[str, bytes | None, int | None]] = {}
+        self._tables: dict[str, dict[tuple[object, ...], dict[str, Any]]] = {name: {} for name in schema}
         self._tiles: dict[tuple[int, int, int], bytes] = {}
         self._checkpoints: dict[int, dict[int, str]] = {}
         self._draft: tuple[Batch, dict[str, tuple[str, ...]]] | None = None
+
+    # --- the writer's side -----------------------------------------------------------------------
 
     def begin(self) -> dict[str, tuple[int, int]]:
         """The heads."""
@@ -40,6 +53,10 @@ class MemoryBackend:
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Remember what commit will apply."""
+        for table, rows in batch.deltas.items():
+            for delta in rows.values():
+                if None in delta.key or None in delta.set.values():
+                    raise LedgerError(f"a value does not fit its column: {table} takes no null")
         self._draft = (batch, tables)
 
     def commit(self) -> None:
@@ -47,37 +64,26 @@ class MemoryBackend:
         if self._draft is None:
             return
         (batch, tables), self._draft = self._draft, None
-        names = {log_id: name for name, (log_id, _) in self._heads.items()}
-        for log, head in batch.heads.items():
-            log_id = self._heads.get(log, (len(self._heads) + 1, 0))[0]
-            self._heads[log] = (log_id, head)
-            names[log_id] = log
-        for log_id, _, run, data in batch.rows:
-            self._entries.setdefault(names[log_id], []).append((run, data))
-        for payload in batch.payloads.values():
-            self._payloads.setdefault(payload.address, (payload.scope, payload.data))
-        for table, rows in batch.deltas.items():
-            for key, delta in rows.items():
-                self.apply(table, tables[table], key, delta.set, delta.add)
+        self._heads.update(batch.heads)
+        for log_id, n, run, data, log in batch.rows:
+            self._entries.setdefault(log, []).append((run, data))
+            self._by_run.setdefault(run, []).append((log_id, n, log))
+        for address, payload in batch.payloads.items():
+            self._payloads.setdefault(address, (payload.scope, payload.data, payload.crc))
+        self._apply(batch.deltas, tables)
 
-    def apply(
-        self,
-        table: str,
-        key_columns: Sequence[str],
-        key: tuple[object, ...],
-        changes: dict[str, Any],
-        additions: dict[str, int],
-    ) -> None:
-        """Change one row of a projection, made with its defaults when it is new."""
-        row = self._tables[table].get(key)
-        if row is None:
-            row = self._tables[table][key] = {
-                **self._columns[table],
-                **dict(zip(key_columns, key, strict=True)),
-            }
-        row.update(changes)
-        for column, amount in additions.items():
-            row[column] += amount
+    def _apply(self, deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> None:
+        for table, rows in deltas.items():
+            for key, delta in rows.items():
+                row = self._tables[table].get(key)
+                if row is None:
+                    row = self._tables[table][key] = {
+                        **self._schema[table].defaults,
+                        **dict(zip(tables[table], key, strict=True)),
+                    }
+                row.update(delta.set)
+                for column, amount in delta.add.items():
+                    row[column] += amount
 
     def rollback(self) -> None:
         """Drop the draft."""
@@ -87,6 +93,56 @@ class MemoryBackend:
         """Rows that fit."""
         return self.select(table, where, (), None)
 
+    def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
+        """Entries between two positions."""
+        after = max(after, 0)
+        rows = self._entries.get(log, [])[after:upto]
+        return [decode(log, after + index + 1, data) for index, (_, data) in enumerate(rows)]
+
+    def put_tree(
+        self,
+        log_id: int,
+        before: int,
+        size: int,
+        note: str,
+        tiles: dict[tuple[int, int], bytes],
+    ) -> None:
+        """Store tiles and the checkpoint over them together."""
+        latest = self.checkpoint(log_id)
+        if (latest[0] if latest else 0) != before:
+            raise LedgerError("the tree has grown meanwhile; nothing was written")
+        for (level, position), data in tiles.items():
+            self._tiles[log_id, level, position] = data
+        self._checkpoints.setdefault(log_id, {})[size] = note
+
+    def replace_projections(self, deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> None:
+        """Throw the projections away and write these."""
+        for table in tables:
+            self._tables[table] = {}
+        self._apply(deltas, tables)
+
+    def compact(self, log: str, covered: int) -> int:
+        """Memory is not packed."""
+        return 0
+
+    def trim(self) -> None:
+        """Memory has nothing to give back."""
+
+    def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:
+        """Throw the projections away and write these rows, inside a transaction."""
+        for table in tables:
+            schema = self._schema[table]
+            self._tables[table] = {
+                tuple(row[name] for name in schema.key): row
+                for row in (dict(zip(schema.defaults, values, strict=True)) for values in rows(table))
+            }
+
+    # --- the reader's side -----------------------------------------------------------------------
+
+    def heads(self) -> dict[str, tuple[int, int]]:
+        """Log name -> (log id, head)."""
+        return dict(self._heads)
+
     def select(
         self,
         table: str,
@@ -95,86 +151,83 @@ class MemoryBackend:
         limit: int | None,
     ) -> list[dict[str, Any]]:
         """Copies of the rows that fit, in order."""
-        rows = [
+        schema = self._schema[table]
+        for column, op, _ in where:
+            check_condition(schema, column, op)
+        check_order(schema, order)
+        found = [
             dict(row)
-            for row in self._tables[table].values()
+            for row in self._candidates(table, schema, where)
             if all(_OPERATORS[op](row[column], value) for column, op, value in where)
         ]
-        for column, direction in reversed(order):
-            rows.sort(key=lambda row: row[column], reverse=direction == "desc")
-        return rows if limit is None else rows[:limit]
+        for column, direction in reversed([*order, (next(iter(schema.defaults)), "asc")]):
+            found.sort(key=operator.itemgetter(column), reverse=direction == "desc")
+        return found if limit is None else found[:limit]
 
-    def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
-        """Entries between two positions."""
-        rows = self._entries.get(log, [])[after:upto]
-        return [decode(log, after + index + 1, data) for index, (_, data) in enumerate(rows)]
+    def _candidates(self, table: str, schema: Table, where: Sequence[Condition]) -> Iterable[dict[str, Any]]:
+        """All rows, or only those that a condition on the key leaves."""
+        rows = self._tables[table]
+        if len(schema.key) == 1:
+            for column, op, value in where:
+                if column == schema.key[0] and op in ("=", "in"):
+                    keys = [value] if op == "=" else dict.fromkeys(value)
+                    return [rows[key,] for key in keys if (key,) in rows]
+        return rows.values()
 
-    def heads(self) -> dict[str, tuple[int, int]]:
-        """Log name -> (log id, head)."""
-        return dict(self._heads)
-
-    def entries(self, log: str, after: int, limit: int) -> list[tuple[int, str, bytes]]:
-        """Position, run column and data of entries after a position."""
+    def entries(self, log: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Position and data of entries after a position."""
         rows = self._entries.get(log, [])[after : after + limit]
-        return [(after + index + 1, run, data) for index, (run, data) in enumerate(rows)]
+        return [(after + index + 1, data) for index, (_, data) in enumerate(rows)]
 
     def entries_of(self, runs: Sequence[str]) -> list[Entry]:
         """All entries of some runs, in order of the log."""
-        wanted = set(runs)
-        found: list[Entry] = []
-        for log, rows in self._entries.items():
-            found.extend(decode(log, i + 1, data) for i, (run, data) in enumerate(rows) if run in wanted)
-        return found
+        places = sorted(place for run in dict.fromkeys(runs) for place in self._by_run.get(run, ()))
+        return [decode(log, n, self._entries[log][n - 1][1]) for _, n, log in places]
 
     def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address."""
-        return {address: self._payloads[address] for address in addresses if address in self._payloads}
-
-    def all_payloads(self, after: int, limit: int) -> list[tuple[int, str, str, bytes | None]]:
-        """Row number, address, scope and sealed bytes, a page at a time."""
-        rows = list(self._payloads.items())[after : after + limit]
-        return [(after + i + 1, address, scope, data) for i, (address, (scope, data)) in enumerate(rows)]
+        return {address: self._payloads[address][:2] for address in addresses if address in self._payloads}
 
     def tile(self, log_id: int, level: int, position: int) -> bytes | None:
         """A Merkle tile."""
         return self._tiles.get((log_id, level, position))
-
-    def put_tree(self, log_id: int, tiles: dict[tuple[int, int], bytes], size: int, note: str) -> None:
-        """Store tiles and the checkpoint over them together."""
-        for (level, position), data in tiles.items():
-            self._tiles[log_id, level, position] = data
-        self._checkpoints.setdefault(log_id, {})[size] = note
-
-    def compact(self, log_id: int, covered: int) -> int:
-        """Memory is not packed."""
-        return 0
-
-    def trim(self) -> None:
-        """Memory has nothing to give back."""
-
-    def checkpoints(self, log_id: int) -> list[tuple[int, str]]:
-        """All checkpoints, by size."""
-        return sorted(self._checkpoints.get(log_id, {}).items())
 
     def checkpoint(self, log_id: int) -> tuple[int, str] | None:
         """The latest checkpoint."""
         notes = self._checkpoints.get(log_id)
         return max(notes.items()) if notes else None
 
-    def replace_projections(self, deltas: Any, tables: dict[str, tuple[str, ...]]) -> None:
-        """Throw the projections away and write these."""
-        for table, key_columns in tables.items():
-            self._tables[table].clear()
-            for key, delta in deltas.get(table, {}).items():
-                self.apply(table, key_columns, key, delta.set, delta.add)
-
     def moved(self) -> bool:
-        """Nobody else writes to this memory."""
-        return False
+        """Another ledger over the same memory may have appended; looking costs nothing."""
+        return True
 
-    def check(self) -> list[str]:
-        """Memory has no structure that could be damaged."""
-        return []
+    def dump(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """Every table's rows, as the SQLite store would hold them."""
+        yield (
+            "logs",
+            [(log_id, name, head) for name, (log_id, head) in self._heads.items()],
+        )
+        for log, rows in self._entries.items():
+            base, seed = self._heads[log][0] << POSITION_BITS, log_crc(log)
+            yield (
+                "entries",
+                [
+                    (base | at, run, data.decode(), entry_crc(seed, run.encode(), data))
+                    for at, (run, data) in enumerate(rows, start=1)
+                ],
+            )
+        payloads: list[tuple[Any, ...]] = []
+        for at, (address, (scope, data, crc)) in enumerate(self._payloads.items(), start=1):
+            crc = payload_crc(address, scope, data or b"") if crc is None else crc
+            payloads.append((at, bytes.fromhex(address), scope, data, crc))
+        yield "payloads", payloads
+        yield "tiles", [(*key, data) for key, data in self._tiles.items()]
+        yield (
+            "checkpoints",
+            [(log, size, note) for log, notes in self._checkpoints.items() for size, note in notes.items()],
+        )
+        for table, projected in self._tables.items():
+            yield table, [tuple(row.values()) for row in projected.values()]
 
     def close(self) -> None:
         """Nothing to close."""

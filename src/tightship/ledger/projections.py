@@ -44,12 +44,22 @@ def _started(entry: EntryView) -> dict[str, object]:
 
 def _claimed(entry: EntryView) -> dict[str, object]:
     body = entry.body
-    return {"state": "running", "epoch": entry.epoch, "owner": body.get("owner", ""), "build": body.get("build", "")}
+    return {
+        "state": "running",
+        "epoch": entry.epoch,
+        "owner": body.get("owner", ""),
+        "build": body.get("build", ""),
+    }
 
 
 def _parked(entry: EntryView) -> dict[str, object]:
     body = entry.body
-    return {"state": "parked", "owner": "", "wake_at": body.get("wake_at", 0.0), "seen": body.get("seen", 0)}
+    return {
+        "state": "parked",
+        "owner": "",
+        "wake_at": body.get("wake_at", 0.0),
+        "seen": body.get("seen", 0),
+    }
 
 
 def _ended(entry: EntryView) -> dict[str, object]:
@@ -61,7 +71,16 @@ def _ended(entry: EntryView) -> dict[str, object]:
         "reason": body.get("reason", ""),
         "ended_at": entry.at,
     }
-    for name in ("output", "package", "usd", "tokens_in", "tokens_out", "calls", "seconds", "seen"):
+    for name in (
+        "output",
+        "package",
+        "usd",
+        "tokens_in",
+        "tokens_out",
+        "calls",
+        "seconds",
+        "seen",
+    ):
         if name in body:
             changes[name] = body[name]
     return changes
@@ -81,6 +100,23 @@ _RUN_CHANGES = {
 }
 
 
+class ErasuresProjection:
+    """The data subjects whose keys were destroyed: read at every start, so that no backup brings them back."""
+
+    table = "erasures"
+    key_columns: Sequence[str] = ("subject",)
+    kinds = frozenset({kinds.ERASED})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """By whom and when."""
+        body = entry.body
+        return (Delta((body["subject"],), {"by_whom": body.get("by") or "", "at": entry.at}),)
+
+
+Deltas = dict[str, dict[tuple[object, ...], Delta]]
+"""Table -> row key -> what changes in it."""
+
+
 class Folder:
     """Folds entries into deltas, one per table and row."""
 
@@ -92,15 +128,33 @@ class Folder:
             for kind in projection.kinds:
                 self._by_kind.setdefault(kind, []).append(projection)
 
-    def fold(self, entry: EntryView, into: dict[str, dict[tuple[object, ...], Delta]]) -> None:
-        """Merge the entry's changes into the batch's."""
+    def changes(self, entry: EntryView, into: list[tuple[str, Delta]]) -> None:
+        """Add the entry's changes to the list.
+
+        Raises:
+            Exception: whatever a projection raises on a body that lacks what its kind has.
+        """
         for projection in self._by_kind.get(entry.kind, ()):
-            rows = into.setdefault(projection.table, {})
             for delta in projection.fold(entry):
-                known = rows.get(delta.key)
-                if known is None:
-                    rows[delta.key] = delta
-                    continue
-                known.set.update(delta.set)
-                for column, amount in delta.add.items():
-                    known.add[column] = known.add.get(column, 0) + amount
+                into.append((projection.table, delta))
+
+    def fold(self, entry: EntryView, into: Deltas) -> None:
+        """Merge the entry's changes into the batch's."""
+        changes: list[tuple[str, Delta]] = []
+        self.changes(entry, changes)
+        merge(changes, into)
+
+
+def merge(changes: Iterable[tuple[str, Delta]], into: Deltas) -> None:
+    """Take changes into a batch: one delta per row."""
+    for table, delta in changes:
+        rows = into.get(table)
+        if rows is None:
+            rows = into[table] = {}
+        known = rows.get(delta.key)
+        if known is None:
+            rows[delta.key] = delta
+            continue
+        known.set.update(delta.set)
+        for column, amount in delta.add.items():
+            known.add[column] = known.add.get(column, 0) + amount

@@ -1,140 +1,340 @@
-"""The sequencer: brings appended entries into the Merkle tree, signs checkpoints, and packs what is no longer hot.
+"""Integrates entries into the Merkle tree, signs checkpoints, and packs what is no longer hot, beside the appends.
 
-It reads off the loop and writes in small jobs on the writer, so that commits are not held up. Whoever executes runs it.
+Entries are read off the event loop, at most `CHUNK` of them are integrated at a time, and only the writing of their
+tiles and their checkpoint passes the writer, as a job between two batches. Whoever executes runs it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
 
-from tightship.core.errors import StoreError, TightshipError
-from tightship.ledger.ledger import DEFAULT_LOG, Ledger
-from tightship.ledger.merkle.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
+from tightship.core.errors import LedgerError, StoreError, StoreMissing, StoreReadOnly, TamperError
+from tightship.ledger.entries import Entry, decode
+from tightship.ledger.ledger import Ledger
+from tightship.ledger.locks import ExecutorLock
+from tightship.ledger.memory import MemoryBackend
+from tightship.ledger.merkle.checkpoint import (
+    Checkpoint,
+    parse_checkpoint,
+    parse_checkpoint_text,
+    sign_checkpoint,
+)
 from tightship.ledger.merkle.keys import NoteSigner
 from tightship.ledger.merkle.tiles import integrate
 from tightship.ledger.merkle.tree import EMPTY_ROOT, leaf_hashes
+from tightship.ledger.sqlite import SqliteBackend
 
-INTERVAL = 1.0
+CHUNK: Final = 2000
+"""Entries that one job integrates, so that no commit waits long."""
+EVERY: Final = 1.0
 """Seconds between two looks."""
-CHUNK = 2048
-"""Entries integrated, and committed, at a time."""
-HOT = 4096
+HOT: Final = 4096
 """The latest entries, which are not packed while the log is open."""
-BUSY = 2000
-"""Entries in an interval from which packing waits for a quieter time."""
-BACKLOG = 500_000
+BUSY: Final = 2000
+"""Entries between two looks from which packing waits for a quieter time."""
+BACKLOG: Final = 500_000
 """Entries not packed from which it no longer waits."""
+PUBLIC_KEYS: Final = "log.vkey"
+"""The file beside the store with the public keys of its logs, one a line."""
+EXECUTOR_LOCK: Final = "executor.lock"
+_MAX_NAME = 200
 
 
-def origin_of(log: str) -> str:
-    """The origin line of a log's checkpoints."""
-    return f"tightship/{log}"
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Where a log's tree stands: who signs for it, and the last checkpoint."""
+
+    signer: NoteSigner
+    size: int
+    root: bytes
 
 
-def signer_of(ledger: Ledger, log: str = DEFAULT_LOG) -> NoteSigner:
-    """The log's signing key; its seed lies in the keystore."""
-    origin = origin_of(log)
-    return NoteSigner(origin, ledger.vault.keyring.key(f"log:{origin}", create=True))
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one job writes."""
+
+    head: _Head
+    note: str
+    tiles: dict[tuple[int, int], bytes]
 
 
-class StoreTiles:
-    """The tiles of one log in a ledger's store (merkle.tiles.TileStore); `put` collects what is written together."""
+class BackendTiles:
+    """One log's tiles as they lie in the store."""
 
-    def __init__(self, ledger: Ledger, log_id: int) -> None:
-        self._backend = ledger.backend
+    def __init__(self, backend: SqliteBackend | MemoryBackend, log_id: int) -> None:
+        self._backend = backend
         self._log_id = log_id
-        self.changed: dict[tuple[int, int], bytes] = {}
 
     def get(self, level: int, index: int) -> bytes | None:
-        """The widest version of a tile."""
-        return self.changed.get((level, index)) or self._backend.tile(self._log_id, level, index)
-
-    def put(self, level: int, index: int, data: bytes) -> None:
-        """Keep a tile until it is written."""
-        self.changed[level, index] = data
+        """The tile's hashes, or None."""
+        return self._backend.tile(self._log_id, level, index)
 
 
 class Sequencer:
-    """Integrates one ledger's logs."""
+    """Keeps the logs' trees up with their entries.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: whose logs.
+        name: what a new log's origin begins with (the workspace's name); a log keeps the origin it began with.
+        every: seconds of the ledger's clock between two looks.
+        chunk: entries per job.
+    """
+
+    def __init__(self, ledger: Ledger, name: str = "tightship", *, every: float = EVERY, chunk: int = CHUNK) -> None:
         self._ledger = ledger
-        self._covered = self._packed = 0
+        self._name = name
+        self._every = every
+        self._chunk = chunk
+        self._known: dict[str, _Head] = {}
+        self._published: set[str] = set()
+        self._packed = 0
+        self._turn = asyncio.Lock()
+        self._fresh = True
+        self._task: asyncio.Task[None] | None = None
+        self._unlisten = ledger.listen(self._heard)
+        self.error: Exception | None = None
+        """Why the last look did not succeed; None when it did."""
 
-    async def run(self) -> None:
-        """Integrate what has come, again and again, until cancelled."""
-        while True:
-            await self._ledger.world.clock.sleep(INTERVAL)
-            try:
-                if await self.run_once() < BUSY or self._packed + BACKLOG < self._covered:
-                    await self.pack(HOT)
-            except StoreError:
-                continue  # the disk refuses; the next append of a run says so where it matters
+    def _heard(self, entries: list[Entry], foreign: bool) -> None:
+        self._fresh = True
 
-    async def run_once(self) -> int:
-        """Integrate everything that is in the log now; returns how many entries that were.
+    # --- running ---------------------------------------------------------------------------------
 
-        Raises:
-            TamperError: the tree's right edge is not what the last checkpoint signed.
-        """
-        count = 0
-        for log in list(await self._ledger.off_loop(self._ledger.backend.heads)):
-            while added := await self._step(log):
-                count += added
-        return count
+    @classmethod
+    def start(cls, ledger: Ledger, name: str = "tightship") -> Sequencer:
+        """A sequencer that runs as a task until `close`."""
+        sequencer = cls(ledger, name)
+        sequencer._task = asyncio.ensure_future(sequencer.run())
+        return sequencer
 
     async def close(self) -> None:
-        """Cover everything with a checkpoint, and pack all that is full."""
+        """End the task, cover everything with a checkpoint, pack all that is full."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        self._unlisten()
         await self.run_once()
         await self.pack(0)
 
+    async def run(self) -> None:
+        """Integrate what is new, again and again, until cancelled.
+
+        A disk that refuses is tried again. A log that was tampered with is never signed: that is kept in `error`
+        and logged, and the appends go on, uncovered, until `audit verify` and somebody have looked.
+        """
+        while True:
+            await self._ledger.world.clock.sleep(self._every)
+            if not self._fresh:
+                continue
+            self._fresh = False
+            try:
+                before = sum(head.size for head in self._known.values())
+                now = sum((await self.run_once()).values())
+                if now - before < BUSY or now - self._packed > BACKLOG:
+                    await self.pack(HOT)
+            except StoreError as error:
+                self._fresh = True
+                self._report(error)
+            except LedgerError as error:
+                self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if str(error) != str(self.error):
+            logging.getLogger(__name__).error("entries could not be put under a checkpoint: %s", error)
+        self.error = error
+
+    async def run_once(self) -> dict[str, int]:
+        """Integrate all entries that there are now; returns how many each log's checkpoint covers.
+
+        Raises:
+            TamperError: entries, tiles or checkpoint are not what was written; nothing more was signed.
+            StoreError: the disk.
+        """
+        async with self._turn:
+            covered: dict[str, int] = {}
+            for log, (log_id, end) in (await self._ledger.off_loop(self._ledger.backend.heads)).items():
+                covered[log] = await self._cover(log, log_id, end)
+            self.error = None
+            return covered
+
     async def pack(self, hot: int) -> int:
-        """Pack full bundles of covered entries, all but the latest `hot`; returns how many entries were packed."""
-        count = 0
-        backend = self._ledger.backend
-        for log_id, _ in (await self._ledger.off_loop(backend.heads)).values():
-            last = await self._ledger.off_loop(backend.checkpoint, log_id)
-            covered = (last[0] if last is not None else 0) - hot
-            while covered > 0 and (
-                moved := await self._ledger.job(functools.partial(backend.compact, log_id, covered))
+        """Pack full bundles of covered entries, all but the latest `hot`; returns how many entries were packed.
+
+        Raises:
+            TamperError: an entry is damaged; it and those behind it stay as they are. StoreError: the disk.
+        """
+        ledger, moved = self._ledger, 0
+        for log, head in list(self._known.items()):
+            while head.size > hot and (
+                some := await ledger.job(functools.partial(ledger.backend.compact, log, head.size - hot))
             ):
-                count += moved
-        self._packed += count
-        if count:
-            await self._ledger.job(backend.trim)
-        return count
+                moved += some
+        self._packed += moved
+        if moved:
+            await ledger.job(ledger.backend.trim)
+        return moved
 
-    async def _step(self, log: str) -> int:
+    async def _cover(self, log: str, log_id: int, end: int) -> int:
         ledger = self._ledger
-        signer = signer_of(ledger, log)
-        prepared = await ledger.off_loop(functools.partial(self._prepare, log, signer))
-        if prepared is None:
-            return 0
-        log_id, tiles, size, note, added = prepared
+        head = self._known.get(log)
+        if head is None:
+            head = await ledger.off_loop(self._recall, log, log_id)
+        if head is None:
+            # a new log's key is made here, on the event loop, where all keys are made
+            head = _Head(signer_of(ledger, origin_of(self._name, log), create=True), 0, EMPTY_ROOT)
+        try:
+            while head.size < end:
+                step = await ledger.off_loop(self._plan, log, log_id, head)
+                await ledger.job(functools.partial(self._store, log_id, head.size, step))
+                head = step.head
+        except BaseException:
+            self._known.pop(log, None)
+            raise
+        self._known[log] = head
+        return head.size
 
-        def write() -> None:
-            ledger.vault.keyring.flush()  # a signature never comes before its key
-            ledger.backend.put_tree(log_id, tiles, size, note)
+    # --- one step --------------------------------------------------------------------------------
 
-        await ledger.job(write)
-        self._covered += added
-        return added
-
-    def _prepare(self, log: str, signer: NoteSigner) -> tuple[int, dict[tuple[int, int], bytes], int, str, int] | None:
-        backend = self._ledger.backend
-        log_id, head = backend.heads()[log]
-        size, root = 0, EMPTY_ROOT
-        last = backend.checkpoint(log_id)
-        if last is not None:
-            signed = parse_checkpoint(last[1], [signer.verifier], origin=origin_of(log))
-            size, root = signed.checkpoint.size, signed.checkpoint.root
-        if size >= head:
+    def _recall(self, log: str, log_id: int) -> _Head | None:
+        """Where the tree stands by its last checkpoint, whose signature is checked; None before the first."""
+        last = self._ledger.backend.checkpoint(log_id)
+        if last is None:
             return None
-        rows = backend.entries(log, size, CHUNK)
-        if not rows:
-            raise TightshipError(f"log {log!r} has its head at {head} and no entry after {size}")
-        tiles = StoreTiles(self._ledger, log_id)
-        done = integrate(tiles, size, leaf_hashes(data for _, _, data in rows), root=root if size else None)
-        done.write(tiles)
-        note = sign_checkpoint(Checkpoint(origin_of(log), done.size, done.root), signer)
-        return log_id, tiles.changed, done.size, note, len(rows)
+        signer = signer_of(self._ledger, stated_origin(last[1]))
+        head = parse_checkpoint(last[1], [signer.verifier]).checkpoint
+        if head.size != last[0]:
+            raise TamperError(f"the last checkpoint of log {log!r} says {head.size} entries, its row says {last[0]}")
+        return _Head(signer, head.size, head.root)
+
+    def _plan(self, log: str, log_id: int, head: _Head) -> _Step:
+        """Read the next entries, integrate them, sign."""
+        backend = self._ledger.backend
+        rows = backend.entries(log, head.size, self._chunk)
+        for at, (n, data) in enumerate(rows, start=head.size + 1):
+            if n != at:
+                raise TamperError(f"entry {at} of log {log!r} is missing", fix="run `tightship audit verify`")
+            decode(log, n, data)
+        leaves = leaf_hashes(data for _, data in rows)
+        grown = integrate(BackendTiles(backend, log_id), head.size, leaves, root=head.root)
+        note = sign_checkpoint(Checkpoint(head.signer.name, grown.size, grown.root), head.signer)
+        return _Step(_Head(head.signer, grown.size, grown.root), note, grown.tiles)
+
+    def _store(self, log_id: int, before: int, step: _Step) -> None:
+        """The writer's part. The key is durable before anything that it has signed."""
+        signer = step.head.signer
+        if key_name(signer.name) in self._ledger.vault.keyring.flush():
+            raise StoreError("another process has made this log's key at the same moment", fix="try again")
+        if signer.name not in self._published:
+            publish(self._ledger, signer)
+            self._published.add(signer.name)
+        self._ledger.backend.put_tree(log_id, before, step.head.size, step.note, step.tiles)
+
+
+async def cover(ledger: Ledger, name: str = "tightship") -> bool:
+    """Integrate what no checkpoint covers yet, unless another process executes, whose task it is.
+
+    Returns: whether it was done.
+    """
+    sequencer = Sequencer(ledger, name)
+    lock = None if ledger.path is None else ExecutorLock(ledger.path / EXECUTOR_LOCK)
+    try:
+        if lock is not None:
+            await asyncio.to_thread(lock.acquire)
+        await sequencer.close()
+    except StoreError:
+        return False
+    finally:
+        if lock is not None:
+            lock.release()
+    return True
+
+
+# --- keys ----------------------------------------------------------------------------------------------
+
+
+def origin_of(name: str, log: str) -> str:
+    """The origin of a log: `NAME/LOG`, percent-encoded, since the name of a key holds no blanks and plus signs."""
+    origin = f"{quote(name, safe='')}/{quote(log, safe='')}"
+    if len(origin) <= _MAX_NAME:
+        return origin
+    return f"{origin[: _MAX_NAME - 17]}-{hashlib.sha256(origin.encode()).hexdigest()[:16]}"
+
+
+def stated_origin(note: str) -> str:
+    """The origin that a checkpoint states; whether its signature is that origin's, the caller checks.
+
+    Raises:
+        TamperError: it is no checkpoint.
+    """
+    text, _, _ = note.rpartition("\n\n")
+    return parse_checkpoint_text(text + "\n").origin
+
+
+def key_name(origin: str) -> str:
+    """The name under which the keystore holds a log's signing seed."""
+    return f"log:{origin}"
+
+
+def signer_of(ledger: Ledger, origin: str, create: bool = False) -> NoteSigner:
+    """The key that signs a log's checkpoints. Blocks; call it off the loop.
+
+    Raises:
+        TamperError: it is not the key that was published, or its row was changed.
+        StoreMissing: there is none and none may be made.
+    """
+    published = published_keys(ledger).get(origin)
+    try:
+        seed = ledger.vault.keyring.key(key_name(origin), create=create and published is None)
+    except StoreMissing:
+        raise StoreMissing(
+            f"the keystore does not hold the key that signs the log {origin}",
+            fix="restore the keystore from your backup",
+        ) from None
+    signer = NoteSigner(origin, seed)
+    if published is not None and published != signer.vkey:
+        raise TamperError(
+            f"the log {origin} was signed with another key than the keystore has",
+            where=PUBLIC_KEYS,
+            fix="restore the keystore from your backup",
+        )
+    return signer
+
+
+def published_keys(ledger: Ledger) -> dict[str, str]:
+    """Public keys by origin, from the file beside the store."""
+    if ledger.path is None:
+        return {}
+    try:
+        text = (ledger.path / PUBLIC_KEYS).read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreReadOnly(f"the public keys cannot be read: {error.strerror}", where=PUBLIC_KEYS) from None
+    return {line.partition("+")[0]: line for line in text.splitlines() if line}
+
+
+def publish(ledger: Ledger, signer: NoteSigner) -> None:
+    """Write a log's public key beside the store, for whoever verifies it without us."""
+    if ledger.path is None or signer.name in (known := published_keys(ledger)):
+        return
+    lines = sorted({**known, signer.name: signer.vkey}.values())
+    path = ledger.path / PUBLIC_KEYS
+    draft = path.with_name(f"{PUBLIC_KEYS}.new")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except OSError as error:
+        raise StoreReadOnly(f"the public keys cannot be written: {error.strerror}", where=str(path)) from None

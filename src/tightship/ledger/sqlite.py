@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tightship.core.errors import StoreMissing, StoreVersionError
-from tightship.core.ports import Delta
+from tightship.core.errors import LedgerError, StoreMissing, TamperError
+from tightship.ledger._schema import (
+    Rows,
+    chunks,
+    insert_sql,
+    migrate,
+    projection_tables,
+    replace_rows,
+    select_sql,
+    write_deltas,
+)
 from tightship.ledger._sql import connect, script, translate, translate_errors
-from tightship.ledger.bundles import as_bytes, compact, rows_between, rows_of_runs
-from tightship.ledger.entries import POSITION_BITS, Entry, decode
-from tightship.ledger.store import Batch, Condition, Deltas
+from tightship.ledger._wal import check_before_writing
+from tightship.ledger.bundles import WIDTH, bundle_crc, entries_of_row, entry_of_row, pack
+from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, log_crc, payload_crc
+from tightship.ledger.store import Batch, Condition
 
-MIGRATIONS = ("0001_ledger",)
-_T = TypeVar("_T")
-SCHEMA_VERSION = len(MIGRATIONS)
-_ROWS_PER_STATEMENT = 64
-_POSITION_MASK = (1 << POSITION_BITS) - 1
+projection_columns = projection_tables
 
 
 def open_database(path: Path, create: bool) -> sqlite3.Connection:
@@ -34,7 +40,10 @@ def open_database(path: Path, create: bool) -> sqlite3.Connection:
         StoreVersionError: a newer version has written it.
     """
     if not path.exists() and not create:
-        raise StoreMissing(where=str(path), fix="run `tightship init`, or correct store.url in tightship.yaml")
+        raise StoreMissing(
+            where=str(path),
+            fix="run `tightship init`, or correct store.url in tightship.yaml",
+        )
     with translate_errors(path):
         db = connect(path)
         try:
@@ -45,103 +54,23 @@ def open_database(path: Path, create: bool) -> sqlite3.Connection:
     return db
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Apply the migrations that this file has not seen, each in a transaction of its own."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise StoreVersionError(
-            f"the store has schema {version}, this version knows {SCHEMA_VERSION}",
-            where=str(path),
-            fix="install the newer tightship that wrote it",
-        )
-    while version < SCHEMA_VERSION:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version < SCHEMA_VERSION:
-                for statement in statements(script(MIGRATIONS[version])):
-                    db.execute(statement)
-                version += 1
-                db.execute(f"PRAGMA user_version={version}")
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-
-
-def statements(text: str) -> Iterator[str]:
-    """The statements of a script, one at a time (executescript would commit between them)."""
-    draft = ""
-    for line in text.splitlines(keepends=True):
-        draft += line
-        if sqlite3.complete_statement(draft):
-            yield draft
-            draft = ""
-
-
-@cache
-def projection_columns() -> dict[str, dict[str, Any]]:
-    """Table -> column -> default, read from the schema itself."""
-    db = sqlite3.connect(":memory:")
-    try:
-        db.executescript("".join(script(name) for name in MIGRATIONS))
-        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {
-            table: {
-                row[1]: {"TEXT": "", "REAL": 0.0, "INTEGER": int((row[4] or "0").strip("'") or 0)}.get(row[2])
-                for row in db.execute(f"PRAGMA table_info({table})")
-            }
-            for table in tables
-        }
-    finally:
-        db.close()
-
-
-@cache
-def insert_sql(name: str, width: int, rows: int) -> str:
-    """A multi-row insert: one statement takes many rows, so the writer gives up the interpreter lock once."""
-    row = "(" + ",".join("?" * width) + ")"
-    return script(name).format(rows=",".join([row] * rows))
-
-
-@cache
-def upsert_sql(table: str, key: tuple[str, ...], sets: tuple[str, ...], adds: tuple[str, ...], rows: int) -> str:
-    """Insert rows of a projection, or change those that are there."""
-    columns = key + sets + adds
-    row = "(" + ",".join("?" * len(columns)) + ")"
-    changes = [f"{column} = excluded.{column}" for column in sets]
-    changes += [f"{column} = {table}.{column} + excluded.{column}" for column in adds]
-    return script("upsert").format(
-        table=table,
-        columns=", ".join(columns),
-        rows=",".join([row] * rows),
-        key=", ".join(key),
-        changes=", ".join(changes),
-    )
-
-
-def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    """At most as many as one statement takes."""
-    if len(items) <= _ROWS_PER_STATEMENT:
-        if items:
-            yield items
-        return
-    for start in range(0, len(items), _ROWS_PER_STATEMENT):
-        yield items[start : start + _ROWS_PER_STATEMENT]
-
-
 class SqliteBackend:
     """The store in a file."""
 
     def __init__(self, path: Path, create: bool = True) -> None:
         self.path = path
+        self.suspicions = check_before_writing(path)
+        """What the write-ahead log of an earlier process leaves open (see `_wal`)."""
         self._db = open_database(path, create)
-        self._reader = open_database(path, create)
+        try:
+            self._reader = open_database(path, create)
+        except BaseException:
+            self._db.close()
+            raise
         self._reading = threading.Lock()
         self._version = 0
-        self._ids: dict[str, tuple[int, int]] = {}
-        # read once: a look-up in the package's resources costs more than the statement
+        self._seeds: dict[str, int] = {}
+        # read once: they are of every commit
         self._heads_sql, self._set_head_sql = script("heads"), script("set_head")
 
     # --- the writer's side -----------------------------------------------------------------------
@@ -150,35 +79,38 @@ class SqliteBackend:
         """Take the write lock and read the heads."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._ids = {name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)}
+            return {name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)}
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
-        return dict(self._ids)
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Entries, payloads, projections, heads."""
         try:
             self._write(batch, tables)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise translate(error, self.path) from error
 
     def _write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         execute = self._db.execute
         for rows in chunks(batch.rows):
             values: list[Any] = []
-            for log_id, n, run, data in rows:
-                values += (log_id << POSITION_BITS | n, run, data.decode())
-            execute(insert_sql("insert_entries", 3, len(rows)), values)
+            for log_id, n, run, data, log in rows:
+                values += (
+                    log_id << POSITION_BITS | n,
+                    run,
+                    data.decode(),
+                    entry_crc(self._seed(log), run.encode(), data),
+                )
+            execute(insert_sql("insert_entries", 4, len(rows)), values)
         for payloads in chunks(list(batch.payloads.values())):
             values = []
-            for payload in payloads:
-                values += (bytes.fromhex(payload.address), payload.scope, payload.data or None)
-            execute(insert_sql("insert_payloads", 3, len(payloads)), values)
+            for address, scope, data, crc in payloads:
+                if crc is None:
+                    crc = payload_crc(address, scope, data or b"")
+                values += (bytes.fromhex(address), scope, data, crc)
+            execute(insert_sql("insert_payloads", 4, len(payloads)), values)
         write_deltas(self._db, batch.deltas, tables)
-        for log, head in batch.heads.items():
-            known = self._ids.get(log)
-            log_id = known[0] if known is not None else len(self._ids) + 1
-            self._ids[log] = (log_id, head)
+        for log, (log_id, head) in batch.heads.items():
             execute(self._set_head_sql, (log_id, log, head))
 
     def commit(self) -> None:
@@ -196,37 +128,72 @@ class SqliteBackend:
 
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
         """Rows inside the transaction."""
-        return query(self._db, self.path, table, where, (), None)
+        return self._query(self._db, table, where, (), None)
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries inside the transaction."""
-        base = log_id << POSITION_BITS
         with translate_errors(self.path):
-            rows = rows_between(self._db, base | after, base | upto, upto - after)
-        return [decode(log, row_id & _POSITION_MASK, data) for row_id, _, data in rows]
+            rows = self._rows(self._db, log, log_id, max(after, 0), upto, max(upto - after, 0))
+        return [decode(log, n, data) for n, data in rows]
 
-    def compact(self, log_id: int, covered: int) -> int:
-        """Pack a bundle of entries that a checkpoint covers; returns how many moved."""
+    def compact(self, log: str, covered: int) -> int:
+        """Pack one full bundle of entries that a checkpoint covers (`covered` entries at most).
+
+        Returns: how many entries moved; 0 when there is no such bundle.
+
+        Raises:
+            TamperError: an entry of it is missing or damaged; nothing was moved.
+        """
         with translate_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                moved = compact(self._db, log_id, covered)
+                moved = self._compact(log, covered)
                 self._db.execute("COMMIT")
             except BaseException:
                 self.rollback()
                 raise
         return moved
 
+    def _compact(self, log: str, covered: int) -> int:
+        log_id = next(row[0] for row in self._db.execute(self._heads_sql) if row[1] == log)
+        base = log_id << POSITION_BITS
+        first = self._db.execute(script("first_entry"), (base, base | covered)).fetchone()[0]
+        if first is None or (first & POSITION_MASK) + WIDTH - 1 > covered:
+            return 0
+        rows = self._db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
+        if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
+            raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
+        seed = self._seed(log)
+        data = pack([entry_of_row(log, seed, row) for row in rows])
+        self._db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
+        self._db.executemany(script("put_bundle_run"), [(run, first) for run in sorted({row[1] for row in rows})])
+        self._db.execute(script("drop_entries"), (first, first + WIDTH))
+        return WIDTH
+
     def trim(self) -> None:
         """Give pages that packing has freed back to the disk."""
         with translate_errors(self.path):
             self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would step it once: one page
 
-    def put_tree(self, log_id: int, tiles: dict[tuple[int, int], bytes], size: int, note: str) -> None:
-        """Store tiles and the checkpoint over them in one transaction."""
+    def put_tree(
+        self,
+        log_id: int,
+        before: int,
+        size: int,
+        note: str,
+        tiles: dict[tuple[int, int], bytes],
+    ) -> None:
+        """Store tiles and the checkpoint over them in one transaction.
+
+        Raises:
+            LedgerError: the latest checkpoint is not the one over `before` entries any more; nothing was written.
+        """
         with translate_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                latest = self._db.execute(script("checkpoint"), (log_id,)).fetchone()
+                if (latest[0] if latest else 0) != before:
+                    raise LedgerError("another process has extended the tree; nothing was written")
                 rows = [(log_id, level, position, data) for (level, position), data in tiles.items()]
                 self._db.executemany(script("put_tile"), rows)
                 self._db.execute(script("put_checkpoint"), (log_id, size, note))
@@ -235,18 +202,10 @@ class SqliteBackend:
                 self.rollback()
                 raise
 
-    def replace_projections(self, deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> None:
-        """Throw the projections away and write these, in one transaction."""
+    def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:
+        """Throw the projections away and write these rows, inside a transaction."""
         with translate_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for table in tables:
-                    self._db.execute(f"DELETE FROM {table}")
-                write_deltas(self._db, deltas, tables)
-                self._db.execute("COMMIT")
-            except BaseException:
-                self.rollback()
-                raise
+            replace_rows(self._db, tables, rows)
 
     # --- the reader's side -----------------------------------------------------------------------
 
@@ -254,8 +213,37 @@ class SqliteBackend:
         with self._reading, translate_errors(self.path):
             return self._reader.execute(sql, tuple(values)).fetchall()
 
+    def heads(self) -> dict[str, tuple[int, int]]:
+        """Log name -> (log id, head)."""
+        return {name: (log_id, head) for log_id, name, head in self._read(script("heads"))}
+
+    def select(
+        self,
+        table: str,
+        where: Sequence[Condition],
+        order: Sequence[tuple[str, str]],
+        limit: int | None,
+    ) -> list[dict[str, Any]]:
+        """Rows of a projection that fit, in order."""
+        with self._reading:
+            return self._query(self._reader, table, where, order, limit)
+
+    def _query(
+        self,
+        db: sqlite3.Connection,
+        table: str,
+        where: Sequence[Condition],
+        order: Sequence[tuple[str, str]],
+        limit: int | None,
+    ) -> list[dict[str, Any]]:
+        sql, values = select_sql(table, where, order, limit)
+        with translate_errors(self.path):
+            cursor = db.execute(sql, values)
+            columns = [column[0] for column in cursor.description]
+            return [dict(zip(columns, row, strict=True)) for row in cursor]
+
     @contextlib.contextmanager
-    def _snapshot(self) -> Generator[sqlite3.Connection]:
+    def _moment(self) -> Generator[sqlite3.Connection]:
         """The reader at one moment: what is packed meanwhile is neither seen twice nor missed."""
         with self._reading, translate_errors(self.path):
             self._reader.execute("BEGIN")
@@ -264,33 +252,64 @@ class SqliteBackend:
             finally:
                 self._reader.execute("COMMIT")
 
-    def heads(self) -> dict[str, tuple[int, int]]:
-        """Log name -> (log id, head)."""
-        return {name: (log_id, head) for log_id, name, head in self._read(script("heads"))}
+    def entries(self, log: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Position and data of entries after a position.
 
-    def select(
-        self, table: str, where: Sequence[Condition], order: Sequence[tuple[str, str]], limit: int | None
-    ) -> list[dict[str, Any]]:
-        """Rows of a projection that fit, in order."""
-        with self._reading:
-            return query(self._reader, self.path, table, where, order, limit)
+        Raises:
+            TamperError: an entry is not what was written.
+        """
+        with self._moment() as db:
+            found = next((row[0] for row in db.execute(self._heads_sql) if row[1] == log), None)
+            return [] if found is None else self._rows(db, log, found, after, POSITION_MASK, limit)
 
-    def entries(self, log: str, after: int, limit: int) -> list[tuple[int, str, bytes]]:
-        """Position, run column and data of entries after a position."""
-        found = self.heads().get(log)
-        if found is None:
-            return []
-        base = found[0] << POSITION_BITS
-        with self._snapshot() as db:
-            rows = rows_between(db, base | after, base | _POSITION_MASK, limit)
-        return [(row_id & _POSITION_MASK, run, data) for row_id, run, data in rows]
+    def _rows(
+        self, db: sqlite3.Connection, log: str, log_id: int, after: int, upto: int, limit: int
+    ) -> list[tuple[int, bytes]]:
+        """Entries after a position and up to another, from bundles and from the table."""
+        base, seed = log_id << POSITION_BITS, self._seed(log)
+        rows: list[tuple[int, bytes]] = []
+        # the bundle that holds the next entry begins up to WIDTH - 1 before it
+        packed = (base | max(after - WIDTH + 1, 0), base | upto, limit // WIDTH + 2)
+        for bundle in db.execute(script("bundles_range"), packed):
+            first = bundle[0] & POSITION_MASK
+            for n, data in enumerate(entries_of_row(log, seed, bundle), start=first):
+                if after < n <= upto:
+                    rows.append((n, data))
+            if len(rows) >= limit:
+                return rows[:limit]
+        at = rows[-1][0] if rows else after
+        for row in db.execute(script("entries_range"), (base | at, base | upto, limit - len(rows))):
+            rows.append((row[0] & POSITION_MASK, entry_of_row(log, seed, row)))
+        return rows
 
     def entries_of(self, runs: Sequence[str]) -> list[Entry]:
-        """All entries of some runs, in order of the log."""
-        names = {log_id: name for name, (log_id, _) in self.heads().items()}
-        with self._snapshot() as db:
-            rows = rows_of_runs(db, runs)
-        return [decode(names[row_id >> POSITION_BITS], row_id & _POSITION_MASK, data) for row_id, _, data in rows]
+        """All entries of some runs, in order of the log.
+
+        Raises:
+            TamperError: an entry is not what was written.
+        """
+        names, wanted = (json.dumps(list(runs)),), set(runs)
+        found: list[tuple[int, Entry]] = []
+        with self._moment() as db:
+            logs = {row[0]: row[1] for row in db.execute(self._heads_sql)}
+            for row in db.execute(script("bundles_of_runs"), names):
+                log = logs.get(row[0] >> POSITION_BITS, "")
+                for row_id, data in enumerate(entries_of_row(log, self._seed(log), row), start=row[0]):
+                    entry = decode(log, row_id & POSITION_MASK, data)
+                    if entry.run in wanted:
+                        found.append((row_id, entry))
+            for row in db.execute(script("entries_of_runs"), names):
+                log = logs.get(row[0] >> POSITION_BITS, "")
+                data = entry_of_row(log, self._seed(log), row)
+                found.append((row[0], decode(log, row[0] & POSITION_MASK, data)))
+        found.sort(key=operator.itemgetter(0))
+        return [entry for _, entry in found]
+
+    def _seed(self, log: str) -> int:
+        seed = self._seeds.get(log)
+        if seed is None:
+            seed = self._seeds[log] = log_crc(log)
+        return seed
 
     def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address."""
@@ -298,27 +317,33 @@ class SqliteBackend:
         for part in chunks(addresses):
             sql = script("payload").format(marks=",".join("?" * len(part)))
             for address, scope, data in self._read(sql, [bytes.fromhex(address) for address in part]):
+                if not isinstance(data, bytes | None):
+                    raise TamperError(
+                        f"payload {address.hex()} was changed: it is no bytes",
+                        where=str(self.path),
+                    )
                 found[address.hex()] = (scope, data)
         return found
-
-    def all_payloads(self, after: int, limit: int) -> list[tuple[int, str, str, bytes | None]]:
-        """Row number, address, scope and sealed bytes, a page at a time."""
-        rows = self._read(script("payloads_after"), (after, limit))
-        return [(row, as_bytes(address).hex(), scope, data) for row, address, scope, data in rows]
 
     def tile(self, log_id: int, level: int, position: int) -> bytes | None:
         """A Merkle tile."""
         rows = self._read(script("tile"), (log_id, level, position))
+        if rows and not isinstance(rows[0][0], bytes):
+            raise TamperError(
+                f"hash tile {level}/{position} was changed: it is no bytes",
+                where=str(self.path),
+            )
         return rows[0][0] if rows else None
 
     def checkpoint(self, log_id: int) -> tuple[int, str] | None:
         """The latest checkpoint."""
         rows = self._read(script("checkpoint"), (log_id,))
-        return (rows[0][0], rows[0][1]) if rows else None
-
-    def checkpoints(self, log_id: int) -> list[tuple[int, str]]:
-        """All checkpoints, by size."""
-        return [(size, note) for size, note in self._read(script("checkpoints"), (log_id,))]
+        if not rows:
+            return None
+        size, note = rows[0]
+        if not isinstance(size, int) or not isinstance(note, str):
+            raise TamperError("the last checkpoint was changed: it is no text", where=str(self.path))
+        return size, note
 
     def moved(self) -> bool:
         """Whether any other connection has committed since the last call."""
@@ -326,68 +351,7 @@ class SqliteBackend:
         moved, self._version = version != self._version, version
         return moved
 
-    def check(self) -> list[str]:
-        """What SQLite itself finds wrong with the file's structure."""
-        try:
-            with self._reading:
-                rows = self._reader.execute("PRAGMA integrity_check(20)").fetchall()
-        except sqlite3.Error as error:
-            return [str(translate(error, self.path))]
-        return [row[0] for row in rows if row[0] != "ok"]
-
     def close(self) -> None:
         """Close both connections; the write-ahead log is folded into the file."""
         self._reader.close()
         self._db.close()
-
-
-def write_deltas(db: sqlite3.Connection, deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> None:
-    """Upsert changed rows, grouped by the columns they change, sorted by key so that writers never cross."""
-    for table, rows in deltas.items():
-        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Delta]] = {}
-        for key in sorted(rows):  # type: ignore[type-var]
-            delta = rows[key]
-            groups.setdefault((tuple(delta.set), tuple(delta.add)), []).append(delta)
-        for (sets, adds), group in groups.items():
-            for part in chunks(group):
-                values: list[Any] = []
-                for delta in part:
-                    values += delta.key
-                    values += delta.set.values()
-                    values += delta.add.values()
-                db.execute(upsert_sql(table, tables[table], sets, adds, len(part)), values)
-
-
-_OPERATORS = frozenset({"=", "!=", "<", "<=", ">", ">="})
-
-
-def query(
-    db: sqlite3.Connection,
-    path: Path,
-    table: str,
-    where: Sequence[Condition],
-    order: Sequence[tuple[str, str]],
-    limit: int | None,
-) -> list[dict[str, Any]]:
-    """Select from a projection; names are checked against the schema, values are bound."""
-    columns = projection_columns()[table]
-    parts: list[str] = []
-    values: list[Any] = []
-    for column, op, value in where:
-        if column not in columns:
-            raise KeyError(column)
-        if op == "in":
-            parts.append(f"{column} IN (SELECT value FROM json_each(?))")
-            values.append(json.dumps(list(value)))
-        elif op in _OPERATORS:
-            parts.append(f"{column} {op} ?")
-            values.append(value)
-        else:
-            raise ValueError(op)
-    terms = [f"{column} {'DESC' if way == 'desc' else 'ASC'}" for column, way in order if column in columns]
-    sql = script("select").format(
-        columns=", ".join(columns), table=table, where=" AND ".join(parts) or "1", order=", ".join(terms) or "1"
-    )
-    values.append(-1 if limit is None else limit)
-    with translate_errors(path):
-        return [dict(zip(columns, row, strict=True)) for row in db.execute(sql, values)]

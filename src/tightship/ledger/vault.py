@@ -67,35 +67,37 @@ class Vault:
 
     def scope(self, names: Iterable[str]) -> str:
         """The scope of these key names; it is sealed with all of them."""
-        return "+".join(sorted(names))
+        return "+".join(sorted(name.replace("%", "%25").replace("+", "%2B") for name in names))
 
     def new_scope(self, name: str) -> str:
         """A scope of one key that is new by its making."""
-        self._keys_of(name, self.keyring.create(name))
-        return name
+        scope = self.scope((name,))
+        self._keys_of(scope, self.keyring.create(name))
+        return scope
 
-    def keys(self, scope: str) -> ScopeKeys:
-        """The scope's derived keys.
+    def keys(self, scope: str, create: bool = True) -> ScopeKeys:
+        """The scope's derived keys; those that are new are made, but never to open something.
 
         Raises:
-            PayloadErased: one of its keys was destroyed.
+            PayloadErased: one of its keys was destroyed. StoreMissing: there is no such key.
         """
         known = self._scopes.get(scope)
         if known is not None:
             return known
-        return self._keys_of(scope, combine([self.keyring.key(name, create=True) for name in scope.split("+")]))
+        return self._keys_of(scope, combine([self.keyring.key(name, create) for name in names_of(scope)]))
 
     def _keys_of(self, scope: str, key: bytes) -> ScopeKeys:
         if len(self._scopes) >= self._CACHE:
             for old in list(self._scopes)[: self._CACHE // 2]:
-                del self._scopes[old]
+                self._scopes.pop(old, None)
         keys = self._scopes[scope] = ScopeKeys(scope, key)
         return keys
 
-    def forget(self, scope: str) -> None:
-        """Drop cached keys (a key was destroyed)."""
-        for known in [name for name in self._scopes if scope in name.split("+")]:
-            del self._scopes[known]
+    def forget(self, name: str) -> None:
+        """Drop what was derived from a key: it was destroyed, or another process's key stands in its place."""
+        for scope in list(self._scopes):
+            if name in names_of(scope):
+                self._scopes.pop(scope, None)
 
     def address(self, scope: str, data: bytes) -> str:
         """The address that these bytes have in this scope."""
@@ -119,20 +121,26 @@ class Vault:
         """The plaintext; its address is checked.
 
         Raises:
-            PayloadErased: a key of the scope was destroyed.
+            PayloadErased: a key of the scope was destroyed. StoreMissing: the keystore has lost one.
             TamperError: the sealed bytes are not what was stored under this address.
         """
         packed = sealed
         if scope:
             raw = bytes.fromhex(address)
             try:
-                packed = self.keys(scope).aead.decrypt(raw[:12], sealed, raw)
+                packed = self.keys(scope, create=False).aead.decrypt(raw[:12], sealed, raw)
             except (InvalidTag, ValueError):
                 raise TamperError(f"payload {address} was changed: its seal does not open") from None
         data = _unpack(address, packed)
         if self.address(scope, data) != address:
             raise TamperError(f"payload {address} was changed: it has another address")
         return data
+
+
+def names_of(scope: str) -> list[str]:
+    """The names of the keys that a scope is made of."""
+    names = scope.split("+")
+    return [name.replace("%2B", "+").replace("%25", "%") for name in names] if "%" in scope else names
 
 
 def _pack(data: bytes) -> bytes:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from tightship.core.errors import StoreError
 from tightship.ledger.entries import Entry, Unit
 
 CommitFunction = Callable[[list[Unit]], list[Entry]]
@@ -27,7 +28,7 @@ class Writer(Protocol):
         ...
 
     async def close(self) -> None:
-        """Commit what waits and stop."""
+        """Commit what waits and stop. What is submitted later is refused."""
         ...
 
 
@@ -43,7 +44,7 @@ class _Job:
         try:
             self.result = self.work()
         except Exception as error:
-            self.error = error
+            self.error = _passable(error)
 
     def resolve(self) -> None:
         if self.future.done():
@@ -52,6 +53,17 @@ class _Job:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+def _passable(error: BaseException) -> Exception:
+    """The error as a future can carry it: one that would end the writer's thread ends the caller's wait instead."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return StoreError(f"the writer was interrupted: {error!r}")
+
+
+def _closed() -> StoreError:
+    return StoreError("the ledger is closed", fix="open it again")
 
 
 def resolve_units(units: list[Unit], error: BaseException | None) -> None:
@@ -76,6 +88,7 @@ class ThreadWriter:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Unit] = []
         self._fed = False
+        self._open = True
         self._queue: queue.SimpleQueue[list[Unit] | _Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -83,6 +96,9 @@ class ThreadWriter:
     def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
         """Queue a unit for the next hand-over."""
         future = unit.future = self._loop.create_future()
+        if not self._open:
+            future.set_exception(_closed())
+            return future
         self._waiting.append(unit)
         if not self._fed:
             self._fed = True
@@ -92,6 +108,9 @@ class ThreadWriter:
     def job(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         """Queue a job."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._open:
+            future.set_exception(_closed())
+            return future
         self._feed()
         self._queue.put(_Job(work, future))
         return future
@@ -105,6 +124,7 @@ class ThreadWriter:
     async def close(self) -> None:
         """Feed what waits, then end the thread."""
         self._feed()
+        self._open = False
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # let the last outcomes reach their callers
@@ -112,31 +132,21 @@ class ThreadWriter:
     def _run(self) -> None:
         while True:
             item = self._queue.get()
-            if item is None:
-                return
             units: list[Unit] = []
-            follow: _Job | None = None
-            stop = False
-            while True:
-                if isinstance(item, _Job):
-                    follow = item
-                    break
-                if item is None:
-                    stop = True
-                    break
+            while isinstance(item, list):
                 units.extend(item)
-                if len(units) >= MAX_BATCH:
+                if len(units) >= MAX_BATCH or self._queue.empty():
                     break
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
+                item = self._queue.get()
             if units:
                 self._commit_batch(units)
-            if follow is not None:
-                follow.run()
-                self._call(follow.resolve)
-            if stop:
+            if isinstance(item, _Job):
+                try:
+                    item.run()
+                except BaseException as error:
+                    item.error = _passable(error)
+                self._call(item.resolve)
+            elif item is None:
                 return
 
     def _commit_batch(self, units: list[Unit]) -> None:
@@ -144,19 +154,26 @@ class ThreadWriter:
         foreign: list[Entry] = []
         try:
             foreign = self._commit(units)
-        except Exception as failure:
-            error = failure
+        except BaseException as failure:
+            error = _passable(failure)
         self._call(self._finish, units, foreign, error)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
+        try:
             self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop was closed under us: nobody waits any more
+            return
 
     def _finish(self, units: list[Unit], foreign: list[Entry], error: BaseException | None) -> None:
         finish(self._deliver, units, foreign, error)
 
 
-def finish(deliver: DeliverFunction, units: list[Unit], foreign: list[Entry], error: BaseException | None) -> None:
+def finish(
+    deliver: DeliverFunction,
+    units: list[Unit],
+    foreign: list[Entry],
+    error: BaseException | None,
+) -> None:
     """Resolve the callers, then tell the listeners, others' entries first since they came first."""
     resolve_units(units, error)
     if foreign:
@@ -174,11 +191,15 @@ class LoopWriter:
         self._commit = commit
         self._deliver = deliver
         self._waiting: list[Unit] = []
+        self._open = True
 
     def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
         """Queue a unit for the end of this tick."""
         loop = asyncio.get_running_loop()
         future = unit.future = loop.create_future()
+        if not self._open:
+            future.set_exception(_closed())
+            return future
         if not self._waiting:
             loop.call_soon(self._flush)
         self._waiting.append(unit)
@@ -186,9 +207,12 @@ class LoopWriter:
 
     def job(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run it now."""
-        self._flush()
         job = _Job(work, asyncio.get_running_loop().create_future())
-        job.run()
+        if not self._open:
+            job.error = _closed()
+        else:
+            self._flush()
+            job.run()
         job.resolve()
         return job.future
 
@@ -207,3 +231,4 @@ class LoopWriter:
     async def close(self) -> None:
         """Commit what waits."""
         self._flush()
+        self._open = False

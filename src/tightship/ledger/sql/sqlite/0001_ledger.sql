@@ -6,19 +6,21 @@ CREATE TABLE logs (
 );
 
 -- The log itself. `id` is log * 2^40 + position: appends go to the right edge of the tree, and ranges are one log's.
--- `data` is the leaf: exactly these bytes are hashed into the Merkle tree.
+-- `data` is the leaf: exactly these bytes are hashed into the Merkle tree. `crc` is over log, run and data.
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY,
     run TEXT NOT NULL,
-    data TEXT NOT NULL
+    data TEXT NOT NULL,
+    crc INTEGER NOT NULL
 );
 CREATE INDEX entries_run ON entries (run);
 
 -- Entries that are in the Merkle tree and no longer hot: 256 together, compressed (tlog-tiles entry bundle, then
--- deflate). `id` is that of the first entry.
+-- deflate). `id` is that of the first entry, `crc` is over log, id and data.
 CREATE TABLE bundles (
     id INTEGER PRIMARY KEY,
-    data BLOB NOT NULL
+    data BLOB NOT NULL,
+    crc INTEGER NOT NULL
 );
 -- Which bundles hold entries of a run.
 CREATE TABLE bundle_runs (
@@ -28,12 +30,13 @@ CREATE TABLE bundle_runs (
 ) WITHOUT ROWID;
 
 -- Sealed values by content address. `scope` names the keys it is sealed with, empty for public definitions.
--- `data` is NULL when the sealed bytes lie in a file.
+-- `data` is NULL when the sealed bytes lie in a file. `crc` is over address, scope and sealed bytes.
 CREATE TABLE payloads (
     id INTEGER PRIMARY KEY,
     address BLOB NOT NULL UNIQUE,
     scope TEXT NOT NULL,
-    data BLOB
+    data BLOB,
+    crc INTEGER NOT NULL
 );
 
 -- Merkle tiles and signed checkpoints (C2SP tlog-tiles, tlog-checkpoint).
@@ -148,4 +151,10 @@ CREATE TABLE envelopes (
     tokens INTEGER NOT NULL DEFAULT 0,
     calls INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (scope, period)
+) WITHOUT ROWID;
+
+CREATE TABLE erasures (
+    subject TEXT NOT NULL PRIMARY KEY,
+    by_whom TEXT NOT NULL DEFAULT '',
+    at REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;

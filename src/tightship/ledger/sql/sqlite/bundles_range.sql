@@ -1,1 +1,1 @@
-SELECT id, data FROM bundles WHERE id > ? AND id <= ? ORDER BY id LIMIT ?
+SELECT id, data, crc FROM bundles WHERE id > ? AND id <= ? ORDER BY id LIMIT ?

@@ -1,1 +1,1 @@
-SELECT id, run, data FROM entries WHERE run IN (SELECT value FROM json_each(?)) ORDER BY id
+SELECT id, run, data, crc FROM entries WHERE run IN (SELECT value FROM json_each(?)) ORDER BY id

@@ -1,1 +1,1 @@
-SELECT id, run, data FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?
+SELECT id, run, data, crc FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?

@@ -1,1 +1,1 @@
-INSERT INTO entries (id, run, data) VALUES {rows}
+INSERT INTO entries (id, run, data, crc) VALUES {rows}

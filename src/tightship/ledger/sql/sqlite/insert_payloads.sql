@@ -1,1 +1,1 @@
-INSERT OR IGNORE INTO payloads (address, scope, data) VALUES {rows}
+INSERT OR IGNORE INTO payloads (address, scope, data, crc) VALUES {rows}

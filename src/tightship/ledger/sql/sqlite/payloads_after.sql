@@ -1,1 +1,1 @@
-SELECT id, address, scope, data FROM payloads WHERE id > ? ORDER BY id LIMIT ?
+SELECT id, address, scope, data, crc FROM payloads WHERE id > ? ORDER BY id LIMIT ?

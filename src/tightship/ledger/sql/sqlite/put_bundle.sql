@@ -1,1 +1,1 @@
-INSERT INTO bundles (id, data) VALUES (?, ?)
+INSERT INTO bundles (id, data, crc) VALUES (?, ?, ?)

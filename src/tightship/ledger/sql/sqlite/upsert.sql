@@ -1,1 +1,1 @@
-INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO UPDATE SET {changes}
+INSERT INTO {table} ({columns}) VALUES {rows} ON CONFLICT ({key}) DO {changes}

@@ -1,0 +1,312 @@
+"""The check of one log: its entries, their hashes, the tiles over them and the checkpoints over those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from tightship.core.errors import StoreError, TamperError, TightshipError
+from tightship.ledger.bundles import WIDTH, bundle_crc, named, unpack
+from tightship.ledger.entries import POSITION_MASK, Entry, decode, entry_crc, log_crc
+from tightship.ledger.findings import AuditReport
+from tightship.ledger.ledger import Ledger
+from tightship.ledger.merkle.checkpoint import Checkpoint, parse_checkpoint
+from tightship.ledger.merkle.keys import Verifier
+from tightship.ledger.merkle.locate import locate_damage
+from tightship.ledger.merkle.tiles import HASH_SIZE, TILE_WIDTH, tiles_of
+from tightship.ledger.merkle.tree import CompactRange, leaf_hash
+from tightship.ledger.references import addresses_of
+from tightship.ledger.scratch import Scratch
+from tightship.ledger.sequencer import signer_of, stated_origin
+from tightship.ledger.snapshot import Row, Snapshot
+
+_UNREADABLE: Final = bytes(HASH_SIZE)
+"""Stands for the leaf of an entry that cannot be read, so that those behind it keep their places."""
+_MAX_GAP: Final = 100_000
+Step = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An entry as it was read: its position, where it lies, its bytes if there are any, and its row's run column."""
+
+    n: int
+    place: str
+    data: bytes | None
+    run: str | None = None
+    damaged: bool = False
+
+
+class LogCheck:
+    """Reads a log once, from its first entry to its last, and compares everything that hangs on it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        snapshot: Snapshot,
+        scratch: Scratch,
+        report: AuditReport,
+        log_id: int,
+        name: str,
+        head: int,
+    ) -> None:
+        self._ledger = ledger
+        self._snapshot = snapshot
+        self._scratch = scratch
+        self._report = report
+        self._log_id, self._name, self._head = log_id, name, head
+        self._seed = log_crc(name)
+        self._n = 0
+        self._micros = 0
+        self._bad: set[int] = set()
+        self._keys: dict[str, Verifier] = {}
+        self._range = CompactRange()
+        self._checkpoints: Iterator[tuple[int, Checkpoint]] = iter(())
+        self._next: tuple[int, Checkpoint] | None = None
+
+    def run(self, step: Step) -> None:
+        """All checks of the log."""
+        last = self._last_checkpoint()
+        self._checkpoints = self._each_checkpoint()
+        self._next = next(self._checkpoints, None)
+        leaves = self._leaves(step)
+        if last is not None:
+            tiles = _SnapshotTiles(self._snapshot, self._log_id)
+            try:
+                for damage in locate_damage(tiles, last.size, last.root, leaves):
+                    if damage.kind in ("entry", "either") and damage.index + 1 in self._bad:
+                        continue  # its checksum has told already
+                    at = f"log {self._name!r}"
+                    if damage.kind == "tile":
+                        at = f"tiles, row ({self._log_id}, {damage.level}, {damage.index // TILE_WIDTH})"
+                    elif damage.kind != "root":
+                        at = f"log {self._name!r}, entry {damage.index + 1}"
+                    self._add(at, f"{_counted_from_one(str(damage), damage.index)}")
+            except TightshipError as error:
+                self._add(f"tiles of log {self._name!r}", error.message)
+        for _ in leaves:
+            pass
+        self._finish(last)
+
+    def _finish(self, last: Checkpoint | None) -> None:
+        while self._next is not None:
+            self._add(self._note(self._next[0]), f"is over entries that are not there ({self._n} are)")
+            self._next = next(self._checkpoints, None)
+        if self._head != self._n:
+            self._add(f"logs, row {self._log_id}, column head", f"says {self._head}, there are {self._n} entries")
+        self._report.logs[self._name] = self._n
+        self._report.covered[self._name] = 0 if last is None else min(last.size, self._n)
+        self._tile_shapes(0 if last is None else last.size)
+
+    # --- checkpoints -------------------------------------------------------------------------------
+
+    def _last_checkpoint(self) -> Checkpoint | None:
+        """The latest checkpoint that is truly signed (`_each_checkpoint` reports the others)."""
+        for size, note in self._snapshot.checkpoints(self._log_id, latest_first=True):
+            checkpoint = self._open(size, note)
+            if not isinstance(checkpoint, str):
+                return checkpoint
+        return None
+
+    def _each_checkpoint(self) -> Iterator[tuple[int, Checkpoint]]:
+        for size, note in self._snapshot.checkpoints(self._log_id):
+            self._report.checkpoints += 1
+            checkpoint = self._open(size, note)
+            if isinstance(checkpoint, str):
+                self._add(self._note(size), checkpoint)
+            else:
+                yield size, checkpoint
+
+    def _open(self, size: Any, note: Any) -> Checkpoint | str:
+        """A checkpoint whose signature holds, or what is wrong with it."""
+        if not isinstance(size, int) or not isinstance(note, str):
+            return "is no checkpoint"
+        try:
+            origin = stated_origin(note)
+            if origin not in self._keys:
+                self._keys[origin] = signer_of(self._ledger, origin).verifier
+            checkpoint = parse_checkpoint(note, [self._keys[origin]]).checkpoint
+        except TightshipError as error:
+            return error.message
+        if checkpoint.size != size:
+            return f"is over {checkpoint.size} entries, its row says {size}"
+        return checkpoint
+
+    def _compare_roots(self) -> None:
+        """Every checkpoint states the root that the entries up to it give: so each continues the one before."""
+        while self._next is not None and self._next[0] <= self._n:
+            size, checkpoint = self._next
+            if size == self._n and self._range.root() != checkpoint.root:
+                self._add(self._note(size), "the entries up to it do not have the root that was signed")
+            self._next = next(self._checkpoints, None)
+
+    def _tile_shapes(self, size: int) -> None:
+        """Exactly the tiles of a tree of that size are there, each as wide as it should be."""
+        expected = {(tile.level, tile.index): tile.width * HASH_SIZE for tile in tiles_of(size)}
+        for level, position, length in self._snapshot.tile_sizes(self._log_id):
+            self._report.tiles += 1
+            wanted = expected.pop((level, position), None)
+            if wanted != length:
+                place = f"tiles, row ({self._log_id}, {level!r}, {position!r})"
+                should = "no such tile belongs to the tree" if wanted is None else f"it should have {wanted} bytes"
+                self._add(place, f"has {length} bytes; {should}")
+        for level, position in expected:
+            self._add(f"tiles, row ({self._log_id}, {level}, {position})", "is missing")
+
+    # --- entries -----------------------------------------------------------------------------------
+
+    def _leaves(self, step: Step) -> Iterator[bytes]:
+        """The leaf hashes of all entries in order; each entry is checked on the way."""
+        pages = self._pages()
+        while (page := self._page(pages)) is not None:
+            sound: list[Entry] = []
+            for read in page:
+                missing = read.n - self._n - 1
+                if not self._in_order(read.n, missing):
+                    continue
+                for _ in range(missing):
+                    yield self._grow(_UNREADABLE)
+                entry = self._entry(read)
+                if entry is not None:
+                    sound.append(entry)
+                else:
+                    self._bad.add(read.n)
+                yield self._grow(_UNREADABLE if read.data is None else leaf_hash(read.data))
+            self._report.entries += len(page)
+            self._fold(sound)
+            self._check_addresses(sound)
+            step(len(page))
+
+    def _page(self, pages: Iterator[list[_Read]]) -> list[_Read] | None:
+        try:
+            return next(pages, None)
+        except StoreError as error:
+            self._add(self._place(self._n + 1), f"the entries from {self._n + 1} on cannot be read: {error.message}")
+            return None
+
+    def _pages(self) -> Iterator[list[_Read]]:
+        for bundle in self._snapshot.bundles(self._log_id):
+            yield self._from_bundle(bundle)
+        for rows in self._snapshot.entries(self._log_id):
+            yield [self._from_table(row) for row in rows]
+
+    def _from_bundle(self, row: Row) -> list[_Read]:
+        """The entries of a bundle; what cannot be unpacked stands as 256 entries without bytes."""
+        first, data, crc = row
+        n, place = first & POSITION_MASK, f"bundles, row {first}"
+        try:
+            if not isinstance(data, bytes) or bundle_crc(self._seed, first, data) != crc:
+                self._add(place, f"{named(first)} is not what was written: its checksum does not hold")
+            entries: list[bytes] | None = unpack(first, data) if isinstance(data, bytes) else None
+        except TamperError as error:
+            self._add(place, error.message)
+            entries = None
+        if entries is None:
+            return [_Read(at, place, None) for at in range(n, n + WIDTH)]
+        reads = [_Read(at, f"{place}, entry {at}", entry) for at, entry in enumerate(entries, start=n)]
+        self._scratch.put_bundle_runs(first, {run for run in map(_run_of, entries) if run is not None})
+        return reads
+
+    def _from_table(self, row: Row) -> _Read:
+        """An entry's row, compared with its checksum."""
+        row_id, run, text, crc = row
+        n, place = row_id & POSITION_MASK, f"entries, row {row_id}"
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else None
+        if data is None or not isinstance(run, str):
+            self._add(place, f"entry {n} of log {self._name!r} is not what was written: it is no text")
+            return _Read(n, place, data, damaged=True)
+        if entry_crc(self._seed, run.encode("utf-8", "surrogateescape"), data) != crc:
+            self._add(place, f"entry {n} of log {self._name!r} is not what was written: its checksum does not hold")
+            return _Read(n, place, data, damaged=True)
+        return _Read(n, place, data, run)
+
+    def _in_order(self, n: int, missing: int) -> bool:
+        """Whether an entry stands where it can be counted; entries before it that are missing are reported."""
+        if missing > 0:
+            upto = f" to {n - 1}" if missing > 1 else ""
+            self._add(self._place(self._n + 1), f"entry {self._n + 1}{upto} of log {self._name!r} is missing")
+        elif missing < 0:
+            self._add(self._place(n), f"entry {n} of log {self._name!r} stands twice, or behind its place")
+        return 0 <= missing <= _MAX_GAP
+
+    def _grow(self, leaf: bytes) -> bytes:
+        self._n += 1
+        self._range.append(leaf)
+        self._compare_roots()
+        return leaf
+
+    def _entry(self, read: _Read) -> Entry | None:
+        """What was read as the entry that it should be, or None: why not is reported."""
+        if read.data is None or read.damaged:
+            return None
+        try:
+            entry = decode(self._name, read.n, read.data)
+        except TamperError as error:
+            self._add(read.place, error.message)
+            return None
+        if read.run is not None and entry.run != read.run:
+            self._add(f"{read.place}, column run", f"holds {ascii(read.run)[:80]}, the entry is of run {entry.run!r}")
+        micros = round(entry.at * 1_000_000)
+        if micros < self._micros:
+            self._add(read.place, f"store time goes back, from {self._micros} to {micros} microseconds")
+        self._micros = max(self._micros, micros)
+        return entry
+
+    def _fold(self, entries: list[Entry]) -> None:
+        try:
+            self._scratch.fold(entries)
+        except Exception as error:
+            if len(entries) == 1:
+                place = self._place(entries[0].n)
+                self._add(place, f"a {entries[0].kind} entry whose body is not what its kind has: {error!r}")
+                return
+            for entry in entries:
+                self._fold([entry])
+
+    def _check_addresses(self, entries: list[Entry]) -> None:
+        named = {address: entry.n for entry in reversed(entries) for address in addresses_of(entry)}
+        for address in sorted(named.keys() - self._snapshot.stored(list(named))):
+            self._add(self._place(named[address]), f"names payload {address}, which is not there")
+
+    # --- where -------------------------------------------------------------------------------------
+
+    def _place(self, n: int) -> str:
+        return f"log {self._name!r}, entry {n}"
+
+    def _note(self, size: Any) -> str:
+        return f"checkpoints, row ({self._log_id}, {size!r})"
+
+    def _add(self, place: str, message: str) -> None:
+        self._report.add(self._snapshot.name, place, message)
+
+
+class _SnapshotTiles:
+    """A log's tiles in a snapshot."""
+
+    def __init__(self, snapshot: Snapshot, log_id: int) -> None:
+        self._snapshot = snapshot
+        self._log_id = log_id
+
+    def get(self, level: int, index: int) -> bytes | None:
+        """The tile's hashes; one that is no blob counts as missing."""
+        data = self._snapshot.tile(self._log_id, level, index)
+        return data if isinstance(data, bytes) else None
+
+
+def _counted_from_one(text: str, index: int) -> str:
+    """Entries count from 1 in the ledger and from 0 in the tree."""
+    for words in ("entry", "entries from"):
+        text = text.replace(f"{words} {index} ", f"{words} {index + 1} ")
+    return text
+
+
+def _run_of(entry: bytes) -> str | None:
+    """The run that an entry says it is of; None where it cannot be read."""
+    try:
+        run = orjson.loads(entry)["run"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return run if isinstance(run, str) else None

@@ -1,0 +1,73 @@
+"""Projections folded beside the store, in a file that nobody else sees: to rebuild the store's, or to compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tightship.ledger._schema import empty_database, schema, write_deltas
+from tightship.ledger._sql import script
+from tightship.ledger.entries import Entry
+from tightship.ledger.projections import Deltas, Folder
+
+
+class Scratch:
+    """Tables of projections in a temporary SQLite file, so that memory stays flat however many rows there are.
+
+    Attributes:
+        folded: entries taken so far. positions: the last position taken of each log.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._db = empty_database("")
+        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-16000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self.folded = 0
+        self.positions: dict[str, int] = {}
+
+    def fold(self, entries: Sequence[Entry]) -> None:
+        """Take entries, in order of their log.
+
+        Raises:
+            KeyError, TypeError, ValueError: an entry's body is not what its kind has.
+        """
+        deltas: Deltas = {}
+        for entry in entries:
+            self._folder.fold(entry, deltas)
+        self._db.execute("SAVEPOINT page")
+        try:
+            write_deltas(self._db, deltas, self._folder.tables)
+        except BaseException:
+            self._db.execute("ROLLBACK TO page")
+            raise
+        finally:
+            self._db.execute("RELEASE page")
+        if entries:
+            self.folded += len(entries)
+            self.positions[entries[-1].log] = entries[-1].n
+
+    def put_bundle_runs(self, bundle: int, runs: Iterable[str]) -> None:
+        """Take down which runs a bundle holds entries of."""
+        self._db.executemany(script("put_bundle_run"), [(run, bundle) for run in runs])
+
+    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """A table's rows in order of their key."""
+        key = ", ".join(schema()[table].key)
+        yield from self._db.execute(f"SELECT * FROM {table} ORDER BY {key}")
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        return self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+    def close(self) -> None:
+        """Throw it away."""
+        self._db.close()
+
+
+def same_row(ours: Sequence[Any], theirs: Sequence[Any]) -> int | None:
+    """The first column in which two rows differ, types included, or None."""
+    for at, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if type(a) is not type(b) or a != b:
+            return at
+    return None
