@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from tightship.core.errors import Unforeseen as Unforeseen
     from tightship.core.errors import WorkException as WorkException
     from tightship.core.errors import WriteFailed as WriteFailed
+    from tightship.core.ports import Reply as Reply
+    from tightship.core.ports import Request as Request
     from tightship.runtime.result import Run as Run
     from tightship.runtime.workspace import Workspace as Workspace
     from tightship.workflow.build import Agent as Agent
@@ -52,6 +54,7 @@ _HOMES = {
     "tightship.workflow.build": ("Agent", "Workflow", "agent", "step"),
     "tightship.connectors.python": ("tool",),
     "tightship.agents.context": ("AgentContext",),
+    "tightship.core.ports": ("Reply", "Request"),
     "tightship.core.errors": (
         "BuildMismatch",
         "DataMissing",
@@ -88,6 +91,8 @@ __all__ = [
     "OutOfScope",
     "OutcomeUnknown",
     "RateLimited",
+    "Reply",
+    "Request",
     "RuleConflict",
     "Run",
     "StoreError",
@@ -110,6 +115,8 @@ def __getattr__(name: str) -> Any:
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if module == "tightship.workflow.build":
+        import_module("tightship.patterns").load_all()  # a step is known by its pattern's word
     value = globals()[name] = getattr(import_module(module), name)
     return value
 

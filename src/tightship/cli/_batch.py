@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
@@ -69,13 +69,19 @@ class Batch:
         self._spec = spec
         self._limit = limit
         self._bad: set[int] = set()
-        self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed by close()
-        digest = self._keep(source)
-        self.name = name or digest
-        self._judge()
+        self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed by __exit__
+        try:
+            digest = self._keep(source)
+            self.name = name or digest
+            self._judge()
+        except BaseException:
+            self._kept.close()
+            raise
 
-    def close(self) -> None:
-        """Give up the copy."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._kept.close()
 
     def lines(self) -> Iterator[Line]:

@@ -187,11 +187,10 @@ async def _work(
 
     spec = workspace.files.workflow(workflow)
     source, label = open_source(str(inputs))
-    with source:
-        batch = Batch(source, label, spec, _BATCH, workspace.files.config.settings.input_bytes)
+    limit = workspace.files.config.settings.input_bytes
     await workspace.engine()
     comparison, stop = Comparison(), asyncio.Event()
-    with progress(shell, workflow, batch.fitting) as bar:
+    with source, Batch(source, label, spec, _BATCH, limit) as batch, progress(shell, workflow, batch.fitting) as bar:
 
         def watch(line: Any, record: Any, run: Any) -> None:
             bar.advance(f"{record.reference.rpartition('/')[2]} {record.state}")
@@ -200,7 +199,6 @@ async def _work(
         work = Work(workspace, workflow, batch.lines(), concurrency, keep_going=True, watch=watch, stop=stop)
         async with stoppable(shell, stop):
             await work.run()
-    batch.close()
     return work, await comparison.verdicts(await workspace.ledger())
 
 

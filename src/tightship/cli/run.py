@@ -71,11 +71,8 @@ async def _run(shell: Shell, options: Options) -> int:
 
     async with executing(shell, options.rehearse) as workspace:
         spec = workspace.files.workflow(options.workflow)
-        batch = _read(workspace, spec, options)
-        try:
+        with _read(workspace, spec, options) as batch:
             return await _carry_out(shell, options, workspace, batch)
-        finally:
-            batch.close()
 
 
 def _read(workspace: Workspace, spec: WorkflowSpec, options: Options) -> Batch:

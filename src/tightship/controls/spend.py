@@ -25,8 +25,10 @@ class SpendProjection:
     kinds = frozenset({kinds.SETTLED})
 
     def fold(self, entry: EntryView) -> Iterable[Delta]:
-        """Add one settled attempt."""
+        """Add one settled attempt; what a fork has taken over was spent by another run."""
         body = entry.body
+        if "copied" in body:
+            return ()
         key = (
             _day(int(entry.at // 86_400)),
             entry.log,

@@ -1,0 +1,146 @@
+"""`tightship audit …`: verify, prove, export and rebuild the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tightship.cli._exit import DONE, ERROR
+from tightship.cli._shell import Shell, command, is_terminal, run_async
+
+if TYPE_CHECKING:
+    from tightship.ledger import Ledger
+    from tightship.ledger.audit import AuditReport
+
+_T = TypeVar("_T")
+_SHOWN = 50
+
+
+@click.group()
+def audit() -> None:
+    """Verify, prove, export and rebuild the ledger."""
+
+
+@audit.command()
+@command
+def verify(shell: Shell) -> int:
+    """Check the whole store: entries, hashes, signed checkpoints, payloads, keys, projections.
+
+    Exits with 1 when something is not what was written, and names the place. Works beside a process that executes.
+    """
+    from tightship.ledger.audit import verify as checked
+
+    report = _with_progress(shell, checked)
+    shell.emit(report.as_dict())
+    for finding in report.findings[:_SHOWN]:
+        shell.say(str(finding), "bad" if finding.severity == "damage" else "dim")
+    if len(report.findings) > _SHOWN:
+        shell.say(f"… and {max(report.found, len(report.findings)) - _SHOWN} more; --json names up to 1,000")
+    _tell(shell, report)
+    return DONE if report.ok else ERROR
+
+
+def _tell(shell: Shell, report: AuditReport) -> None:
+    counts = (
+        (report.entries, "entries"),
+        (report.payloads, "values"),
+        (report.files, "files"),
+        (report.checkpoints, "signed checkpoints"),
+        (report.tiles, "tiles"),
+        (report.keys, "keys"),
+        (report.rows, "projected rows"),
+    )
+    shell.say(f"checked {', '.join(f'{count:,} {name}' for count, name in counts)}")
+    if report.erased:
+        shell.say(f"{report.erased:,} values were erased on request; their entries still verify")
+    if report.uncovered and not report.integrated:
+        shell.say(f"{report.uncovered:,} entries are not under a signed checkpoint yet", "warn")
+    if report.ok:
+        shell.say("the store is what was written", "good")
+    else:
+        shell.say(f"not what was written: {report.found:,} {'place' if report.found == 1 else 'places'}", "bad")
+
+
+@audit.command()
+@click.argument("n", type=click.IntRange(1))
+@click.option("--log", default="default", show_default=True, help="Which log.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead.")
+@command
+def prove(shell: Shell, n: int, log: str, out: Path | None) -> None:
+    """Prove that entry N stands in the log, as text that needs no store to be checked (C2SP tlog-proof)."""
+    from tightship.ledger.audit import prove as proven
+
+    text = run_async(lambda: _on_ledger(shell, lambda ledger: proven(ledger, n, log)))
+    if out is not None:
+        from tightship.core.errors import WorkspaceError
+
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise WorkspaceError(f"it cannot be written: {error.strerror}", where=str(out)) from None
+    shell.emit({"n": n, "log": log, "proof": text, **({"file": str(out)} if out else {})})
+    shell.say(f"written to {out}" if out else text.rstrip("\n"))
+
+
+@audit.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--plain", is_flag=True, help="Opened values as well; they leave the vault for good.")
+@command
+def export(shell: Shell, folder: Path, plain: bool) -> None:
+    """Write the log to DIR as others read it: C2SP tiles, checkpoint and key, and the entries as JSON lines."""
+    from tightship.ledger.audit import export as written
+
+    report = _with_progress(shell, lambda ledger, progress: written(ledger, folder, progress, plain=plain))
+    shell.emit(report.as_dict())
+    for log, count in report.logs.items():
+        shell.say(f"{folder}/{log}: {count:,} entries")
+    if report.values:
+        shell.say(f"{report.values:,} values in the open: what is erased later stays readable there", "warn")
+    if report.uncovered:
+        shell.say(f"{report.uncovered:,} entries are not under a signed checkpoint yet, and were left out", "warn")
+
+
+@audit.command()
+@command
+def rebuild(shell: Shell) -> None:
+    """Make every table of readings (runs, inbox, spend, …) anew from the log."""
+    from tightship.ledger.audit import rebuild as rebuilt
+
+    report = _with_progress(shell, rebuilt)
+    shell.emit(report.as_dict())
+    shell.table(("table", "rows"), [(table, f"{rows:,}") for table, rows in report.tables.items()], right=("rows",))
+
+
+# --- progress -----------------------------------------------------------------------------------------
+
+
+def _with_progress(shell: Shell, work: Callable[..., Coroutine[Any, Any, _T]]) -> _T:
+    """Run a work on the ledger that tells how far it is, with a bar where there is a terminal."""
+    if shell.json or not is_terminal():
+        return run_async(lambda: _on_ledger(shell, lambda ledger: work(ledger, _silent)))
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            bar.update(tasks[stage], completed=done, total=total or None)
+
+        return run_async(lambda: _on_ledger(shell, lambda ledger: work(ledger, told)))
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+async def _on_ledger(shell: Shell, work: Callable[[Ledger], Coroutine[Any, Any, _T]]) -> _T:
+    from tightship.cli._open import looking
+
+    async with looking(shell) as workspace:
+        return await work(await workspace.ledger())
