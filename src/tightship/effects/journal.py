@@ -25,7 +25,7 @@ class Journal:
         late: entries on their way to the disk for which nobody waits any more.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided: recorded outputs and decisions by key.
-        actions: keys of settled writes that have an undo or none declared, in order of settling.
+        actions: settled writes, by key, with the positions at which they were settled.
         undone: keys of actions whose undo was settled.
         signals: the mailbox, in order of the log.
         entries: all of them, in the order in which they were taken in.
@@ -46,7 +46,8 @@ class Journal:
         self.opened: dict[str, Body] = {}
         self.closed: dict[str, Body] = {}
         self.extended: list[Body] = []
-        self.actions: list[str] = []
+        self.granted: set[str] = set()
+        self.actions: dict[str, int] = {}
         self.undone: dict[str, str] = {}
         self.signals: list[Entry] = []
         self.settled: list[Body] = []
@@ -67,7 +68,7 @@ class Journal:
         self.entries.append(entry)
         kind, key, body = entry.kind, entry.key, entry.body
         if kind == kinds.SETTLED:
-            self._index_settled(key, body)
+            self._index_settled(key, body, entry.n)
         elif kind == kinds.ADMITTED:
             self.admitted[key] = (body, entry.at)
         elif kind == kinds.TURN:
@@ -83,15 +84,17 @@ class Journal:
         elif kind == kinds.OPENED:
             self.opened[body["item"]] = body
         elif kind == kinds.CLOSED:
-            self.closed[body["item"]] = body
+            self.closed.setdefault(body["item"], body)
         elif kind == kinds.EXTENDED:
             self.extended.append(body)
+            self.granted.add(key)
         elif kind == kinds.PARKED:
             self.seconds += body.get("seconds", 0.0)
 
-    def _index_settled(self, key: str, body: Body) -> None:
+    def _index_settled(self, key: str, body: Body, n: int) -> None:
         opened = self.admitted.pop(key, None)
-        self.settled.append(body)
+        if "copied" not in body:  # what a fork has taken over cost another run
+            self.settled.append(body)
         if body.get("again"):
             self.again[key] = body if opened is None else {**opened[0], **body}
             return
@@ -108,7 +111,7 @@ class Journal:
         if "out" not in body:
             return
         if admit["cls"] == "write":
-            self.actions.append(key)
+            self.actions[key] = n
             if "undo" in admit:
                 body["undo"] = admit["undo"]
             if "claim" in admit:
@@ -127,6 +130,11 @@ class Journal:
             elif entry.kind == kinds.SIGNAL and entry.body.get("value"):
                 found.append(entry.body["value"])
         return found
+
+    def unfinished(self) -> list[tuple[str, Body]]:
+        """Effects that were begun and have no final settle, with what was admitted: of those that cost or write."""
+        open_ = {key: body for key, body in self.again.items() if "not_after" in body}
+        return [*open_.items(), *((key, body) for key, (body, _) in self.admitted.items() if key not in open_)]
 
     # --- values ----------------------------------------------------------------------------------
 

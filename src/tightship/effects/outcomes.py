@@ -48,12 +48,16 @@ def restore(head: dict[str, Any], detail: dict[str, Any]) -> TightshipError:
         }
         if issubclass(cls, Unavailable):
             more["retry_after"] = detail.get("retry_after")
-    return cls(detail.get("message"), **more)
+    error = cls(detail.get("message"), **more)
+    if isinstance(error, WorkException):
+        error.kind = head.get("kind", error.kind)  # a failed branch has the kind of what failed in it
+    return error
 
 
 def describe_signal(signal: Signal) -> dict[str, Json]:
     """A refusal as an entry's `refused` field."""
-    refused: dict[str, Json] = {"signal": type(signal).__name__, "reason": signal.reason, "scope": signal.scope}
+    name = next(cls.__name__ for cls in type(signal).__mro__ if cls.__name__ in _SIGNALS)
+    refused: dict[str, Json] = {"signal": name, "reason": signal.reason, "scope": signal.scope}
     if isinstance(signal, OverBudget):
         refused["unit"] = signal.unit
     return refused

@@ -42,6 +42,9 @@ class Branches:
         except asyncio.CancelledError:
             await self._end(tasks)
             raise
+        recorded = self._parent.task.journal.decided.get(self._key) if self._ends else None
+        if recorded is not None:  # what was cut off does not count, however it took that
+            tasks = {part: task for part, task in tasks.items() if part in recorded["walked"]}
         signals = [e for e in (_exception(t) for t in tasks.values()) if e is not None]
         if signals:
             raise signals[0]
@@ -73,10 +76,9 @@ class Branches:
             if failed and not stopped:
                 walked = [part for part, task in tasks.items() if task.done()]
                 await self._parent.task.journal.decide(self._key, {"walked": walked})
-                late = [part for part, task in tasks.items() if task.done() and part not in walked]
-                for part in late:  # ended while the decision was written: it does not count
-                    _exception(tasks.pop(part))
             await self._end({part: task for part, task in tasks.items() if not task.done()})
+            for task in tasks.values():
+                _exception(task)  # looked at, so that asyncio does not report it as lost
             return
 
     async def _end(self, tasks: dict[str, asyncio.Task[Any]]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tightship.core.errors import LedgerError, StoreError, TightshipError
+from tightship.core.errors import LedgerError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class LocalDispatcher:
         self._tasks: list[asyncio.Task[Any]] = []
         self._driving: set[asyncio.Task[Ended]] = set()
         self._sequencer: Sequencer | None = None
+        self.refused: dict[str, Ended] = {}
+        """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
 
     async def start(self, sequence: bool = True) -> None:
@@ -119,18 +121,32 @@ class LocalDispatcher:
 
     async def serve(self, stop: asyncio.Event, concurrency: int) -> None:
         """Sweep for due runs, at once when a signal comes, else every quarter of a second."""
-        refused: set[str] = set()
         while not stop.is_set():
             self._woken.clear()
             free = concurrency - len(self._driving)
             if free > 0:
-                rows = [row for row in await self.due() if row["id"] not in refused][:free]
-                for one in await self._engine.take_over(rows):
-                    refused.add(one.run)
-                for row in rows:
-                    if row["id"] not in refused:
-                        self._spawn(row["id"])
+                with contextlib.suppress(StoreError):  # a full disk may have room again
+                    await self._sweep(free)
             await self._rest(stop)
+
+    async def _sweep(self, free: int) -> None:
+        rows = [row for row in await self.due() if row["id"] not in self.refused][:free]
+        refused = {one.run: one for one in await self._engine.take_over(rows)}
+        for row in rows:
+            one = refused.get(row["id"])
+            if one is None:
+                self._spawn(row["id"]).add_done_callback(self._note)
+            else:
+                self._refuse(one)
+
+    def _note(self, job: asyncio.Task[Ended]) -> None:
+        if not job.cancelled() and job.exception() is None:
+            self._refuse(job.result())
+
+    def _refuse(self, ended: Ended) -> None:
+        """Leave a run alone that cannot be moved here; what time heals (the disk, a race) is tried again."""
+        if ended.error is not None and not isinstance(ended.error, (StoreError, StaleOwner)):
+            self.refused[ended.run] = ended
 
     async def _rest(self, stop: asyncio.Event) -> None:
         rest: list[asyncio.Task[Any]] = [

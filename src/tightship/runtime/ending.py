@@ -41,6 +41,7 @@ class Ending:
         task = self._task
         await task.session.drain()
         if not isinstance(cause, BaseException):
+            await self._tidy()
             outcome = await self._complete(cause.output)
             if outcome is not None:
                 return outcome
@@ -51,18 +52,31 @@ class Ending:
         if isinstance(cause, Exception) and not isinstance(cause, TightshipError):
             raise cause
         await task.remember(cause)
-        await self._stop_children()
+        await self._tidy()
         if task.program.undoes(cause):
             await self._undo.run()
         return await self._close(cause)
+
+    async def _tidy(self) -> None:
+        """What was begun and cut off: children end, and what became of effects is found out."""
+        if any(True for _ in self._task.program.spec.children()):
+            await self._stop_children()
+        await self._undo.settle_open()
 
     async def _complete(self, output: Json) -> str | None:
         """Write that it completed; None when an unread signal turns it around first."""
         journal = self._task.journal
         payload, data = journal.seal(output)
         body: dict[str, Any] = {"outcome": "completed", "output": payload.address}
+        payloads, drafts = [payload], list[Draft]()
+        if self._undo.residual:
+            detail, _ = journal.seal({"message": "completed", "residual": list(self._undo.residual)})
+            body |= {"residual": len(self._undo.residual), "detail": detail.address}
+            payloads.append(detail)
+            drafts.append(await self._residual_item())
         while self._task.interruption is None:
-            if await self._append(body, (payload,), ()):
+            if await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
+                await self._tell(drafts)
                 self._task.ended = ended_run(self._task.session.facts, journal.entries, body, orjson.loads(data), None)
                 return "completed"
         return None
@@ -82,13 +96,14 @@ class Ending:
         detail, _ = self._task.journal.seal(self._why(cause))
         body["detail"] = detail.address
         payloads.append(detail)
-        drafts.extend(self._withdrawals())
-        while not await self._append(body, tuple(payloads), tuple(drafts)):
+        while not await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
             continue
-        for draft in drafts:
-            if draft.kind == kinds.OPENED:
-                await self._task.engine.tell(draft.body["role"], draft.body["item"])
+        await self._tell(drafts)
         return outcome
+
+    async def _tell(self, drafts: list[Draft]) -> None:
+        for draft in drafts:
+            await self._task.engine.tell(draft.body["role"], draft.body["item"])
 
     def _outcome(self, cause: BaseException) -> str:
         if isinstance(cause, Cancelled):
@@ -163,28 +178,15 @@ class Ending:
         try:
             entries = await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
         except GuardRefused:
-            await self._read_mail()
+            await task.read_mail()
             return False
         journal.index(entries[len(before)])
         return True
 
-    async def _read_mail(self) -> None:
-        """Take in signals that came before the end could be written."""
-        task = self._task
-        entries = await task.journal.ledger.run_entries(task.session.facts.id)
-        for entry in entries:
-            if entry.n > task.seen and entry.kind in (kinds.SIGNAL, kinds.CLOSED) and not entry.epoch:
-                task.take(entry)
-
     def _actions(self) -> list[dict[str, Any]]:
-        journal = self._task.journal
-        found: list[dict[str, Any]] = []
-        for key in journal.actions:
-            if key in journal.undone:
-                continue
-            body = journal.effects[key]
-            found.append({"key": key, **{n: body[n] for n in ("name", "undo", "args", "out", "claim") if n in body}})
-        return found
+        """What a parent may have to take back, this run's children's included."""
+        names = ("n", "name", "undo", "args", "out", "claim")
+        return [{"key": key, **{n: body[n] for n in names if n in body}} for key, body in self._undo.actions()]
 
     def _totals(self) -> dict[str, Any]:
         journal = self._task.journal

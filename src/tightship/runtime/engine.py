@@ -196,9 +196,13 @@ class Engine:
             if refused.reason == "halted":
                 raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
             raise
-        self.ledger.defined(definition)
-        self._runs[run] = Driven(RunTask(self, program, self._session(facts, journal, program)))
-        return run
+        else:
+            self.ledger.defined(definition)
+            self._runs[run] = Driven(RunTask(self, program, self._session(facts, journal, program)))
+            return run
+        finally:
+            del self._coming[run]
+            coming.set()
 
     def _definition_payload(self, program: Program) -> tuple[Any, ...]:
         return self.ledger.define_once(program.address, lambda: program.definition_json)
@@ -368,7 +372,10 @@ class Engine:
         Raises:
             StoreError, LedgerError: the run stays as its ledger says, to be resumed.
         """
-        driven = self._runs[run]
+        driven = self._runs.get(run)
+        if driven is None:  # whoever else moved it was done first
+            rows = await self.ledger.select("runs", [("id", "=", run)])
+            return Ended(run, rows[0]["outcome"] or rows[0]["state"])
         if driven.job is not None:
             return await asyncio.shield(driven.job)
         job = driven.job = asyncio.ensure_future(self._move(run, driven))
@@ -377,6 +384,7 @@ class Engine:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
             job.cancel()
+            await asyncio.wait({job})
             raise
 
     async def _move(self, run: str, driven: Driven) -> Ended:

@@ -72,7 +72,8 @@ async def fork(workspace: Workspace, source: str, key: str = "", *, live: bool =
     Args:
         workspace: where the run is; this process executes on it from here on.
         source: the run to fork, in whatever state.
-        key: what was recorded before the first entry at or below this key is taken over; empty: nothing is.
+        key: what was recorded before the first entry at or below this key, or this part of a key (a step's name), is
+            taken over; empty: nothing is.
         live: do writes for real from there on.
 
     Raises:
@@ -113,7 +114,10 @@ def _cut(entries: Sequence[Entry], key: str, source: str) -> int:
     for index, entry in enumerate(entries):
         if entry.key == key or entry.key.startswith((f"{key}/", f"{key}~", f"{key}!")):
             return index
-    steps = {entry.key.partition("/")[0] for entry in entries if entry.key}
+    for index, entry in enumerate(entries):
+        if key in entry.key.split("/"):
+            return index
+    steps = {part for entry in entries for part in entry.key.split("/") if part and not part.isdigit()}
     raise UnknownName(f"run {source} recorded nothing under {key!r}", fix=did_you_mean(key, steps))
 
 

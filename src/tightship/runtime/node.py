@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from tightship.agents.turn import take_turn
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
-from tightship.core.errors import TimedOut, Unforeseen, WorkException
+from tightship.core.errors import (
+    GuardRefused,
+    LedgerError,
+    StoreError,
+    TightshipError,
+    TimedOut,
+    Unforeseen,
+    WorkException,
+)
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
 from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.ledger import Guards
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -112,16 +121,36 @@ class NodeFrame:
         return value
 
     async def _within(self, step: Any, frame: NodeFrame) -> Json:
-        """A step with a time limit. That it ran out is a race: decided once, recorded."""
-        key = join(frame.key, "within")
-        if self.task.journal.decided.get(key) is not None:
-            raise TimedOut(f"{step.part} did not finish within {step.within:g} s")
+        """A step with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
+        task, clock = self.task, self.task.session.shared.world.clock
+        late = TimedOut(f"{step.part} did not finish within {step.within:g} s")
+        raced, key = join(frame.key, "within"), join(frame.key, "until")
+        decided = task.journal.decided.get(raced)
+        if decided is not None:
+            if decided:
+                raise late
+            return await step.execute(frame)
+        until = float(await self._once(key, lambda: clock.now() + step.within))
+        before = dict(self.scope.names)
+        task.deadlines[key] = until
         try:
-            async with asyncio.timeout(step.within):
-                return await step.execute(frame)
+            try:
+                async with asyncio.timeout(until - clock.now()):
+                    value = await step.execute(frame)
+            finally:
+                task.deadlines.pop(key, None)
         except TimeoutError:
-            await self.task.journal.decide(key, True)
-            raise TimedOut(f"{step.part} did not finish within {step.within:g} s") from None
+            await task.journal.decide(raced, True)
+            # What it had bound until then is gone in every replay, so it goes here too.
+            self.scope.names.clear()
+            self.scope.names.update(before)
+            raise late from None
+        except TightshipError as error:
+            if not isinstance(error, (LedgerError, StoreError)):
+                await task.journal.decide(raced, False)
+            raise
+        await task.journal.decide(raced, False)
+        return value
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -255,12 +284,12 @@ class NodeFrame:
         due = float(opened.get("due") or 0.0)
         while item not in journal.closed:
             if due and clock.now() >= due:
-                await journal.record(
-                    kinds.CLOSED,
-                    key,
-                    {"item": item, "decision": "expired", "by": "", "reason": "nobody answered in time"},
-                )
-                break
+                body = {"item": item, "decision": "expired", "by": "", "reason": "nobody answered in time"}
+                try:
+                    await journal.record(kinds.CLOSED, key, body, guards=Guards(open_item=item))
+                except GuardRefused:  # somebody has decided after all, and was first
+                    await task.read_mail()
+                continue
             await task.wait(item, due)
         body = journal.closed[item]
         value = await journal.value(body["value"]) if body.get("value") else None

@@ -79,8 +79,8 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
         raise Refused(
             f"{signal.reason}; {answer.by or 'nobody'} did not grant more", scope=signal.scope, unit=signal.unit
         )
-    if key in task.journal.notes:
-        return
+    if key in task.journal.granted:
+        return  # taken in when the run was loaded; if it does not suffice, the next question is another one
     body: dict[str, Any] = {"scope": signal.scope, "by": answer.by, **_granted(answer.value, signal, session.envelopes)}
     await task.journal.record(kinds.EXTENDED, key, body)
     if "seconds" in body:

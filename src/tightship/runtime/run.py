@@ -53,6 +53,8 @@ class RunTask:
         self.session = session
         self.journal = session.journal
         self.waiting: dict[str, Waiting] = {}
+        self.deadlines: dict[str, float] = {}
+        """Store time (s) by which steps that are under way have to end, by key."""
         self.seen = 0
         self.ended: Run | None = None
         self._names: dict[str, Json] = {"input": dict(session.facts.input)}
@@ -60,6 +62,9 @@ class RunTask:
         self._busy = 0
         self._parking = False
         self._held: list[Entry] = []
+        self._rung: list[Waiting] = []
+        self._read = self.journal.entries[-1].n if self.journal.entries else 0
+        """The position up to which the mailbox was read."""
         self._interruption: Signal | None = None
         self._leaving = False
         self._changed = asyncio.Event()
@@ -199,7 +204,9 @@ class RunTask:
     async def _ring(self, waiting: Waiting) -> None:
         clock = self.session.shared.world.clock
         await clock.sleep(max(0.0, waiting.until - clock.now()))
-        if not waiting.future.done():
+        if self._parking:  # nothing of the run moves while it is put down; it is due at once then
+            self._rung.append(waiting)
+        elif not waiting.future.done():
             waiting.future.set_result(None)
 
     def release(self, what: str) -> None:
@@ -207,6 +214,13 @@ class RunTask:
         waiting = self.waiting.get(what)
         if waiting is not None and not waiting.future.done():
             waiting.future.set_result(None)
+
+    def let_go(self, what: str) -> None:
+        """What somebody waits for does not go on in this process for now."""
+        waiting = self.waiting.get(what)
+        if waiting is not None:
+            waiting.here = False
+            self._check_idle()
 
     def _idle(self) -> bool:
         return (
@@ -227,7 +241,7 @@ class RunTask:
         if not self._idle():
             return False
         self._parking = True
-        due = [waiting.until for waiting in self.waiting.values() if waiting.until]
+        due = [waiting.until for waiting in self.waiting.values() if waiting.until] + list(self.deadlines.values())
         body = {
             "wake_at": min(due) if due else 0.0,
             "waiting": sorted(self.waiting),
@@ -243,7 +257,11 @@ class RunTask:
             held, self._held = self._held, []
             for entry in held:
                 self.take(entry)
-            await self.engine.ledger.poll()
+            rung, self._rung = self._rung, []
+            for waiting in rung:
+                self.release(waiting.what)
+            await self.read_mail()
+            self._check_idle()
             return False
         return True
 
@@ -254,11 +272,20 @@ class RunTask:
         if self._parking:
             self._held.append(entry)
             return
+        if entry.n <= self._read:
+            return
+        self._read = entry.n
         self.journal.index(entry)
         if entry.kind == kinds.SIGNAL:
             self._note_signal(entry)
         elif entry.kind == kinds.CLOSED:
             self.release(entry.body["item"])
+
+    async def read_mail(self) -> None:
+        """Take in what has come and was not told: it came while the run was being loaded, or from another process."""
+        for entry in await self.journal.ledger.run_entries(self.session.facts.id):
+            if entry.n > self._read and entry.kind in (kinds.SIGNAL, kinds.CLOSED) and not entry.epoch:
+                self.take(entry)
 
     def _note_signal(self, entry: Entry) -> None:
         self.seen = max(self.seen, entry.n)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tightship.core.errors import TightshipError
+from tightship.controls.budgets import Amount
+from tightship.core.errors import OutcomeUnknown, StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Json, UndoSpec
 from tightship.core.signals import Signal
 from tightship.effects.call import Call
@@ -28,27 +29,31 @@ class Undo:
 
     async def run(self) -> None:
         """Undo everything that can be; collect what remains."""
-        await self._settle_open()
-        for key, body in self._actions():
+        for key, body in reversed(self.actions()):
             await self._take_back(key, body)
 
-    async def _settle_open(self) -> None:
-        """Unknown outcomes come first: what may have happened is found out before anything is undone."""
+    async def settle_open(self) -> None:
+        """Unknown outcomes come first: what may have happened is found out before the run ends or undoes anything."""
         task = self._task
-        for key, (body, _) in list(task.journal.admitted.items()):
-            if body["cls"] != "write":
-                continue
+        for key, body in task.journal.unfinished():
+            if body["cls"] == "undo":
+                continue  # taken up again when its action is undone
             try:
-                await Door(task.session).perform(await self._reopened(key, body))
-            except (TightshipError, Signal) as error:
-                self._remains(key, body, f"whether it was done is unknown: {error}")
+                await Door(task.session).close(await self._reopened(key, body))
+            except (StoreError, StaleOwner):
+                raise
+            except (TightshipError, Signal):
+                continue  # recorded under its key
+        for key, body in task.journal.effects.items():
+            if body["cls"] == "write" and body.get("error", {}).get("error") == OutcomeUnknown.__name__:
+                self._remains(key, body, "whether it was done is unknown")
 
     async def _reopened(self, key: str, body: Body) -> Call:
         undo = body.get("undo")
         return Call(
             key=key,
             tool=self._task.program.tool(body["name"]),
-            cls="write",
+            cls=body["cls"],
             agent=body["agent"],
             args=await self._task.journal.value(body["args"]),
             declared=self._task.program.declared | {body["name"]},
@@ -57,16 +62,18 @@ class Undo:
             settling=True,
         )
 
-    def _actions(self) -> list[tuple[str, Body]]:
-        """Settled writes, the latest first; a child's actions stand where its end was told."""
+    def actions(self) -> list[tuple[str, Body]]:
+        """Writes that were settled and not undone, in the order of settling, over branches and children."""
         journal = self._task.journal
-        own = [(key, journal.effects[key]) for key in journal.actions]
+        found = [(n, key, journal.effects[key]) for key, n in journal.actions.items()]
         for entry in journal.signals:
             if entry.body["type"] == "child":
-                own.extend(
-                    (f"{entry.body['child']}:{action['key']}", action) for action in entry.body.get("actions", ())
+                child = entry.body["child"]
+                found.extend(
+                    (action["n"], f"{child}:{action['key']}", action) for action in entry.body.get("actions", ())
                 )
-        return [(key, body) for key, body in reversed(own) if key not in journal.undone]
+        found.sort(key=lambda one: one[0])
+        return [(key, {**body, "n": n}) for n, key, body in found if key not in journal.undone]
 
     async def _take_back(self, key: str, body: Body) -> None:
         undo = body.get("undo")
@@ -91,8 +98,11 @@ class Undo:
                     declared=program.declared | {undo["tool"]},
                     undoes=key,
                     releases=body.get("claim"),
+                    ceiling=Amount(tool.spec.price.usd, tool.spec.price.tokens),
                 )
             )
+        except (StoreError, StaleOwner):
+            raise
         except (TightshipError, Signal) as error:
             self._remains(key, body, f"undoing it failed: {error}")
         else:

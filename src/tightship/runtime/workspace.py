@@ -16,7 +16,7 @@ from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
 from tightship.controls.rates import Rate, Rates
 from tightship.controls.spend import SpendProjection
-from tightship.core.errors import GuardRefused, StoreMissing, UnknownName
+from tightship.core.errors import GuardRefused, StaleOwner, StoreMissing, UnknownName
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Projection, Secrets, Tool
 from tightship.core.world import World
@@ -247,17 +247,19 @@ class Workspace:
         return await self._finish(await engine.drive(run))
 
     async def _continue(self, run: str) -> Run:
-        row = await self.row(run)
         engine = await self.engine()
-        due = row["state"] in ("running", "queued") or (
-            row["state"] == "parked" and row["wake_at"] <= self.world.clock.now()
-        )
-        if due and not engine.has(run):
-            for ended in await engine.take_over([row]):
-                if ended.error is not None:
-                    raise ended.error
-            return await self._finish(await engine.drive(run))
-        return await self.result(run)
+        while True:
+            row = await self.row(run)
+            due = row["state"] in ("running", "queued") or (
+                row["state"] == "parked" and row["wake_at"] <= self.world.clock.now()
+            )
+            if not due:
+                return await self.result(run)
+            errors = [ended.error for ended in await engine.take_over([row]) if ended.error is not None]
+            if not errors:
+                return await self._finish(await engine.drive(run))
+            if not isinstance(errors[0], StaleOwner):
+                raise errors[0]  # a stale owner: somebody else of this process was first, so look again
 
     async def _finish(self, ended: Ended) -> Run:
         if ended.error is not None:
