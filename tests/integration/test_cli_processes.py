@@ -144,6 +144,8 @@ def test_after_kill_9_resume_continues_and_pays_nothing_twice(desk: Path) -> Non
         runner.kill()
         runner.wait()
     (desk / "agents" / "shop.py").write_text((desk / "agents" / "shop.py").read_text().replace("sleep(30)", "sleep(0)"))
+    with serving(desk) as server:
+        assert event(server, "other_code")["runs"]
     refused = cli(desk, "runs", "resume", "--all", "--json")
     assert refused.returncode == 1
     assert "BuildMismatch" in refused.stdout

@@ -18,7 +18,8 @@ import tightship
 from cli_desk import make
 from tightship.cli import EXIT_CODES, main
 from tightship.cli._root import COMMANDS, LazyGroup, root
-from tightship.cli._shell import Shell, as_error, clean, fail
+from tightship.cli._shell import Shell, as_error, clean, dumps, fail
+from tightship.cli._work import Record
 from tightship.core.errors import ExecutorBusy, InputRejected
 from tightship.core.signals import Halted
 
@@ -183,6 +184,12 @@ def test_tables_do_not_read_markup(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "[KB-10]" in out
     assert "[bold]loud[/bold] :smile:" in out
+
+
+def test_json_takes_objects_as_they_describe_themselves() -> None:
+    told = json.loads(dumps([Record(1, "b/1", "r-1", "completed", usd=2_500_000_000)]))
+    assert told[0]["cost"] == 2.5
+    assert "usd" not in told[0]
 
 
 def test_json_mode_prints_one_document_and_no_text(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ async def test_a_rehearsed_write_holds_no_claim_that_real_work_needs(desk: Desk)
 
 async def test_a_live_fork_writes_and_the_claim_keeps_it_from_doing_it_twice(desk: Desk) -> None:
     source = await desk.space.run("pay", {"order": "O-1"})
-    made = await fork(desk.space, source.id, "action", live=True)
+    made = await fork(desk.space, source.id, "desk.pay", live=True)
     assert made.live
     assert (made.outcome, made.reason) == ("escalated", "duplicate")
     assert desk.outside.written == ["pay O-1"]

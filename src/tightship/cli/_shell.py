@@ -109,7 +109,7 @@ def dumps(value: Any, indent: bool = False) -> str:
     """JSON text."""
     import orjson
 
-    option = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
+    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | (orjson.OPT_INDENT_2 if indent else 0)
     return orjson.dumps(value, default=_plain, option=option).decode()
 
 

@@ -53,8 +53,8 @@ class Record:
         return fields if self.error is None else fields | {"error": self.error}
 
 
-def record(line: Line, run: Run) -> Record:
-    """The record of a run as it stands."""
+def record(line: Line, run: Run, outputs: bool = True) -> Record:
+    """The record of a run as it stands; without its output where nobody will ask for it."""
     return Record(
         line=line.number,
         reference=line.reference,
@@ -67,7 +67,7 @@ def record(line: Line, run: Run) -> Record:
         seconds=run.seconds,
         budget=sum(map(_about_budget, run.entries)),
         waiting=run.waiting,
-        output=run.output,
+        output=run.output if outputs else None,
     )
 
 
@@ -84,6 +84,7 @@ class Work:
     Attributes:
         workspace, workflow: what is run. lines: the inputs. concurrency: runs at once.
         keep_going: go on after a run that could not be started. linked: an earlier run that these follow.
+        outputs: keep what each run gives.
         watch: called with each record and the run behind it (None when it could not be started).
         fatal: the error that ended it early; a later call continues.
     """
@@ -94,6 +95,7 @@ class Work:
     concurrency: int
     keep_going: bool = False
     linked: str = ""
+    outputs: bool = False
     watch: Callable[[Line, Record, Run | None], None] = lambda line, record, run: None
     records: list[Record] = field(default_factory=list[Record])
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,7 +134,7 @@ class Work:
             except TightshipError as error:
                 self._failed(line, error)
             else:
-                self._done(line, record(line, run), run)
+                self._done(line, record(line, run, self.outputs), run)
 
     def _done(self, line: Line, done: Record, run: Run | None) -> None:
         self.records.append(done)

@@ -160,9 +160,10 @@ async def work_through(shell: Shell, options: Options, workspace: Workspace, bat
             options.workflow,
             batch.lines(),
             concurrency,
-            options.keep_going,
-            options.linked,
-            watch,
+            keep_going=options.keep_going,
+            linked=options.linked,
+            outputs=shell.json,
+            watch=watch,
             stop=stop,
         )
         async with stoppable(shell, stop):

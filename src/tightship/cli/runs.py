@@ -34,7 +34,7 @@ def runs() -> None:
 def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
     """List runs, the latest first."""
     rows = run_async(lambda: _rows(shell, workflow, state, limit))
-    shell.emit(rows)
+    shell.emit([{**row, "cost": row["usd"] / 1e9} for row in rows])
     if not rows:
         shell.say("there are no such runs" if workflow or state else "nothing has been run yet")
         return
@@ -222,7 +222,7 @@ def _print_entry(shell: Shell, entry: Entry, run: str | None) -> bool:
 @runs.command()
 @click.argument("run", nargs=-1)
 @click.option(
-    "--all", "everything", is_flag=True, help="Everything that is due: left by a process, or long enough parked."
+    "--all", "everything", is_flag=True, help="Whatever is due: left by a process, answered, or its time has come."
 )
 @click.option("--accept-code", is_flag=True, help="Also runs that other code has started.")
 @click.option("--rehearse", is_flag=True, help="Continue rehearsals instead of real runs.")
@@ -251,7 +251,7 @@ async def _resume(shell: Shell, wanted: Sequence[str], accept_code: bool, rehear
             ledger.listen(lambda entries, foreign: _count(entries, left, bar))
             async with stoppable(shell, stop):
                 putting = asyncio.ensure_future(_put_down(workspace, stop))
-                ended = await workspace.resume(due, accept_code) if due else []
+                ended = await workspace.resume(wanted, accept_code) if due else []
                 putting.cancel()
         return await _resumed(shell, workspace, ended, stop.is_set())
 
@@ -271,12 +271,8 @@ def _count(entries: Sequence[Entry], left: set[str], bar: Any) -> None:
 
 
 async def _resumed(shell: Shell, workspace: Any, ended: Sequence[Ended], stopped: bool) -> int:
-    rows = [await workspace.row(one.run) for one in ended]
-    told = [
-        {"run": one.run, "state": one.state, "reason": row["reason"]}
-        | ({"error": one.error.as_dict()} if one.error else {})
-        for one, row in zip(ended, rows, strict=True)
-    ]
+    reasons = await _reasons(await workspace.ledger(), [one.run for one in ended])
+    told = [{"run": one.run, "state": one.state, "reason": reasons[one.run], **_error(one)} for one in ended]
     counts: dict[str, int] = {}
     for one in ended:
         counts[one.state] = counts.get(one.state, 0) + 1
@@ -286,13 +282,36 @@ async def _resumed(shell: Shell, workspace: Any, ended: Sequence[Ended], stopped
         return DONE
     shell.table(("run", "state", "reason"), [(one["run"], one["state"], one["reason"]) for one in told])
     shell.say(", ".join(f"{count} {state}" for state, count in counts.items()))
-    code = DONE
-    for one in ended:
-        if one.error is not None:
-            code = max(code, fail(shell, one.error)) if not shell.json else ERROR
+    code = _print_errors(shell, ended)
     if code == DONE and any(state not in ("completed", "parked") for state in counts):
         code = UNFINISHED
     return INTERRUPTED if stopped else code
+
+
+async def _reasons(ledger: Ledger, runs: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for start in range(0, len(runs), 500):
+        rows = await ledger.select("runs", [("id", "in", list(runs[start : start + 500]))])
+        found |= {row["id"]: row["reason"] for row in rows}
+    return found
+
+
+def _print_errors(shell: Shell, ended: Sequence[Ended]) -> int:
+    """One error of each kind, and how many runs it keeps from going on; returns the exit code."""
+    by_code: dict[str, list[Ended]] = {}
+    for one in ended:
+        if one.error is not None:
+            by_code.setdefault(one.error.code, []).append(one)
+    for found in by_code.values():
+        if not shell.json and found[0].error is not None:
+            fail(shell, found[0].error)
+            if len(found) > 1:
+                shell.note(f"  and {len(found) - 1} more runs like it")
+    return ERROR if by_code else DONE
+
+
+def _error(one: Ended) -> dict[str, Any]:
+    return {} if one.error is None else {"error": one.error.as_dict()}
 
 
 # --- cancel, fork -------------------------------------------------------------------------------------

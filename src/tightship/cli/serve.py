@@ -13,6 +13,7 @@ from tightship.cli._shell import Shell, command, run_async
 
 if TYPE_CHECKING:
     from tightship.ledger import Entry
+    from tightship.runtime.workspace import Workspace
 
 
 @click.command()
@@ -42,10 +43,23 @@ async def _serve(shell: Shell, concurrency: int) -> None:
             ledger.listen(lambda entries, foreign: _tell(shell, entries))
             shell.line({"event": "ready", "workspace": name, "pid": os.getpid()})
             shell.say(f"process {os.getpid()} serves {name}; Ctrl-C ends it")
+            await _warn(shell, workspace)
             await workspace.serve(stop, concurrency)
             await workspace.put_down()
     shell.line({"event": "stopped"})
     shell.say("stopped")
+
+
+async def _warn(shell: Shell, workspace: Workspace) -> None:
+    """Runs that are due and were started by other code are not continued; that must not go unseen."""
+    engine = await workspace.engine()
+    others = [row["id"] for row in await workspace.due() if row["build"] != engine.build]
+    if others:
+        shell.line({"event": "other_code", "runs": others})
+        shell.note(
+            f"{len(others)} runs were started by other code and are left alone; to continue them with this code:"
+        )
+        shell.note(f"  tightship runs resume --all --accept-code{shell.place}")
 
 
 def _tell(shell: Shell, entries: Sequence[Entry]) -> None:
