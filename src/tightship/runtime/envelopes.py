@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tightship.controls.budgets import Amount, Envelope, EnvelopeTree
+from tightship.controls.leases import EXTENSION
 from tightship.controls.periods import period_key
 from tightship.core.world import Clock
+from tightship.effects.journal import Journal
 from tightship.ledger import Ledger
 from tightship.runtime.purse import limit_of
 from tightship.workflow.config import Budgets, Periods
@@ -25,6 +27,7 @@ class SharedEnvelopes:
         self._clock = clock
         self._envelopes: dict[tuple[str, str], Envelope] = {}
         self._spent: dict[tuple[str, str], Amount] = {}
+        self._granted: dict[tuple[str, str], Amount] = {}
 
     async def load(self, ledger: Ledger) -> None:
         """Take in what was spent this month."""
@@ -34,8 +37,30 @@ class SharedEnvelopes:
             amount = Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"])
             for scope in (f"tenant:{row['log']}", f"workflow:{row['workflow']}"):
                 for period in {day[:7], row["day"]}:
-                    known = self._spent.setdefault((scope, period), Amount())
-                    self._spent[scope, period] = known + amount
+                    self._spend(scope, period, amount)
+        if self._budgets != Budgets():
+            await self._load_open(ledger)
+        for row in await ledger.select("envelopes"):
+            period, extension, _ = str(row["period"]).partition(EXTENSION)
+            if extension:
+                self._granted[row["scope"], period] = Amount(row["usd"], row["tokens"], row["calls"])
+
+    async def _load_open(self, ledger: Ledger) -> None:
+        """What a process has admitted and left open counts as spent: it may have been."""
+        day = period_key("day", self._clock.now())
+        rows = await ledger.select("runs", [("state", "=", "running")])
+        for row in rows:
+            journal = Journal(ledger, row["id"], 0, row["log"], "")
+            journal.load(await ledger.run_entries(row["id"]), {})
+            for body, _ in journal.admitted.values():
+                reserve = body.get("reserve") or {}
+                amount = Amount(int(reserve.get("usd", 0)), int(reserve.get("tokens", 0)), 1)
+                for scope in (f"tenant:{row['tenant']}", f"workflow:{row['workflow']}"):
+                    for period in (day[:7], day):
+                        self._spend(scope, period, amount)
+
+    def _spend(self, scope: str, period: str, amount: Amount) -> None:
+        self._spent[scope, period] = self._spent.get((scope, period), Amount()) + amount
 
     def of(self, tenant: str) -> EnvelopeTree:
         """The tenant's envelopes of today and this month, and below them the workflows'."""
@@ -59,7 +84,8 @@ class SharedEnvelopes:
             key = period_key(period, self._clock.now())
             envelope = self._envelopes.get((scope, key))
             if envelope is None:
-                envelope = Envelope(scope, limit_of(budget), period=key, spent=self._spent.get((scope, key)))
+                limit = limit_of(budget).plus(self._granted.get((scope, key), Amount()))
+                envelope = Envelope(scope, limit, period=key, spent=self._spent.get((scope, key)))
                 self._envelopes[scope, key] = envelope
             found.append(envelope)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tightship.controls.budgets import Amount, Chain, Envelope, EnvelopeTree, Limit, rebuild
+from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit, rebuild
 from tightship.core import kinds
 from tightship.core.money import NANO
 from tightship.core.ports import EntryView
@@ -53,14 +53,14 @@ def recharge(tree: EnvelopeTree, entries: list[Entry]) -> None:
 
     rebuild(entries, chain_of)
     for entry in entries:
-        if entry.kind == kinds.EXTENDED:
+        if entry.kind == kinds.EXTENDED and "period" not in entry.body:
             extend(tree, entry.body)
 
 
 def extend(tree: EnvelopeTree, body: dict[str, Any]) -> None:
     """Raise the limits of an envelope by what somebody granted."""
     more = Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
-    tree.extend(body["scope"], more)
+    tree.extend(body["scope"], more, period=body.get("period", ""))
 
 
 async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
@@ -82,11 +82,23 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
     if key in task.journal.granted:
         return  # taken in when the run was loaded; if it does not suffice, the next question is another one
     body: dict[str, Any] = {"scope": signal.scope, "by": answer.by, **_granted(answer.value, signal, session.envelopes)}
+    short = _short(session.envelopes, signal)
+    if short is not None and short.period:
+        body["period"] = short.period
     await task.journal.record(kinds.EXTENDED, key, body)
     if "seconds" in body:
         session.watch.extend(body["seconds"])
     else:
         extend(session.envelopes, body)
+
+
+def _short(tree: EnvelopeTree, signal: OverBudget) -> Envelope | None:
+    """The envelope of the scope that has the least left: a day's or a month's, where there are both."""
+    unit = signal.unit
+    if unit not in UNITS:
+        return None
+    found = [envelope for envelope in tree.of(signal.scope) if envelope.left(unit) is not None]
+    return min(found, key=lambda envelope: envelope.left(unit) or 0, default=None)
 
 
 class Refused(OverBudget):
@@ -104,8 +116,8 @@ def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, An
         return granted
     if signal.unit == "seconds":
         return {"seconds": 300.0}
-    for envelope in tree.envelopes():
-        if envelope.scope == signal.scope:
-            limit = {"usd": envelope.limit.usd, "tokens": envelope.limit.tokens, "calls": envelope.limit.calls}
-            return {signal.unit: limit.get(signal.unit) or 0}
-    return {}
+    short = _short(tree, signal)
+    if short is None:
+        return {}
+    limit = {"usd": short.limit.usd, "tokens": short.limit.tokens, "calls": short.limit.calls}
+    return {signal.unit: limit.get(signal.unit) or 0}
