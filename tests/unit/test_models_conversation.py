@@ -78,12 +78,11 @@ def test_a_long_conversation_grows_without_copying_and_ends_without_recursion() 
     del said
 
 
-def test_a_node_remembers_its_address_alone() -> None:
+def test_a_conversation_keeps_the_very_node_that_it_grew_from() -> None:
     first = Conversation().append(Message.user("a"))
-    first.address = "ab12"
     second = first.append(Message.user("b"))
-    assert second.address is None and second.parent is not None and second.parent.address == "ab12"
-    assert [node.address for node in second.nodes()] == [None, "ab12"]
+    assert second.parent is first
+    assert list(second.nodes()) == [second, first]
     assert not Conversation() and second
 
 

@@ -125,15 +125,13 @@ class Conversation:
     Attributes:
         parent: the conversation without the last message; None for the empty one.
         message: the last message; None for the empty one.
-        address: the key of the effect in which a model was asked with this conversation, once one was.
     """
 
-    __slots__ = ("_digest", "_length", "address", "message", "parent")
+    __slots__ = ("_digest", "_length", "message", "parent")
 
     def __init__(self) -> None:
         self.parent: Conversation | None = None
         self.message: Message | None = None
-        self.address: str | None = None
         self._length = 0
         self._digest: bytes | None = b""
 
@@ -150,7 +148,6 @@ class Conversation:
         made = Conversation.__new__(Conversation)
         made.parent = self
         made.message = message
-        made.address = None
         made._length = self._length + 1
         made._digest = None
         return made

@@ -3,7 +3,9 @@
 Costs are nano-dollars. A bound is made before a request from its size in bytes: a token of the byte-level
 vocabularies in use stands for one byte at the least (Sennrich et al. 2016, "Neural Machine Translation of Rare Words
 with Subword Units"; byte-level since GPT-2), so the bytes of what is sent, with a margin for the provider's own
-framing, are never fewer than the tokens that are charged.
+framing, are never fewer than the tokens that are charged. A part of a conversation that the same tier has counted in
+an earlier request of it counts as that: messages are framed by tokens of their own, so what comes later does not
+change the count of what stands before it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import orjson
 from tightship.core.errors import LoadError
 from tightship.core.money import NANO, to_nano
 from tightship.core.ports import Usage
+from tightship.models.conversation import Conversation
 from tightship.models.port import ModelRequest
 from tightship.models.tiers import PriceSettings, Tier
 
@@ -45,6 +48,14 @@ class Counts:
     tokens_out: int
     cached_in: int = 0
     cache_write: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A conversation whose input tokens the tier itself has counted, with the same tools and the same output schema."""
+
+    conversation: Conversation
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +117,16 @@ class Prices:
             raise _unpriced(tier) from None
         return to_nano(found.total_price)
 
-    def bound(self, tier: Tier, request: ModelRequest, at: float) -> Usage:
-        """The most that an attempt can cost: what a budget reserves before it is made."""
-        tokens_in = tokens_in_bound(request)
+    def bound(self, tier: Tier, request: ModelRequest, at: float, counted: Counted | None = None) -> Usage:
+        """The most that an attempt can cost: what a budget reserves before it is made.
+
+        Args:
+            tier: the tier that is asked.
+            request: what is asked.
+            at: store time (s).
+            counted: the longest part of the request's conversation that this tier has counted.
+        """
+        tokens_in = tokens_in_bound(request, counted)
         tokens_out = request.settings.max_tokens + (request.settings.thinking_budget or 0)
         return Usage(self.bound_of(tier, tokens_in, tokens_out, at), tokens_in, tokens_out)
 
@@ -200,11 +218,14 @@ def _rates(prices: Any, key: str) -> Iterator[Decimal]:
         yield tier.price
 
 
-def tokens_in_bound(request: ModelRequest) -> int:
+def tokens_in_bound(request: ModelRequest, counted: Counted | None = None) -> int:
     """A number of tokens that the request's input cannot exceed."""
     size = _BASE_TOKENS
-    for message in request.conversation.messages():
-        size += len(orjson.dumps(message.as_json())) + _MESSAGE_TOKENS
+    for node in request.conversation.nodes():
+        if counted is not None and node is counted.conversation:
+            return size + counted.tokens
+        assert node.message is not None
+        size += len(orjson.dumps(node.message.as_json())) + _MESSAGE_TOKENS
     if request.tools or request.output_schema is not None:
         size += _TOOLS_TOKENS
     for tool in request.tools:

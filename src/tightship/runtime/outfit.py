@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from tightship.agents.context import ModelCaller
 from tightship.agents.turn import AgentFunction
 from tightship.core.errors import UnknownName
@@ -13,6 +15,7 @@ from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
 from tightship.ledger import Ledger
 from tightship.runtime.program import Code, Program
+from tightship.workflow.config import TierSpec
 from tightship.workflow.definition import Definition, from_definition, to_definition, version_hash
 from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.models import AgentSpec
@@ -86,7 +89,7 @@ class Outfit:
         self.rehearse = rehearse
         self._secrets = secrets
         self._maker: Maker | None = None
-        self._models: Models | None = None
+        self._models: dict[bytes, Models] = {}
         self._connected = False
 
     async def connect(self) -> Tools:
@@ -115,16 +118,39 @@ class Outfit:
         self._connected = True
         return self.tools
 
-    def models(self) -> Models | None:
-        """The tiers of the workspace, or None when it declares none."""
-        if self._models is None and self.files.config.tiers:
+    def models(self, tiers: Mapping[str, TierSpec]) -> Models | None:
+        """The models of these tiers (a run is pinned to its own), or None when there are none."""
+        if not tiers:
+            return None
+        raw = {name: tier.settings() for name, tier in tiers.items()}
+        key = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
+        found = self._models.get(key)
+        if found is None:
             from tightship.models.service import Models
             from tightship.models.tiers import Tiers
 
-            raw = {name: tier.settings() for name, tier in self.files.config.tiers.items()}
-            tiers = Tiers(raw, file=str(self.files.root / "tightship.yaml"))
-            self._models = Models(tiers, self.world, self.secrets(), instead=self._instead)
-        return self._models
+            declared = Tiers(raw, file=str(self.files.root / "tightship.yaml"))
+            first = next(iter(self._models.values()), None)
+            if first is None:
+                found = Models(declared, self.world, self.secrets(), instead=self._instead)
+            else:
+                found = first.over(declared)
+            self._models[key] = found
+        return found
+
+    async def load_models(self) -> None:
+        """Import what the agents' tiers need and find their prices, so that no turn waits for it.
+
+        Raises:
+            LoadError: a provider is not installed, or nobody knows what a tier costs.
+        """
+        if self.rehearse:
+            return
+        config = self.files.config
+        named = {agent.model for agent in self.files.agents.values() if agent.model is not None}
+        models = self.models(config.tiers)
+        if models is not None:
+            await models.load(sorted({tier for name in named for tier in config.tier_chain(name)}))
 
     def secrets(self) -> Secrets:
         """Where secrets come from."""
@@ -147,8 +173,9 @@ class Outfit:
     async def close(self) -> None:
         """Close what is open."""
         await self.tools.close()
-        if self._models is not None:
-            await self._models.aclose()
+        for models in self._models.values():
+            await models.aclose()
+        self._models.clear()
 
 
 class Maker:
@@ -218,7 +245,7 @@ class Maker:
             ambient=self._ambient,
             claim=lambda key: self._ledger.mac("default", "claim", key),
             agent_seconds=outfit.files.config.settings.agent_seconds,
-            make_model=self._model,
+            make_model=lambda spec: self._model(spec, rebuilt.tiers),
             rehearse=self._rehearsal() if outfit.rehearse else None,
             roles=tuple(outfit.files.config.roles),
             definition_json=dict(definition),
@@ -236,8 +263,8 @@ class Maker:
             return self._threshold if declared is None else declared
         raise UnknownName(f"the shared context has no value {name!r}")
 
-    def _model(self, spec: AgentSpec) -> ModelCaller | None:
-        models = self._outfit.models()
+    def _model(self, spec: AgentSpec, tiers: Mapping[str, TierSpec]) -> ModelCaller | None:
+        models = self._outfit.models(tiers)
         if models is None:
             return None
         from tightship.agents.model import TierCaller

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tightship.agents.context import ModelCaller, normal
 from tightship.agents.turn import Agent, AgentFunction
 from tightship.core.errors import DataMissing, LoadError, NotDeclared, UnknownName, WrongShape
-from tightship.core.ports import Json, Tool
+from tightship.core.ports import Json, Tool, ToolSpec
 from tightship.core.signals import Cancelled
 from tightship.ledger.keyring import plain_address
 from tightship.ledger.vault import encode
@@ -165,6 +165,11 @@ class Program:
         self.declared = frozenset(own)
 
     @property
+    def rehearsed(self) -> bool:
+        """Whether outputs are generated in place of agents, people included."""
+        return self._rehearse is not None
+
+    @property
     def escalation_role(self) -> str:
         """Who gets what this workflow escalates."""
         return self.spec.escalation_role(self._roles) or DEFAULT_ROLE
@@ -217,19 +222,23 @@ class Program:
         else:
             from tightship.agents.model import model_agent
 
-            function = model_agent(spec, lambda name: self.tool(name).spec)
+            function = model_agent(spec, self._contract)
         return Agent(
             spec.agent,
             function,
             frozenset(spec.tools),
             _check(spec),
-            spec.within or self._agent_seconds,
+            _seconds(spec, self._agent_seconds),
             spec.retries,
             model,
             where,
             self._code._root,
             spec.limits.output_bytes or self.limits.output_bytes,
         )
+
+    def _contract(self, name: str) -> ToolSpec:
+        """A tool as the run's definition pins it: what a model is told of it stays the same."""
+        return self.definition.tools.get(name) or self.tool(name).spec
 
     def gather(self, spec: AgentSpec, names: Mapping[str, Json], give: Mapping[str, Json]) -> dict[str, Json]:
         """An agent's inputs: what it is given, and the declared rest looked up by name.
@@ -317,6 +326,11 @@ class Program:
             key=where.key,
             agent=spec.agent,
         )
+
+
+def _seconds(spec: AgentSpec, usual: float) -> float:
+    """How long a turn may take: the shorter one of `within` and the budget's seconds, where they are declared."""
+    return min((limit for limit in (spec.within, spec.budget.seconds) if limit is not None), default=usual)
 
 
 def _check(spec: AgentSpec) -> Callable[[Json], str | None] | None:

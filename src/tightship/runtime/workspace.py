@@ -184,12 +184,14 @@ class Workspace:
         await ledger.poll()  # from this position on, what others append is noticed
         await ledger.reapply_erasures()
         await self._outfit.connect()
+        await self._outfit.load_models()
         clock = self.world.clock
         halts = Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, Rates(clock, self._rates()), Breakers(clock), ResultCache[str](clock))
         envelopes = SharedEnvelopes(self.files.config.budgets, clock)
-        await envelopes.load(ledger)
+        if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
+            await envelopes.load(ledger)
         threshold = self.files.config.settings.threshold
         make = self._outfit.maker(ledger, threshold)
         engine = Engine(

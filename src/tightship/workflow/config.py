@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.core.ports import Json
-from tightship.workflow.models import Budget, Limits, Spec, Text
+from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
 
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=128)]
@@ -255,3 +255,9 @@ class WorkspaceConfig(Spec):
                 break
             at = following
         return chain
+
+    def tiers_of(self, agent: AgentSpec) -> dict[str, TierSpec]:
+        """The tiers that an agent may ask: its own and those that take over from it; any, where it is Python."""
+        if agent.model is not None:
+            return {name: self.tiers[name] for name in self.tier_chain(agent.model)}
+        return dict(self.tiers) if agent.python is not None else {}

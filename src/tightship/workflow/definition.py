@@ -55,9 +55,7 @@ def to_definition(name: str, files: WorkspaceFiles, tools: Mapping[str, ToolSpec
     wanted |= {undo.tool for tool in wanted if tool in known and (undo := known[tool].undo) is not None}
     tiers = dict[str, TierSpec]()
     for agent in agents:
-        tier = files.agent(agent).model
-        for one in files.config.tier_chain(tier) if tier is not None else ():
-            tiers[one] = files.config.tiers[one]
+        tiers |= files.config.tiers_of(files.agent(agent))
     return {
         "format": FORMAT,
         "workflow": name,
