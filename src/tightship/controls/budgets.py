@@ -2,7 +2,7 @@
 
 An envelope belongs to one scope (`agent:NAME`, `task:KEY`, `run`, `workflow:NAME`, `tenant:NAME`) and holds money,
 tokens and calls. A chain is the path from an agent's envelope to its tenant's; what is reserved is reserved in all
-of them or in none. Everything here is synchronous and in memory: the durable truth is the ledger, from which
+of them or in none. Everything here is in memory: the durable truth is the ledger, from which
 `rebuild` makes the same figures again.
 
 For every unit that is reserved, `spent + reserved <= limit` holds after each reserve. A call that cost more than
@@ -11,6 +11,7 @@ was reserved for it is charged as it was: the envelope then stands above its lim
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,12 @@ class Shortage:
     asked: int
     left: int
 
+    @property
+    def passing(self) -> bool:
+        """Whether only calls in flight stand in the way: it fits once they have settled and cost little."""
+        held = getattr(self.envelope.reserved, self.unit)
+        return held > 0 and self.asked <= self.left + held
+
     def signal(self) -> OverBudget:
         """The shortage as the door raises it."""
         envelope, unit = self.envelope, self.unit
@@ -144,6 +151,7 @@ class Envelope:
         "_used_calls",
         "_used_tokens",
         "_used_usd",
+        "_waiting",
         "period",
         "scope",
     )
@@ -156,7 +164,20 @@ class Envelope:
         before = spent or Amount()
         self._used_usd, self._used_tokens, self._used_calls = before.usd, before.tokens, before.calls
         self._held_usd = self._held_tokens = self._held_calls = 0
+        self._waiting: list[asyncio.Future[None]] = []
         self._set_marks()
+
+    async def settled(self) -> None:
+        """Wait until a call that is in flight has settled, or the limit has changed."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     @property
     def limit(self) -> Limit:
@@ -197,6 +218,7 @@ class Envelope:
         if self._cap_calls != _OPEN:
             self._cap_calls += more.calls
         self._set_marks()
+        self._tell()
 
     def alerts(self) -> list[Alert]:
         """Alerts that are newly due; each unit tells once, and again only after the limit was changed."""
@@ -289,6 +311,8 @@ class Reservation:
             envelope._used_usd += actual.usd - held.usd
             envelope._used_tokens += actual.tokens - held.tokens
             envelope._used_calls += actual.calls - held.calls
+            if envelope._waiting:
+                envelope._tell()
         return Amount(
             max(0, actual.usd - held.usd), max(0, actual.tokens - held.tokens), max(0, actual.calls - held.calls)
         )

@@ -30,7 +30,7 @@ undo {tool, args}, undoes (key), after, replied and said: how it continues a con
 SETTLED: Final = "effect.settled"
 """name, cls, agent, workflow, ms, and one of: out (address); error {error, kind} with detail (address);
 refused {signal, reason, scope}. [args, when nothing was admitted; usd, tokens_in, tokens_out, cached_in, cached, trust,
-meta, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let through]"""
+meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let through]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address); [line]"""
 NODE: Final = "node.done"

@@ -7,6 +7,7 @@ count -> replay -> halted? -> arguments -> policy -> labels -> privacy -> deadli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -34,6 +35,8 @@ from tightship.effects.journal import Body
 from tightship.effects.session import Session
 from tightship.ledger import Guards
 
+LONGEST_WAIT = 60.0
+"""Seconds that a call waits for what others have set aside of an envelope."""
 PATIENCE = 5
 """How often what takes back or finds out waits for a breaker."""
 
@@ -226,7 +229,7 @@ class _Passage(Doubt):
 
     async def _reserve_and_admit(self) -> tuple[Reservation, float]:
         session, call = self.session, self.call
-        reservation = self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
+        reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
         not_after = session.shared.world.clock.now() + call.tool.spec.timeout
         if not call.costs:
             return reservation, not_after
@@ -257,16 +260,28 @@ class _Passage(Doubt):
                     raise
                 await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
 
-    def _reserve(self, amount: Amount) -> Reservation:
-        """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold."""
+    async def _reserve(self, amount: Amount) -> Reservation:
+        """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold.
+
+        An envelope that is short only of what calls in flight have set aside is waited for: most of them cost less.
+        """
         chain = self.session.envelopes.chain(self.session.purse(self.call.task))
-        try:
-            return chain.reserve(amount)
-        except OverBudget as signal:
-            if self.bound:
-                raise _Refused(signal) from None
-            chain.charge(amount)
-            return Reservation((), amount)
+        clock = self.session.shared.world.clock
+        until = clock.monotonic() + LONGEST_WAIT
+        while True:
+            try:
+                return chain.reserve(amount)
+            except OverBudget as signal:
+                if not self.bound:
+                    chain.charge(amount)
+                    return Reservation((), amount)
+                short = chain.shortage(amount)
+                left = until - clock.monotonic()
+                if short is None or not short.passing or left <= 0:
+                    raise _Refused(signal) from None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await short.envelope.settled()
 
     def _admit_body(self, not_after: float) -> Body:
         call = self.call
@@ -371,14 +386,14 @@ class _Passage(Doubt):
         Raises:
             the error, when it stands.
         """
-        again = isinstance(error, Unavailable) and self.attempt < self.session.shared.retry.attempts
-        again = again and self.count_retry()
+        retry = self.session.shared.retry
+        again = isinstance(error, Unavailable) and self.attempt < retry.attempts
+        again = again and (getattr(error, "retry_after", None) or 0.0) <= retry.patience and self.count_retry()
         if not again:
             found = await self.conclude(error, reservation)
             if found is not None:
                 return found
-        # An attempt that failed may have been paid all the same: retries are charged.
-        charged = reservation.amount if self.call.ceiling.usd else Amount(0, 0, 1)
+        charged = self._cost_of(error, reservation)
         reservation.settle(charged)
         await self.settle_error(error, again=again, charged=charged)
         if not again:
@@ -386,11 +401,23 @@ class _Passage(Doubt):
         await self.back_off(error)
         return None
 
+    def _cost_of(self, error: WorkException | BoundaryError, reservation: Reservation) -> Amount:
+        """What a failed attempt has cost: what the other side states; nothing where it got nothing or turned it away;
+        else all that was reserved, since it may have been paid all the same (retries are charged)."""
+        held = reservation.amount
+        evidence = getattr(error, "evidence", {})
+        stated = evidence.get("usd_nano")
+        if isinstance(stated, int):
+            return Amount(stated, held.tokens, 1)
+        turned_away = self.call.cls == "model" and isinstance(error, BoundaryError)
+        if turned_away or evidence.get("sent") is False or evidence.get("done") is False:
+            return Amount(0, 0, 1)
+        return Amount(held.usd, held.tokens, 1)
+
     async def recover(self, admitted: Body) -> Json:
         """An admit that a crash has left open. The envelopes have charged it in full already."""
         call = self.call
-        if admitted["name"] != call.tool.spec.name or admitted["args"] != self.args:
-            await self.replay(admitted)
+        self.check_same(admitted)
         self.attempt = int(admitted.get("attempt", 1))
         self.not_after = float(admitted["not_after"])
         if call.cls in ("write", "undo"):

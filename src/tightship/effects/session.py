@@ -25,12 +25,16 @@ from tightship.effects.journal import Journal
 class RetryPolicy:
     """How the door tries a system again that did not answer: full-jitter back-off, `attempts` in all.
 
+    A system that asks for more than `patience` seconds is not tried again here: the next tier, or what is declared for
+    `unavailable`, comes next. Times are in seconds.
+
     Source of the back-off: M. Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
 
     attempts: int = 3
     base: float = 0.2
     cap: float = 10.0
+    patience: float = 60.0
 
     def delay(self, attempt: int, uniform: float, retry_after: float | None) -> float:
         """Seconds to wait after this attempt (1 is the first); the other side's wish comes first."""

@@ -47,7 +47,24 @@ class Ticket:
 
     async def replay(self, body: Body) -> Json:
         """The recorded outcome of this key."""
-        call, journal = self.call, self.session.journal
+        journal = self.session.journal
+        self.check_same(body)
+        if "refused" in body:
+            raise restore_signal(body["refused"])
+        if "error" in body:
+            raise restore(body["error"], await journal.value(body["detail"]))
+        value = await journal.value(body["out"])
+        if body["cls"] == "read":
+            self.session.loops.news(body["out"], self.call.line)
+        return value
+
+    def check_same(self, body: Body) -> None:
+        """What was recorded under this key is this very call.
+
+        Raises:
+            NondeterminismError: it is another one.
+        """
+        call = self.call
         if body["name"] != call.tool.spec.name or body["args"] != self.args or _talk(body) != self.talk():
             raise NondeterminismError(
                 f"{call.key} was {body['name']} when this run was recorded and is {call.tool.spec.name} now, "
@@ -56,14 +73,6 @@ class Ticket:
                 fix="an agent read the clock, chance or a global: take them from ctx; "
                 "if the agent's code changed, resume with --accept-code or fork the run",
             )
-        if "refused" in body:
-            raise restore_signal(body["refused"])
-        if "error" in body:
-            raise restore(body["error"], await journal.value(body["detail"]))
-        value = await journal.value(body["out"])
-        if body["cls"] == "read":
-            self.session.loops.news(body["out"], call.line)
-        return value
 
     # --- settle ----------------------------------------------------------------------------------
 
@@ -97,7 +106,9 @@ class Ticket:
         if call.releases:
             body["releases"] = call.releases
         if reservation is not None:
-            reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
+            over = reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
+            if over:  # the other side has taken more than it said it would: charged, and never hidden
+                body["overrun"] = {unit: figure for unit, figure in over.as_dict().items() if figure}
         await self._append(body, (payload,))
         if call.cls == "read":
             session.loops.news(payload.address, call.line)
