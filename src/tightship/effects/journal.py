@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from tightship.core import kinds
+from tightship.core.errors import StaleOwner, StoreError
 from tightship.core.ports import Json
 from tightship.ledger import Draft, Entry, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode
@@ -22,6 +23,7 @@ class Journal:
     Attributes:
         effects: the final settle of each effect (attempts that were followed by another are not final).
         admitted: admits without a settle, with their store time: what a crash has left open.
+        broken: why nothing more can be written.
         late: entries on their way to the disk for which nobody waits any more.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided: recorded outputs and decisions by key.
@@ -38,6 +40,7 @@ class Journal:
         self.effects: dict[str, Body] = {}
         self.admitted: dict[str, tuple[Body, float]] = {}
         self.again: dict[str, Body] = {}
+        self.broken: StoreError | StaleOwner | None = None
         self.late: set[asyncio.Future[list[Entry]]] = set()
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
@@ -169,10 +172,23 @@ class Journal:
     ) -> asyncio.Future[list[Entry]]:
         """Append an entry under this run's epoch.
 
-        Raises (through the future):
+        After a failure of the store nothing more is written: what an agent would do in the belief that an effect has
+        failed might be wrong. The run stays as its ledger says.
+
+        Raises (through the future, or at once after an earlier failure):
             StaleOwner: the run has another owner now. GuardRefused: a guard did not hold. StoreError: the disk.
         """
-        return self.ledger.append(Draft(self.run, kind, key, body, self.epoch, payloads), guards=guards, log=self.log)
+        if self.broken is not None:
+            raise self.broken
+        draft = Draft(self.run, kind, key, body, self.epoch, payloads)
+        future = self.ledger.append(draft, guards=guards, log=self.log)
+        future.add_done_callback(self._watch)
+        return future
+
+    def _watch(self, future: asyncio.Future[list[Entry]]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, (StoreError, StaleOwner)):
+            self.broken = error
 
     async def record(
         self,

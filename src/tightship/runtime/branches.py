@@ -71,9 +71,9 @@ class Branches:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             stopped = any(_exception(task) is not None for task in done)
             failed = any(isinstance(_value(task), _Failed) for task in done)
-            if not pending or not (stopped or failed):
+            if not (stopped or failed):
                 continue
-            if failed and not stopped:
+            if failed and not stopped:  # recorded also when all have ended: a replay must not cut any of them off
                 walked = [part for part, task in tasks.items() if task.done()]
                 await self._parent.task.journal.decide(self._key, {"walked": walked})
             await self._end({part: task for part, task in tasks.items() if not task.done()})
