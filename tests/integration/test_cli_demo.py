@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import answer, cli, event, process, serving, wrong
+from cli_desk import answer, cli, event, process, serving, until, wrong
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_company_of_the_demo_has_ended(demo: tuple[Path, dict[str, Any], str
     config = (folder / "demo" / "tightship.yaml").read_text()
     [port] = set(re.findall(r"127\.0\.0\.1:(\d+)", config))
     listening = {int(line.split()[1].rpartition(":")[2], 16) for line in _listening()}
-    assert int(port) not in listening or _of_another(int(port), folder)
+    assert int(port) not in listening or not _serves(folder)
 
 
 def test_every_command_that_the_demo_prints_works_from_that_shell(demo: tuple[Path, dict[str, Any], str]) -> None:
@@ -75,6 +75,45 @@ def test_a_difference_is_reported_and_makes_the_demo_fail(demo: tuple[Path, dict
     wrong_ones = [one for one in again["verdicts"] if not one["agrees"]]
     assert [one["reference"] for one in wrong_ones] == [lines[0]["id"], lines[1]["id"]]
     assert [one["run"] for one in again["verdicts"]] == [one["run"] for one in told["verdicts"]]
+
+
+def test_after_kill_9_the_demo_goes_on_and_comes_to_the_same_end(
+    demo: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    _, undisturbed, _ = demo
+    with process(tmp_path, "demo") as killed:
+        until(lambda: _runs(tmp_path / "demo", "support") >= 30, "the team at work")
+        killed.kill()
+        killed.wait()
+    until(lambda: not _serves(tmp_path), "the end of the company, which ends with the demo")
+    done = cli(tmp_path, "demo", "--keep", "--json")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    again = json.loads(done.stdout)
+    assert again["agreed"] == undisturbed["compared"]
+    assert again["summary"]["states"] == undisturbed["summary"]["states"]
+    assert _business(tmp_path / "demo") == _business(demo[0] / "again")
+    assert answer(tmp_path / "demo", "audit", "verify")["ok"]
+
+
+def _runs(workspace: Path, workflow: str) -> int:
+    """How many runs of a workflow there are."""
+    done = (
+        cli(workspace, "runs", "list", "--workflow", workflow, "--limit", "1000", "--json")
+        if workspace.exists()
+        else None
+    )
+    return len(json.loads(done.stdout)) if done is not None and done.returncode == 0 else 0
+
+
+def _business(workspace: Path) -> list[tuple[Any, ...]]:
+    """Refunds and replies as the company has them."""
+    db = sqlite3.connect(f"file:{workspace / 'company.db'}?mode=ro", uri=True)
+    try:
+        refunds = db.execute("SELECT order_id, amount, status FROM refunds ORDER BY order_id, amount").fetchall()
+        messages = db.execute("SELECT ticket_id, kind, body FROM messages ORDER BY 1, 2, 3").fetchall()
+        return [*refunds, *messages]
+    finally:
+        db.close()
 
 
 def test_a_folder_that_no_demo_has_made_is_left_alone(tmp_path: Path) -> None:
@@ -144,13 +183,13 @@ def _listening() -> list[str]:
     return [line for line in lines if line.split()[3] == "0A"]
 
 
-def _of_another(port: int, folder: Path) -> bool:
-    """Whether whoever listens there has nothing to do with this folder."""
-    for process_ in Path("/proc").glob("[0-9]*/cmdline"):
+def _serves(folder: Path) -> bool:
+    """Whether a company process was started from this folder."""
+    for found in Path("/proc").glob("[0-9]*"):
         try:
-            words = process_.read_bytes().split(b"\0")
+            words = (found / "cmdline").read_bytes().split(b"\0")
+            if b"company" in words and (found / "cwd").resolve() == folder.resolve():
+                return True
         except OSError:
             continue
-        if b"company" in words and os.fsencode(str(folder)) in b" ".join(words):
-            return False
-    return True
+    return False

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from cli_desk import make
 from tightship import Agent, Workflow, Workspace, tool
 from tightship.connectors.python import PythonTool
 from tightship.core import kinds
@@ -214,7 +210,3 @@ async def test_a_fork_is_a_reading_of_the_log_like_any_run(desk: Desk) -> None:
     before = await ledger.select("runs", [("id", "=", made.id)])
     await ledger.rebuild()
     assert await ledger.select("runs", [("id", "=", made.id)]) == before
-
-
-def test_the_sample_desk_is_written(tmp_path: Path) -> None:
-    assert (make(tmp_path / "shop") / "tightship.yaml").exists()

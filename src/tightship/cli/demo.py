@@ -108,8 +108,8 @@ def _company(shell: Shell, folder: Path) -> Generator[None]:
     log = folder / "company.log"
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tightship", "company", "serve", "-w", str(folder)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "tightship", "company", "serve", "-w", str(folder), "--until-closed"],
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then the company ends as well
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,  # Ctrl-C is for the demo, which ends the company itself
@@ -149,8 +149,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
 
 
 # --- the work -----------------------------------------------------------------------------------------

@@ -77,12 +77,10 @@ def show(shell: Shell, run: str, values: bool) -> None:
     if values:
         from tightship.cli._shell import dumps
 
-        for name, value in full.items():
-            if name == "package":
-                continue
+        for name in ("input", "output"):
             shell.say()
             shell.say(f"{name}:", "head")
-            shell.say(dumps(value, indent=True))
+            shell.say(dumps(full[name], indent=True))
     if package is not None:
         shell.say()
         shell.say(Package.from_json(package).render())

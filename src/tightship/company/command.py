@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -39,9 +41,12 @@ def company() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--db", metavar="FILE", help="Where its records are kept; `:memory:` forgets them at the end.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Drives faults that have a rate.")
+@click.option("--until-closed", is_flag=True, help="End when standard input is closed: with whoever started it.")
 @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
 @click.option("--json", "as_json", is_flag=True, help="What it prints is JSON anyway.")
-def serve(workspace: Path, port: int | None, db: str | None, seed: int, debug: bool, as_json: bool) -> int:
+def serve(
+    workspace: Path, port: int | None, db: str | None, seed: int, until_closed: bool, debug: bool, as_json: bool
+) -> int:
     """Serve the sample company on 127.0.0.1 until Ctrl-C.
 
     In a workspace whose connector points to this machine, it listens where the connector looks for it, keeps its
@@ -53,6 +58,8 @@ def serve(workspace: Path, port: int | None, db: str | None, seed: int, debug: b
     from tightship.company import CompanyError, CompanySettings
     from tightship.company import serve as serving
 
+    if until_closed:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         place = _place(workspace)
         token = None if place is None else _token(place)
@@ -66,6 +73,13 @@ def serve(workspace: Path, port: int | None, db: str | None, seed: int, debug: b
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _end_with_input() -> None:
+    """End this process in good order once standard input is closed."""
+    while os.read(0, 1024):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _failed(error: TightshipError, debug: bool, as_json: bool) -> int:

@@ -1,0 +1,280 @@
+"""Every command on a small workspace, in this process: what it prints, what it takes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cli_desk import lines, make, outside
+from tightship.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Line:
+    """The command line in a folder."""
+
+    def __init__(self, folder: Path, capsys: Capture) -> None:
+        self.folder = folder
+        self._capsys = capsys
+
+    def text(self, *args: str, code: int = 0) -> str:
+        """What a command prints; its exit code has to be this one."""
+        self._capsys.readouterr()
+        got = main(list(args))
+        told = self._capsys.readouterr()
+        assert got == code, (args, told.out, told.err)
+        return told.out + told.err
+
+    def json(self, *args: str, code: int = 0) -> Any:
+        """The JSON that a command prints."""
+        self._capsys.readouterr()
+        got = main([*args, "--json"])
+        told = self._capsys.readouterr()
+        assert got == code, (args, told.out, told.err)
+        return json.loads(told.out or told.err)
+
+    def pay(self, order: str, amount: float, *more: str, code: int = 0) -> dict[str, Any]:
+        """Run the workflow `pay` on one order; the record of its run."""
+        told = self.json("run", "pay", "--data", json.dumps({"order": order, "amount": amount}), *more, code=code)
+        record: dict[str, Any] = told["runs"][0]
+        return record
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Line:
+    monkeypatch.chdir(make(tmp_path / "shop"))
+    return Line(tmp_path / "shop", capsys)
+
+
+# --- run ----------------------------------------------------------------------------------------------
+
+
+def test_one_run_prints_its_output_and_cost_and_the_same_data_is_the_same_run(line: Line) -> None:
+    data = json.dumps({"order": "O-1", "amount": 10.0})
+    text = line.text("run", "pay", "--data", data)
+    assert "completed" in text
+    assert '"paid O-1"' in text
+    assert "$0.0100" in text
+    assert "tightship audit verify" in text
+    assert "1 of 1 were run before" in line.text("run", "pay", "--data", data)
+    assert outside(line.folder) == ["pay O-1"]
+    again = line.text("run", "pay", "--data", data, "--new", code=3)
+    assert "escalated: duplicate" in again
+    assert outside(line.folder) == ["pay O-1"]
+
+
+def test_exit_codes_tell_what_became_of_the_runs(line: Line) -> None:
+    assert line.pay("O-1", 10.0)["state"] == "completed"
+    assert line.pay("O-2", 500.0)["state"] == "waiting"
+    assert line.pay("O-3", -1.0, code=3)["reason"] == "data_missing"
+    line.text("run", "nothing", "--data", "{}", code=1)
+    line.text("run", "pay", "--data", "{", code=1)
+    line.text("run", "pay", "--data", "{}", "--batch", "b", "--new", code=2)
+
+
+def test_lines_from_stdin(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    class Stdin:
+        buffer = io.BytesIO(b'{"order": "O-1", "amount": 1}\n{"order": "O-2", "amount": 2}\n')
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    assert line.json("run", "pay", "--input", "-")["summary"]["states"] == {"completed": 2}
+    assert sorted(outside(line.folder)) == ["pay O-1", "pay O-2"]
+
+
+def test_a_rehearsal_says_so_on_every_line_touches_nothing_and_stays_apart(line: Line) -> None:
+    name = lines(line.folder, [{"order": f"O-{n}", "amount": 1.0} for n in range(3)])
+    main(["run", "pay", "--input", name, "--rehearse"])
+    told = line._capsys.readouterr()
+    for printed in (told.out + told.err).splitlines():
+        assert printed.startswith("[rehearsal] ")
+    assert outside(line.folder) == []
+    rows = line.json("runs", "list")
+    assert {row["live"] for row in rows} == {0}
+    assert {row["cost"] for row in rows} == {0.0}
+    assert line.json("runs", "resume", "--all")["runs"] == []
+    assert line.json("run", "pay", "--input", name)["summary"]["states"] == {"completed": 3}
+    assert len(outside(line.folder)) == 3
+
+
+# --- runs ---------------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_the_latest_first_and_by_state(line: Line) -> None:
+    first, second = line.pay("O-1", 1.0), line.pay("O-2", 500.0)
+    assert [row["id"] for row in line.json("runs", "list")] == [second["run"], first["run"]]
+    assert [row["id"] for row in line.json("runs", "list", "--state", "completed")] == [first["run"]]
+    assert [row["id"] for row in line.json("runs", "list", "--state", "parked")] == [second["run"]]
+    assert line.json("runs", "list", "--workflow", "other") == []
+    assert "the latest 1" in line.text("runs", "list", "--limit", "1")
+    assert "there are no such runs" in line.text("runs", "list", "--state", "failed")
+
+
+def test_a_run_is_shown_step_by_step_and_explained(line: Line) -> None:
+    run = line.pay("O-1", 10.0)["run"]
+    shown = line.text("runs", "show", run, "--values")
+    for word in ("judge", "desk.pay", "completed", "O-1", "$0.0100"):
+        assert word in shown
+    told = line.json("runs", "show", run)
+    assert told["input"] == {"order": "O-1", "amount": 10.0}
+    assert told["output"] == "paid O-1"
+    assert told["summary"]["outcome"] == "completed"
+    why = line.json("runs", "why", run)
+    assert [one["kind"] for one in why["decisions"]][-1] == "outcome"
+    below = line.json("runs", "why", run, "--key", "judge")["decisions"]
+    assert {one["key"].split("/")[0] for one in below} == {"judge"}
+    for command in ("show", "why", "watch", "cancel"):
+        assert line.json("runs", command, "r-none", code=1)["error"] == "UnknownName"
+
+
+def test_an_escalated_run_shows_its_package(line: Line) -> None:
+    run = line.pay("O-1", -1.0, code=3)["run"]
+    shown = line.text("runs", "show", run)
+    assert "the amount is not known" in shown
+    assert "tightship inbox show" in shown
+
+
+def test_watching_a_run_that_has_ended_prints_it_and_ends(line: Line) -> None:
+    run = line.pay("O-1", 1.0)["run"]
+    watched = line.text("runs", "watch", run)
+    assert "pay started" in watched
+    assert "completed" in watched.splitlines()[-1]
+
+
+def test_a_cancelled_run_ends_when_somebody_executes(line: Line) -> None:
+    run = line.pay("O-1", 500.0)["run"]
+    assert f"tightship runs resume {run}" in line.text("runs", "cancel", run, "--by", "ann", "--reason", "no")
+    told = line.json("runs", "resume", "--all", code=3)
+    assert told["runs"] == [{"run": run, "state": "cancelled", "reason": "cancelled"}]
+    assert line.json("runs", "cancel", run, code=1)["error"] == "InputRejected"
+    assert line.json("inbox", "list") == []
+
+
+def test_resume_needs_runs_or_all(line: Line) -> None:
+    line.text("runs", "resume", code=2)
+    line.text("runs", "resume", "r-1", "--all", code=2)
+
+
+def test_a_fork_rehearses_writes_and_says_so(line: Line) -> None:
+    run = line.pay("O-1", 1.0)["run"]
+    text = line.text("runs", "fork", run, "--from", "action")
+    assert all(printed.startswith("[writes rehearsed] ") for printed in text.splitlines())
+    told = line.json("runs", "fork", run)
+    assert (told["forked"], told["live"], told["result"]["outcome"]) == (run, False, "completed")
+    assert outside(line.folder) == ["pay O-1"]
+
+
+# --- inbox --------------------------------------------------------------------------------------------
+
+
+def parked(line: Line, order: str = "O-1") -> str:
+    run = line.pay(order, 500.0)["run"]
+    [item] = [one["item"] for one in line.json("inbox", "list") if one["run"] == run]
+    return str(item)
+
+
+def test_an_item_shows_the_case_and_the_commands_that_decide_it(line: Line) -> None:
+    item = parked(line)
+    shown = line.text("inbox", "show", item)
+    assert "500" in shown
+    for decision in ("approve", "reject", "edit"):
+        assert f"tightship inbox {decision} {item}" in shown
+    assert "--by ann" in shown
+    assert "waits" not in line.text("inbox", "list", "--role", "lead")
+    assert "nothing waits" in line.text("inbox", "list", "--role", "nobody")
+
+
+def test_decisions_need_the_role_and_a_fitting_value(line: Line) -> None:
+    item = parked(line)
+    assert line.json("inbox", "approve", item, "--by", "eve", code=1)["error"] == "BoundaryError"
+    assert line.json("inbox", "answer", item, "--by", "ann", "--value", "1", code=1)["error"] == "InputRejected"
+    assert line.json("inbox", "edit", item, "--by", "ann", code=1)["error"] == "InputRejected"
+    assert line.json("inbox", "edit", item, "--by", "ann", "--value", "{", code=1)["where"] == "--value"
+    assert line.json("inbox", "approve", "i-none", "--by", "ann", code=1)["error"] == "UnknownName"
+    assert [one["item"] for one in line.json("inbox", "list")] == [item]
+
+
+def test_an_edited_value_is_what_is_paid(line: Line) -> None:
+    item = parked(line)
+    edited = json.dumps({"amount": 80.0, "note": "agreed"})
+    assert "edit by ann" in line.text("inbox", "edit", item, "--by", "ann", "--value", edited)
+    line.text("runs", "resume", "--all")
+    assert (line.folder / "outside.txt").read_text().strip().endswith(" O-1 80.0")
+    closed = line.json("inbox", "list", "--all")
+    assert [(one["decision"], one["by"]) for one in closed] == [("edit", "ann")]
+    assert "closed: edit by ann" in line.text("inbox", "show", item)
+
+
+def test_a_rejected_item_ends_as_declared(line: Line) -> None:
+    line.text("inbox", "reject", parked(line), "--by", "ben", "--reason", "too much")
+    assert line.json("runs", "resume", "--all", code=3)["runs"][0]["state"] == "escalated"
+    assert outside(line.folder) == []
+
+
+# --- costs, halts, agents -----------------------------------------------------------------------------
+
+
+def test_costs_are_grouped_and_of_one_run(line: Line) -> None:
+    run = line.pay("O-1", 1.0)["run"]
+    line.pay("O-2", 1.0)
+    assert line.json("costs")["total"]["usd"] == 0.02
+    assert {row["name"] for row in line.json("costs", "--by", "tool")["lines"]} == {"desk.pay", "desk.look"}
+    assert {row["agent"] for row in line.json("costs", "--by", "agent", "--by", "day")["lines"]} == {
+        "judge",
+        "workflow",
+    }
+    assert "$0.0200" in line.text("costs", "--by", "day")
+    assert line.json("costs", "--run", run)["total"]["usd"] == 0.01
+    assert "in all $0.0100" in line.text("costs", "--run", run)
+    assert line.json("costs", "--since", "soon", code=1)["error"] == "InputRejected"
+    assert "nothing has been spent" in line.text("costs", "--workflow", "other")
+
+
+def test_a_halt_shows_what_it_stops_and_asks(line: Line) -> None:
+    line.pay("O-1", 500.0)
+    line.text("halt", "workflow:pay", code=2)
+    line.text("halt", code=2)
+    assert "nothing is halted" in line.text("halt", "--list")
+    text = line.text("halt", "workflow:pay", "--yes", "--by", "ann", "--reason", "an alarm")
+    assert "workflow:pay covers 1 parked" in text
+    assert "an alarm" in line.text("halt", "--list")
+    for scope in ("workflow:pya", "agent:nobody", "run:r-none", "everything"):
+        line.text("halt", scope, "--yes", code=1)
+    assert line.json("unhalt", "workflow:pay") == {"scope": "workflow:pay", "lifted": True}
+    assert line.json("unhalt", "workflow:pay", code=1)["lifted"] is False
+
+
+def test_agents_are_listed_with_what_they_may_touch(line: Line) -> None:
+    told = {one["agent"]: one for one in line.json("agents", "list")}
+    assert told["judge"]["tools"] == ["desk.look"]
+    assert told["judge"]["used in"] == ["pay"]
+    assert told["judge"]["owner"] == "shop"
+    assert "shop:judge" in line.text("agents", "list")
+    assert line.json("agents", "calibration", "judge", code=1)["error"] == "InputRejected"
+    assert line.json("agents", "calibration", "jugde", code=1)["fix"] == "did you mean 'judge'?"
+
+
+def test_a_blueprint_is_printed_or_written(line: Line, tmp_path: Path) -> None:
+    text = line.text("blueprint", "pay")
+    assert text.startswith("# pay\n")
+    line.text("blueprint", "pay", "--out", str(tmp_path / "pay.md"))
+    assert (tmp_path / "pay.md").read_text() == text
+    assert line.json("blueprint", "pya", code=1)["fix"] == "did you mean 'pay'?"
+
+
+def test_a_workspace_elsewhere_is_named_in_the_commands_that_are_printed(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = line.text("run", "pay", "-w", "shop", "--data", json.dumps({"order": "O-1", "amount": 500.0}))
+    printed = [one.strip() for one in text.splitlines() if one.strip().startswith("tightship ")]
+    assert printed
+    assert all(" -w shop" in one for one in printed)
