@@ -47,6 +47,7 @@ class Agent:
         within: seconds that a turn may take. repairs: how often a wrong shape is handed back.
         where: its file, for messages. workspace: the folder of the workspace.
         output_bytes: the most bytes of JSON that it may return.
+        rehearsed: its outputs are generated.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Agent:
     where: str = ""
     workspace: Path = Path()
     output_bytes: int = 4_000_000
+    rehearsed: bool = False
 
 
 async def take_turn(
@@ -116,6 +118,8 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     body: Body = {"agent": agent.name, "hash": payload.address}
     if turn.line:
         body["line"] = turn.line
+    if agent.rehearsed:
+        body["rehearsal"] = True
     out: SealedPayload | None = None
     try:
         value = await _call(session, agent, turn, give)

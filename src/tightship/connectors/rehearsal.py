@@ -22,12 +22,12 @@ class RehearsalTool:
     """
 
     def __init__(self, spec: ToolSpec, seed: int | str = 1) -> None:
-        self._spec = replace(spec, price=FREE, hosts=frozenset())
+        self._spec = replace(spec, price=FREE, hosts=frozenset(), cache_seconds=0.0, requests_per_second=None)
         self._seed = seed
 
     @property
     def spec(self) -> ToolSpec:
-        """The contract, at no price and with no hosts."""
+        """The contract, at no price, with no hosts and nothing to wait for."""
         return self._spec
 
     async def perform(self, request: Request) -> Reply:

@@ -25,9 +25,9 @@ class SpendProjection:
     kinds = frozenset({kinds.SETTLED})
 
     def fold(self, entry: EntryView) -> Iterable[Delta]:
-        """Add one settled attempt; what a fork has taken over was spent by another run."""
+        """Add one settled attempt; what a fork has taken over was spent by another run, what was rehearsed by none."""
         body = entry.body
-        if "copied" in body:
+        if "copied" in body or (body.get("meta") or {}).get("rehearsal"):
             return ()
         key = (
             _day(int(entry.at // 86_400)),

@@ -32,13 +32,15 @@ SETTLED: Final = "effect.settled"
 refused {signal, reason, scope}. [args, when nothing was admitted; usd, tokens_in, tokens_out, cached_in, cached, trust,
 meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let through]"""
 TURN: Final = "turn.done"
-"""agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address); [line]"""
+"""agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
+[line, rehearsal: the output was generated]"""
 NODE: Final = "node.done"
 """out (address of output and bound names): a finished composite node whose inside need not be walked again"""
 DECIDED: Final = "decided"
 """value: a race, a timer, an ambient name, why a run turned around; decided once"""
 NOTE: Final = "note"
-"""type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert | …), its fields"""
+"""type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert |
+rehearsal.decision | …), its fields"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"

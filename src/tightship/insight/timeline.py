@@ -181,7 +181,8 @@ def _effect_said(body: Mapping[str, Any]) -> str:
     if body.get("error"):
         word = "refused" if body.get("denied") else "failed, tried again" if body.get("again") else "failed"
         return f"{name} {word}: {body['error'].get('error', '')}"
-    parts = [name, "from cache" if body.get("cached") else "done"]
+    rehearsed = (body.get("meta") or {}).get("rehearsal")
+    parts = [name, "from cache" if body.get("cached") else "rehearsed" if rehearsed else "done"]
     if body.get("ms"):
         parts.append(duration(float(body["ms"]) / 1000))
     if body.get("usd"):
@@ -194,7 +195,7 @@ def _turn_said(body: Mapping[str, Any]) -> str:
     took = duration(float(body.get("ms") or 0.0) / 1000)
     if body.get("error"):
         return f"{body.get('agent', '')} failed: {body['error'].get('error', '')}  {took}"
-    return f"{body.get('agent', '')} done  {took}"
+    return f"{body.get('agent', '')} {'rehearsed' if body.get('rehearsal') else 'done'}  {took}"
 
 
 def _ended_said(body: Mapping[str, Any]) -> str:

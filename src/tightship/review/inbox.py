@@ -162,6 +162,8 @@ def check_decision(
             fix=f"use one of: {', '.join(allowed) or 'none'}",
         )
     _check_person(by, item, roles, made_by)
+    if schema is not None and item.type == "question" and decision.type == "approve":
+        raise InputRejected(f"{item.item} asks for an output, which approving does not give", fix="answer with --value")
     _check_value(decision, schema)
 
 

@@ -12,7 +12,7 @@ from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
 from tightship.ledger import Draft, Guards, SealedPayload
-from tightship.review.package import for_residual, from_exception
+from tightship.review.package import Package, for_residual, from_exception
 from tightship.runtime.children import child_signal, ended_child
 from tightship.runtime.result import ended_run
 from tightship.runtime.undo import Undo
@@ -73,7 +73,7 @@ class Ending:
             detail, _ = journal.seal({"message": "completed", "residual": list(self._undo.residual)})
             body |= {"residual": len(self._undo.residual), "detail": detail.address}
             payloads.append(detail)
-            drafts.append(await self._residual_item())
+            drafts += self._residual_item()
         while self._task.interruption is None:
             if await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
                 await self._tell(drafts)
@@ -90,9 +90,13 @@ class Ending:
         drafts: list[Draft] = []
         payloads: list[SealedPayload] = []
         if outcome == "escalated":
-            drafts.append(await self._escalation(cause, body))
+            package = self._escalation(cause)
+            sealed, _ = self._task.journal.seal(package.to_json())
+            body["package"] = sealed.address
+            payloads.append(sealed)
+            drafts += self._item("escalation", package, sealed)
         elif self._undo.residual:
-            drafts.append(await self._residual_item())
+            drafts += self._residual_item()
         detail, _ = self._task.journal.seal(self._why(cause))
         body["detail"] = detail.address
         payloads.append(detail)
@@ -118,37 +122,35 @@ class Ending:
         text = cause.reason if isinstance(cause, Signal) else str(cause)
         return {"message": text, "undone": list(self._undo.undone), "residual": list(self._undo.residual)}
 
-    async def _escalation(self, cause: BaseException, body: dict[str, Any]) -> Draft:
-        """The package and the inbox item by which the work goes to a person."""
+    def _escalation(self, cause: BaseException) -> Package:
+        """What a person needs who takes the work over."""
         task = self._task
         package = from_exception(cause, task.program.ending_context(task))
         if self._undo.residual:
             package = package.model_copy(
                 update={"evidence": {**package.evidence, "effects that remain": self._undo.residual}}
             )
-        sealed, _ = task.journal.seal(package.to_json())
-        body["package"] = sealed.address
-        opened = {
-            "item": derived_id("i", task.session.facts.id, "escalation"),
-            "type": "escalation",
-            "role": task.program.escalation_role,
-            "title": package.title,
-            "package": sealed.address,
-        }
-        return Draft(task.session.facts.id, kinds.OPENED, "escalation", opened, task.journal.epoch, (sealed,))
+        return package
 
-    async def _residual_item(self) -> Draft:
+    def _residual_item(self) -> list[Draft]:
         task = self._task
         package = for_residual(task.program.ending_context(task), self._undo.residual)
         report, _ = task.journal.seal(package.to_json())
+        return self._item("residual", package, report)
+
+    def _item(self, what: str, package: Package, sealed: SealedPayload) -> list[Draft]:
+        """The inbox item by which the work goes to a person; none in a rehearsal, which leaves people alone."""
+        task = self._task
+        if task.program.rehearsed:
+            return []
         opened = {
-            "item": derived_id("i", task.session.facts.id, "residual"),
-            "type": "residual",
+            "item": derived_id("i", task.session.facts.id, what),
+            "type": what,
             "role": task.program.escalation_role,
-            "title": package.title,
-            "package": report.address,
+            "title": task.program.titled(package.title),
+            "package": sealed.address,
         }
-        return Draft(task.session.facts.id, kinds.OPENED, "residual", opened, task.journal.epoch, (report,))
+        return [Draft(task.session.facts.id, kinds.OPENED, what, opened, task.journal.epoch, (sealed,))]
 
     def _withdrawals(self) -> list[Draft]:
         """Open questions of a run that ends need no answer any more."""

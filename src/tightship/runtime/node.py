@@ -168,7 +168,7 @@ class NodeFrame:
 
         async def attempt(number: int) -> Json:
             path = key if number == 1 else f"{key}~{number}0"
-            if spec.human is not None:
+            if spec.human is not None and not program.rehearsed:
                 return await self._person(spec, path, given)
             ready = program.agent(agent)
             return await take_turn(self.task.session, ready, path, given, program.spec.purpose, feedback, self.line)
@@ -180,7 +180,10 @@ class NodeFrame:
 
     async def _person(self, spec: Any, key: str, given: Mapping[str, Json]) -> Json:
         package = self.task.program.request_package(spec, given, self)
-        question = Question("question", package.title, spec.human, package.to_json(), spec.within)
+        asked = package.to_json()
+        if spec.output_schema is not None:
+            asked["schema"] = spec.output_schema  # an answer of another shape is refused at the inbox
+        question = Question("question", package.title, spec.human, asked, spec.within)
         answer = await NodeFrame(self.task, key, self.scope).ask(question)
         if answer.decision in ("answer", "edit", "approve"):
             return spec.check_output(answer.value)
@@ -275,6 +278,8 @@ class NodeFrame:
     async def ask(self, question: Question) -> Answer:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
         task = self.task
+        if task.program.rehearsed:
+            return await self._rehearsed(question)
         journal, clock = task.journal, task.session.shared.world.clock
         key = self.next_key("ask")
         item = derived_id("i", self.run.id, key)
@@ -295,6 +300,12 @@ class NodeFrame:
         value = await journal.value(body["value"]) if body.get("value") else None
         return Answer(body["decision"], body.get("by", ""), value, body.get("reason", ""))
 
+    async def _rehearsed(self, question: Question) -> Answer:
+        """Nobody is asked in a rehearsal: a review passes, anything else goes unanswered."""
+        decision: Literal["approve", "reject"] = "approve" if question.type == "review" else "reject"
+        await self.note("rehearsal.decision", asked=question.type, role=question.role, decision=decision)
+        return Answer(decision, "rehearsal", reason="this is a rehearsal: nobody was asked")
+
     async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
         journal, clock = self.task.journal, self.task.session.shared.world.clock
         payload, _ = journal.seal(dict(question.package))
@@ -302,7 +313,7 @@ class NodeFrame:
             "item": item,
             "type": question.type,
             "role": question.role,
-            "title": f"{'' if self.task.program.live else 'rehearsal: '}{question.title}"[:300],
+            "title": self.task.program.titled(question.title),
             "package": payload.address,
         }
         if question.within:

@@ -10,11 +10,12 @@ import orjson
 
 from tightship.agents.context import ModelCaller
 from tightship.agents.turn import AgentFunction
-from tightship.core.errors import UnknownName
+from tightship.core.errors import LoadError, UnknownName
 from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
 from tightship.ledger import Ledger
-from tightship.runtime.program import Code, Program
+from tightship.runtime.code import Code
+from tightship.runtime.program import Program
 from tightship.workflow.config import TierSpec
 from tightship.workflow.definition import Definition, from_definition, to_definition, version_hash
 from tightship.workflow.loader import WorkspaceFiles
@@ -110,13 +111,26 @@ class Outfit:
         secrets = self.secrets()
         for name, raw in self.files.config.connectors.items():
             settings = connector_settings(name, raw.to_data(), file=str(self.files.root / "tightship.yaml"))
-            self.tools.add(await open_connector(name, settings, self.files.root, self.world, secrets))
+            try:
+                self.tools.add(await open_connector(name, settings, self.files.root, self.world, secrets))
+            except LoadError as error:
+                raise self._explained(name, error) from None
         if self.rehearse:
             from tightship.connectors.rehearsal import RehearsalTool
 
             self.tools.wrap = lambda tool: RehearsalTool(tool.spec)
         self._connected = True
         return self.tools
+
+    def _explained(self, connector: str, error: LoadError) -> LoadError:
+        """Why a rehearsal, which asks no system for anything, needs a contract that cannot be fetched."""
+        if not self.rehearse or "://" not in self.files.config.connectors[connector].openapi:
+            return error
+        return LoadError(
+            f"a rehearsal needs the contract of {connector}, though nothing else of it: {error.message}",
+            file=error.file,
+            fix="keep a copy of the contract in the workspace (`openapi: FILE`), or start the system",
+        )
 
     def models(self, tiers: Mapping[str, TierSpec]) -> Models | None:
         """The models of these tiers (a run is pinned to its own), or None when there are none."""

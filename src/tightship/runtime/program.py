@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from tightship.agents.context import ModelCaller, normal
 from tightship.agents.turn import Agent, AgentFunction
-from tightship.core.errors import DataMissing, LoadError, NotDeclared, UnknownName, WrongShape
+from tightship.core.errors import DataMissing, NotDeclared, UnknownName, WrongShape
 from tightship.core.ports import Json, Tool, ToolSpec
 from tightship.core.signals import Cancelled
 from tightship.ledger.keyring import plain_address
 from tightship.ledger.vault import encode
 from tightship.review.package import Package, Situation
+from tightship.runtime.code import Code
 from tightship.workflow.definition import Definition
 from tightship.workflow.models import AgentSpec, Limits
 
@@ -26,86 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ROLE = "operator"
 """Who gets what is escalated when the workflow names nobody."""
-
-
-class Code:
-    """The Python functions of a workspace's `agents/` folder, imported once, from there only."""
-
-    def __init__(self, root: Path, functions: Mapping[str, AgentFunction] | None = None) -> None:
-        self._root = root
-        self._modules: dict[str, ModuleType] = {}
-        self._given = dict(functions or {})
-
-    def give(self, agent: str, function: AgentFunction) -> None:
-        """Use a function of this process for an agent."""
-        self._given[agent] = function
-
-    def function(self, spec: AgentSpec) -> tuple[AgentFunction, str]:
-        """The agent's function and its file.
-
-        Raises:
-            LoadError: the module or the function is not there, or importing it failed.
-        """
-        given = self._given.get(spec.agent)
-        if given is not None:
-            return given, getattr(getattr(given, "__code__", None), "co_filename", "")
-        module_name, _, name = (spec.python or "").partition(":")
-        module = self._module(module_name)
-        function = getattr(module, name, None)
-        if not callable(function):
-            raise LoadError(
-                f"{module_name} has no function {name!r}",
-                file=str(self._path(module_name)),
-                fix=f"write `async def {name}(ctx, input)`, or correct `python:` of {spec.agent}",
-            )
-        return function, str(self._path(module_name))
-
-    def _path(self, module: str) -> Path:
-        return self._root / "agents" / (module.replace(".", "/") + ".py")
-
-    def _module(self, name: str) -> ModuleType:
-        found = self._modules.get(name)
-        if found is not None:
-            return found
-        path = self._path(name)
-        if not path.exists():
-            raise LoadError(f"there is no module {name!r}", file=str(path), fix="create it, or correct `python:`")
-        folder = str(self._root / "agents")
-        if folder not in sys.path:  # modules of a workspace import each other by their plain names
-            sys.path.insert(0, folder)
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        known = sys.modules.get(name)
-        if known is not None and getattr(known, "__file__", None) == str(path):
-            self._modules[name] = known
-            return known
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            sys.modules.pop(name, None)
-            line = _line_in(error, path)
-            raise LoadError(
-                f"importing it raised {type(error).__name__}: {error}",
-                file=str(path),
-                line=line,
-                fix="correct the module; `python -c 'import …'` in agents/ shows the whole traceback",
-            ) from error
-        self._modules[name] = module
-        return module
-
-
-def _line_in(error: BaseException, path: Path) -> int | None:
-    """The line of this file that an import error came from."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
 
 
 class Program:
@@ -168,6 +85,10 @@ class Program:
     def rehearsed(self) -> bool:
         """Whether outputs are generated in place of agents, people included."""
         return self._rehearse is not None
+
+    def titled(self, title: str) -> str:
+        """An inbox item's title, which says so when nothing of the run is real."""
+        return f"{'' if self.live else 'rehearsal: '}{title}"[:300]
 
     @property
     def escalation_role(self) -> str:
@@ -232,8 +153,9 @@ class Program:
             spec.retries,
             model,
             where,
-            self._code._root,
+            self._code.root,
             spec.limits.output_bytes or self.limits.output_bytes,
+            rehearsed=self.rehearsed,
         )
 
     def _contract(self, name: str) -> ToolSpec:
