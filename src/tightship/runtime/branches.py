@@ -23,6 +23,8 @@ class Branches:
         self._ends = on_failure == "end"
         self._key = parent.next_key("fork")
         self._running = 0
+        self._acting = False
+        """Whether the parent has its place back: the run must not park while it decides."""
 
     async def run(self) -> list[BranchResult]:
         """All branches, or, on replay of a failure, those that had ended before it."""
@@ -60,9 +62,12 @@ class Branches:
             wrapped = Unforeseen(error.message, where=error.where, fix=error.fix, evidence={"error": error.code})
             return _Failed(wrapped)
 
-    def _ended(self, _: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """The last branch hands its place back to the parent; so does one whose failure the parent has to act on."""
         self._running -= 1
-        self._parent.task.branch_ended(last=self._running == 0)
+        acts = not self._acting and (self._running == 0 or (self._ends and _stopped(task)))
+        self._acting = self._acting or acts
+        self._parent.task.branch_ended(last=acts)
 
     async def _until_failure(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
         """Wait for all, or end the others at the first failure: that race is decided here, once."""
@@ -123,6 +128,10 @@ def _exception(task: asyncio.Task[Any]) -> BaseException | None:
     if not task.done() or task.cancelled():
         return None
     return task.exception()
+
+
+def _stopped(task: asyncio.Task[Any]) -> bool:
+    return _exception(task) is not None or isinstance(_value(task), _Failed)
 
 
 def _value(task: asyncio.Task[Any]) -> Any:

@@ -339,7 +339,7 @@ class Engine:
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
         session = self._session(facts, journal, program)
         recharge(session.envelopes, entries)
-        session.limits.restore(entries)
+        session.limits.restore(entry for entry in entries if entry.body.get("cls") != "undo")
         for name, own in session.agent_limits.items():
             own.restore([entry for entry in entries if entry.body.get("agent") == name])
         lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}

@@ -64,9 +64,18 @@ class Run:
     @classmethod
     async def of(cls, ledger: Ledger, row: Mapping[str, Any]) -> Run:
         """The run of a row."""
-        addresses = [row[name] for name in ("output", "package") if row[name]]
+        return (await cls.many(ledger, [row]))[0]
+
+    @classmethod
+    async def many(cls, ledger: Ledger, rows: Sequence[Mapping[str, Any]]) -> list[Run]:
+        """The runs of rows, in their order: much quicker than one by one."""
+        addresses = [row[name] for row in rows for name in ("output", "package") if row[name]]
         values = await ledger.values(addresses, erased=ERASED)
-        entries = await ledger.run_entries(row["id"])
+        entries = await ledger.runs_entries([row["id"] for row in rows])
+        return [cls._of(row, entries[row["id"]], values) for row in rows]
+
+    @classmethod
+    def _of(cls, row: Mapping[str, Any], entries: Sequence[Entry], values: Mapping[str, Json]) -> Run:
         figures = _figures(entries) if row["state"] != "ended" else row
         items = {e.body["item"] for e in entries if e.kind == kinds.OPENED}
         items -= {e.body["item"] for e in entries if e.kind == kinds.CLOSED}
@@ -114,7 +123,7 @@ def ended_run(facts: RunFacts, entries: list[Entry], body: Mapping[str, Any], ou
     )
 
 
-def _figures(entries: list[Entry]) -> dict[str, int]:
+def _figures(entries: Sequence[Entry]) -> dict[str, int]:
     figures = {"usd": 0, "tokens_in": 0, "tokens_out": 0, "calls": 0}
     for entry in entries:
         if entry.kind == kinds.SETTLED:
