@@ -33,7 +33,8 @@ def test_two_workspaces_with_modules_of_one_name_do_not_meet(tmp_path: Path) -> 
 
 
 def test_a_module_is_imported_once_and_dataclasses_find_it(tmp_path: Path) -> None:
-    shared = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass Box:\n    n: int = 0\nBOX = Box()\n"
+    head = "from __future__ import annotations\nimport dataclasses\n"
+    shared = f"{head}@dataclasses.dataclass\nclass Box:\n    n: int = 0\nBOX = Box()\n"
     code = workspace(
         tmp_path,
         shared=shared,
