@@ -263,9 +263,8 @@ def select_sql(
             values.append(value)
     check_order(table, order)
     terms = [f"{column} {direction.upper()}" for column, direction in order]
-    first = next(iter(table.defaults))
-    if not any(column == first for column, _ in order):
-        terms.append(first)  # a stable order, the same as the in-memory twin's
+    # the key settles ties, so that both stores answer in the same order every time
+    terms += [column for column in table.key if column not in dict(order)]
     values.append(-1 if limit is None else limit)
     sql = script("select").format(
         columns=", ".join(table.defaults),

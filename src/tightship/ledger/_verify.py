@@ -8,14 +8,15 @@ from itertools import islice
 from typing import Any, Final
 
 from tightship.core.errors import PayloadErased, StoreError, StoreMissing, TamperError, TightshipError
+from tightship.ledger._reading import LogReader
 from tightship.ledger._schema import projection_tables, schema
 from tightship.ledger._verify_log import LogCheck
 from tightship.ledger._wal import kept_aside
-from tightship.ledger.entries import payload_crc
+from tightship.ledger.entries import Entry, payload_crc
 from tightship.ledger.findings import AuditReport, Progress
 from tightship.ledger.keyring import FileKeyStore, KeyStore
 from tightship.ledger.ledger import Ledger
-from tightship.ledger.scratch import Scratch, same_row
+from tightship.ledger.scratch import Scratch, in_order, same_row
 from tightship.ledger.sequencer import PUBLIC_KEYS, published_keys, signer_of
 from tightship.ledger.snapshot import Row, Snapshot
 from tightship.ledger.sqlite import SqliteBackend
@@ -40,6 +41,7 @@ class _Verifier:
         self.scratch = Scratch(ledger.folder)
         self.vault = Vault(ledger.vault.keyring.reader())
         self.file = self.snapshot.name
+        self.names: dict[int, str] = {}
 
     def run(self) -> AuditReport:
         """Every check, each for itself: what one cannot read does not keep the others from looking."""
@@ -102,6 +104,7 @@ class _Verifier:
                 self.report.add(self.file, place, f"holds {_show(row)}, not id, name and head")
                 continue
             known.add(log_id)
+            self.names[log_id] = name
             LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head).run(step)
         for log_id in self.snapshot.log_ids():
             if log_id not in known:
@@ -179,12 +182,36 @@ class _Verifier:
     # --- projections -------------------------------------------------------------------------------
 
     def _projections(self) -> None:
+        self._fold()
         self._projection("bundle_runs", "")
         for table in projection_tables():
             if table in self.ledger.folder.tables:
                 self._projection(table, "; `tightship audit rebuild` makes it anew from the log")
             elif next(self.snapshot.projection(table), None) is not None:
                 self.report.add(self.file, table, "was not compared: nothing here folds it", "note")
+
+    def _fold(self) -> None:
+        """Fold all entries beside the store, in the order in which they were committed."""
+        # what is wrong with an entry was reported when its log was read
+        logs = [
+            LogReader(self.snapshot, log_id, name, lambda place, message: None).entries()
+            for log_id, name in self.names.items()
+        ]
+        for page in in_order(logs):
+            self._fold_page(page)
+            self.progress("projections", self.scratch.folded, self.report.entries)
+
+    def _fold_page(self, entries: list[Entry]) -> None:
+        try:
+            self.scratch.fold(entries)
+        except Exception as error:
+            if len(entries) > 1:
+                for entry in entries:
+                    self._fold_page([entry])
+            else:
+                place = f"log {entries[0].log!r}, entry {entries[0].n}"
+                message = f"the body of this {entries[0].kind} entry is not what its kind has: {error!r}"
+                self.report.add(self.file, place, message)
 
     def _projection(self, table: str, fix: str) -> None:
         """Compare a table with what the log gives; both come in order of their key."""
@@ -211,7 +238,6 @@ class _Verifier:
             else:
                 self.report.add(self.file, f"{table}, row {_show(key_b)}", f"is not in the log{fix}")
                 b = next(theirs, None)
-        self.progress("projections", self.report.rows, 0)
 
     # --- keys --------------------------------------------------------------------------------------
 

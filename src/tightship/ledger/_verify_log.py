@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from tightship.core.errors import StoreError, TamperError, TightshipError
-from tightship.ledger.bundles import WIDTH, bundle_crc, named, unpack
-from tightship.ledger.entries import POSITION_MASK, Entry, decode, entry_crc, log_crc
+from tightship.ledger._reading import LogReader, Read, run_of
+from tightship.ledger.entries import Entry, decode
 from tightship.ledger.findings import AuditReport
 from tightship.ledger.ledger import Ledger
 from tightship.ledger.merkle.checkpoint import Checkpoint, parse_checkpoint
@@ -21,23 +18,12 @@ from tightship.ledger.merkle.tree import CompactRange, leaf_hash
 from tightship.ledger.references import addresses_of
 from tightship.ledger.scratch import Scratch
 from tightship.ledger.sequencer import signer_of, stated_origin
-from tightship.ledger.snapshot import Row, Snapshot
+from tightship.ledger.snapshot import Snapshot
 
 _UNREADABLE: Final = bytes(HASH_SIZE)
 """Stands for the leaf of an entry that cannot be read, so that those behind it keep their places."""
 _MAX_GAP: Final = 100_000
 Step = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """An entry as it was read: its position, where it lies, its bytes if there are any, and its row's run column."""
-
-    n: int
-    place: str
-    data: bytes | None
-    run: str | None = None
-    damaged: bool = False
 
 
 class LogCheck:
@@ -58,7 +44,7 @@ class LogCheck:
         self._scratch = scratch
         self._report = report
         self._log_id, self._name, self._head = log_id, name, head
-        self._seed = log_crc(name)
+        self._reader = LogReader(snapshot, log_id, name, self._add)
         self._n = 0
         self._micros = 0
         self._bad: set[int] = set()
@@ -160,8 +146,10 @@ class LogCheck:
 
     def _leaves(self, step: Step) -> Iterator[bytes]:
         """The leaf hashes of all entries in order; each entry is checked on the way."""
-        pages = self._pages()
+        pages = self._reader.pages()
         while (page := self._page(pages)) is not None:
+            if page[0].bundle is not None:
+                self._scratch.put_bundle_runs(page[0].bundle, {run for run in map(run_of, page) if run is not None})
             sound: list[Entry] = []
             for read in page:
                 missing = read.n - self._n - 1
@@ -176,52 +164,15 @@ class LogCheck:
                     self._bad.add(read.n)
                 yield self._grow(_UNREADABLE if read.data is None else leaf_hash(read.data))
             self._report.entries += len(page)
-            self._fold(sound)
             self._check_addresses(sound)
             step(len(page))
 
-    def _page(self, pages: Iterator[list[_Read]]) -> list[_Read] | None:
+    def _page(self, pages: Iterator[list[Read]]) -> list[Read] | None:
         try:
             return next(pages, None)
         except StoreError as error:
             self._add(self._place(self._n + 1), f"the entries from {self._n + 1} on cannot be read: {error.message}")
             return None
-
-    def _pages(self) -> Iterator[list[_Read]]:
-        for bundle in self._snapshot.bundles(self._log_id):
-            yield self._from_bundle(bundle)
-        for rows in self._snapshot.entries(self._log_id):
-            yield [self._from_table(row) for row in rows]
-
-    def _from_bundle(self, row: Row) -> list[_Read]:
-        """The entries of a bundle; what cannot be unpacked stands as 256 entries without bytes."""
-        first, data, crc = row
-        n, place = first & POSITION_MASK, f"bundles, row {first}"
-        try:
-            if not isinstance(data, bytes) or bundle_crc(self._seed, first, data) != crc:
-                self._add(place, f"{named(first)} is not what was written: its checksum does not hold")
-            entries: list[bytes] | None = unpack(first, data) if isinstance(data, bytes) else None
-        except TamperError as error:
-            self._add(place, error.message)
-            entries = None
-        if entries is None:
-            return [_Read(at, place, None) for at in range(n, n + WIDTH)]
-        reads = [_Read(at, f"{place}, entry {at}", entry) for at, entry in enumerate(entries, start=n)]
-        self._scratch.put_bundle_runs(first, {run for run in map(_run_of, entries) if run is not None})
-        return reads
-
-    def _from_table(self, row: Row) -> _Read:
-        """An entry's row, compared with its checksum."""
-        row_id, run, text, crc = row
-        n, place = row_id & POSITION_MASK, f"entries, row {row_id}"
-        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else None
-        if data is None or not isinstance(run, str):
-            self._add(place, f"entry {n} of log {self._name!r} is not what was written: it is no text")
-            return _Read(n, place, data, damaged=True)
-        if entry_crc(self._seed, run.encode("utf-8", "surrogateescape"), data) != crc:
-            self._add(place, f"entry {n} of log {self._name!r} is not what was written: its checksum does not hold")
-            return _Read(n, place, data, damaged=True)
-        return _Read(n, place, data, run)
 
     def _in_order(self, n: int, missing: int) -> bool:
         """Whether an entry stands where it can be counted; entries before it that are missing are reported."""
@@ -238,7 +189,7 @@ class LogCheck:
         self._compare_roots()
         return leaf
 
-    def _entry(self, read: _Read) -> Entry | None:
+    def _entry(self, read: Read) -> Entry | None:
         """What was read as the entry that it should be, or None: why not is reported."""
         if read.data is None or read.damaged:
             return None
@@ -254,17 +205,6 @@ class LogCheck:
             self._add(read.place, f"store time goes back, from {self._micros} to {micros} microseconds")
         self._micros = max(self._micros, micros)
         return entry
-
-    def _fold(self, entries: list[Entry]) -> None:
-        try:
-            self._scratch.fold(entries)
-        except Exception as error:
-            if len(entries) == 1:
-                place = self._place(entries[0].n)
-                self._add(place, f"a {entries[0].kind} entry whose body is not what its kind has: {error!r}")
-                return
-            for entry in entries:
-                self._fold([entry])
 
     def _check_addresses(self, entries: list[Entry]) -> None:
         named = {address: entry.n for entry in reversed(entries) for address in addresses_of(entry)}
@@ -301,12 +241,3 @@ def _counted_from_one(text: str, index: int) -> str:
     for words in ("entry", "entries from"):
         text = text.replace(f"{words} {index} ", f"{words} {index + 1} ")
     return text
-
-
-def _run_of(entry: bytes) -> str | None:
-    """The run that an entry says it is of; None where it cannot be read."""
-    try:
-        run = orjson.loads(entry)["run"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-    return run if isinstance(run, str) else None

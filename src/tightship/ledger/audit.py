@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -26,7 +26,6 @@ from tightship.ledger.references import addresses_of
 from tightship.ledger.sequencer import BackendTiles, cover, signer_of, stated_origin
 from tightship.ledger.vault import Vault
 
-_PAGE: Final = 500
 _T = TypeVar("_T")
 
 
@@ -173,11 +172,8 @@ def _write_lines(ledger: Ledger, path: Path, log: str, size: int, plain: bool, r
 
 
 def _covered(ledger: Ledger, log: str, size: int) -> Iterator[Entry]:
-    for page in ledger.pages(log, limit=_PAGE):
-        for entry in page:
-            if entry.n > size:
-                return
-            yield entry
+    for page in ledger.pages(log, 0, size):
+        yield from page
 
 
 def _values(ledger: Ledger, vault: Vault, entry: Entry, report: ExportReport) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
+from tightship.ledger._open import make_folders, open_files
 from tightship.ledger._schema import projection_tables
 from tightship.ledger.entries import (
     Draft,
@@ -38,15 +39,13 @@ from tightship.ledger.entries import (
     payload_crc,
 )
 from tightship.ledger.keyring import (
-    FileKeyStore,
     Keyring,
     KeyStore,
     derive,
-    load_master,
 )
 from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.projections import Deltas, ErasuresProjection, Folder, RunsProjection
-from tightship.ledger.scratch import Scratch
+from tightship.ledger.scratch import Scratch, in_order
 from tightship.ledger.sqlite import SqliteBackend
 from tightship.ledger.store import Committer, Condition
 from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
@@ -55,6 +54,8 @@ from tightship.ledger.writer import LoopWriter, ThreadWriter, Writer
 DEFAULT_LOG = "default"
 FILE_FROM = 256 * 1024
 """Sealed payloads above this many bytes go to files."""
+PAGE = 1000
+"""Entries that a long reading takes at a time."""
 Listener = Callable[[list[Entry], bool], None]
 _T = TypeVar("_T")
 
@@ -105,8 +106,8 @@ class Ledger:
             StoreReadOnly, StoreFull, StoreCorrupt, StoreVersionError: as the disk answers.
         """
         world = world or World()
-        await asyncio.to_thread(_make_folders, folder, create)
-        backend, keyring = await asyncio.to_thread(_open_files, folder, world, create)
+        await asyncio.to_thread(make_folders, folder, create)
+        backend, keyring = await asyncio.to_thread(open_files, folder, world, create)
         return cls(
             backend,
             keyring,
@@ -379,32 +380,44 @@ class Ledger:
             scratch.close()
 
     def _fold_into(self, scratch: Scratch, progress: Callable[[int], None] | None) -> None:
-        for log in self.backend.heads():
-            for page in self.pages(log):
-                scratch.fold(page)
-                if progress is not None:
-                    progress(scratch.folded)
+        for page in self.history():
+            scratch.fold(page)
+            if progress is not None:
+                progress(scratch.folded)
 
-    def pages(self, log: str, after: int = 0, limit: int = 1000) -> Iterator[list[Entry]]:
-        """The entries of a log, a page at a time; blocks, so call it from a thread."""
-        while rows := self.backend.entries(log, after, limit):
+    def pages(self, log: str, after: int = 0, upto: int | None = None) -> Iterator[list[Entry]]:
+        """The entries of a log up to a position, a page at a time; blocks, so call it from a thread.
+
+        Raises:
+            TamperError: an entry is not what was written.
+        """
+        while rows := self.backend.entries(log, after, PAGE if upto is None else min(PAGE, upto - after)):
             yield [decode(log, n, data) for n, data in rows]
             after = rows[-1][0]
+
+    def history(self) -> Iterator[list[Entry]]:
+        """The entries of all logs in the order in which they were committed, a page at a time. It blocks."""
+        heads = self.backend.heads()  # read at once: what stands below them is all that was committed until then
+        return in_order([self.pages(log, 0, head) for log, (_, head) in heads.items()])
 
     def fold_all(self) -> Deltas:
         """The projections as the log gives them, in memory: for small ledgers."""
         deltas: Deltas = {}
-        for log in self.backend.heads():
-            for page in self.pages(log):
-                for entry in page:
-                    self.folder.fold(entry, deltas)
+        for page in self.history():
+            for entry in page:
+                self.folder.fold(entry, deltas)
         return deltas
 
     def _exchange(self, scratch: Scratch) -> dict[str, int]:
         backend = self.backend
         try:
-            for log, (log_id, head) in backend.begin().items():
-                scratch.fold(backend.tail(log, log_id, scratch.positions.get(log, 0), head))
+            heads = backend.begin()
+            rest = [
+                iter([backend.tail(log, log_id, scratch.positions.get(log, 0), head)])
+                for log, (log_id, head) in heads.items()
+            ]
+            for page in in_order(rest):
+                scratch.fold(page)
             tables = list(self.folder.tables)
             backend.exchange_projections(tables, scratch.rows)
             backend.commit()
@@ -460,38 +473,3 @@ class MemoryState:
         self.backend = MemoryBackend(projection_tables())
         self.keys = KeyStore()
         self.disk = MemoryDisk()
-
-
-def _make_folders(folder: Path, create: bool) -> None:
-    if not folder.exists() and not create:
-        raise StoreMissing(
-            where=str(folder),
-            fix="run `tightship init`, or correct store.url in tightship.yaml",
-        )
-    try:
-        (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / "payloads").mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreReadOnly(
-            f"the store's folder cannot be made: {error.strerror}",
-            where=str(folder),
-            fix="make the folder writable, or choose another in tightship.yaml",
-        ) from error
-
-
-def _open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend, Keyring]:
-    """Keys first: there is never a ledger without the keystore that it was sealed with."""
-    ledger, keys = folder / "ledger.db", folder / "keys" / "keys.db"
-    if ledger.exists() and not keys.exists():
-        raise StoreMissing(
-            "the keystore is not there, and only its keys open what is in the ledger",
-            where=str(keys),
-            fix="restore it from your backup",
-        )
-    master = load_master(folder / "keys" / "master.key", create=not keys.exists())
-    store = FileKeyStore(keys)
-    try:
-        return SqliteBackend(ledger, create), Keyring(store, master, world)
-    except BaseException:
-        store.close()
-        raise

@@ -160,7 +160,7 @@ class MemoryBackend:
             for row in self._candidates(table, schema, where)
             if all(_OPERATORS[op](row[column], value) for column, op, value in where)
         ]
-        for column, direction in reversed([*order, (next(iter(schema.defaults)), "asc")]):
+        for column, direction in reversed([*order, *((column, "asc") for column in schema.key)]):
             found.sort(key=operator.itemgetter(column), reverse=direction == "desc")
         return found if limit is None else found[:limit]
 

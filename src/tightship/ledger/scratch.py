@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from tightship.ledger._schema import empty_database, schema, write_deltas
@@ -27,7 +29,7 @@ class Scratch:
         self.positions: dict[str, int] = {}
 
     def fold(self, entries: Sequence[Entry]) -> None:
-        """Take entries, in order of their log.
+        """Take entries, in the order in which they were committed.
 
         Raises:
             KeyError, TypeError, ValueError: an entry's body is not what its kind has.
@@ -43,9 +45,9 @@ class Scratch:
             raise
         finally:
             self._db.execute("RELEASE page")
-        if entries:
-            self.folded += len(entries)
-            self.positions[entries[-1].log] = entries[-1].n
+        self.folded += len(entries)
+        for entry in entries:
+            self.positions[entry.log] = entry.n
 
     def put_bundle_runs(self, bundle: int, runs: Iterable[str]) -> None:
         """Take down which runs a bundle holds entries of."""
@@ -63,6 +65,18 @@ class Scratch:
     def close(self) -> None:
         """Throw it away."""
         self._db.close()
+
+
+def in_order(logs: Sequence[Iterator[list[Entry]]]) -> Iterator[list[Entry]]:
+    """The pages of several logs as pages of one: by store time, which goes forward with every unit of any log."""
+    if len(logs) == 1:
+        yield from logs[0]
+        return
+    entries = heapq.merge(
+        *(chain.from_iterable(pages) for pages in logs), key=lambda entry: (entry.at, entry.log, entry.n)
+    )
+    while page := list(islice(entries, 1000)):
+        yield page
 
 
 def same_row(ours: Sequence[Any], theirs: Sequence[Any]) -> int | None:

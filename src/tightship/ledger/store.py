@@ -22,6 +22,10 @@ _KNOWN_RUNS = 20_000
 """Runs whose heads are kept in memory; beyond, all are forgotten and read again as they are needed."""
 
 
+_FOLLOWED = frozenset({kinds.STARTED, kinds.CLAIMED, kinds.SIGNAL, kinds.ENDED, kinds.PARKED, kinds.HALT, kinds.UNHALT})
+"""Kinds that change what guards look at."""
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes."""
@@ -246,8 +250,8 @@ class Committer:
         if not unit.drafts:
             return None
         log_id, n = heads.get(unit.log) or (len(heads) + 1, 0)
-        # store time never goes back along the log, whatever the machine's clock does
-        self._last_at = micros = max(self._last_at or 0, int(self._clock.now() * 1_000_000))
+        # store time goes forward with every unit, whatever the machine's clock does: it orders the entries of all logs
+        self._last_at = micros = max((self._last_at or 0) + 1, int(self._clock.now() * 1_000_000))
         entries: list[Entry] = []
         changes: list[tuple[str, Delta]] = []
         for draft, tail in zip(unit.drafts, unit.tails, strict=True):
@@ -274,7 +278,8 @@ class Committer:
             batch.rows.append((log_id, entry.n, draft.run, entry.data, unit.log))
             for payload in draft.payloads:
                 batch.payloads[payload.address] = payload
-            self._follow(entry)
+            if draft.kind in _FOLLOWED:
+                self._follow(entry)
         unit.entries = entries
         batch.heads[unit.log] = heads[unit.log] = (log_id, n)
         return None
