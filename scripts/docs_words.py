@@ -39,9 +39,9 @@ WORKFLOW: Mapping[str, str] = {
     "Limits.calls": "Calls of tools and models in a run, refused and cached ones included.",
     "Limits.retries": "Second and further attempts in a run, over all layers together.",
     "Limits.repeats": "Identical calls (same tool, same arguments), or identical turns, of one agent.",
-    "Limits.handoffs": "Times that control passes from one agent to another.",
+    "Limits.handoffs": "Times that control passes from one agent to another. No pattern of this version does that.",
     "Limits.depth": "Workflows started by workflows.",
-    "Limits.branches": "Branches side by side in one step.",
+    "Limits.branches": "Branches side by side in one step. `tightship check` refuses more.",
     "Limits.output_bytes": "Bytes of one output, as JSON.",
     "Behaviour.retry": "Tries more, each counted against `limits.retries`.",
     "Behaviour.after": "The pause before each of them. More than five seconds may park the run.",
@@ -52,7 +52,7 @@ WORKFLOW: Mapping[str, str] = {
 
 STEPS: Mapping[str, str] = {
     "Step.name": "What its output is called in conditions. An agent's step is called like the agent.",
-    "Step.on": "What happens on an exception in it.",
+    "Step.on": "What happens on an exception in it ([where it counts](exceptions.md#behaviours)).",
     "Step.within": "Its time limit; beyond it counts as `unavailable`.",
     "AgentStep.agent": "The agent.",
     "AgentStep.with_": "Inputs by name. Those that are not given are looked up in the input, then among outputs.",
