@@ -1,1 +1,1 @@
-"""Ids, time and chance, money, the error tree, signals, the ledger's vocabulary, the ports. Imports nothing above it."""
+"""Ids, time and chance, money, the error tree, signals, the ledger's vocabulary, ports. Imports nothing above it."""
