@@ -188,6 +188,7 @@ class Sequencer:
         ledger = self._ledger
         head = self._known.get(log)
         if head is None:
+            await ledger.job(_nothing)  # behind a step of ours that was cut off while it was on its way to the disk
             head = await ledger.off_loop(self._recall, log, log_id)
         if head is None:
             # a new log's key is made here, on the event loop, where all keys are made
@@ -238,6 +239,10 @@ class Sequencer:
             publish(self._ledger, signer)
             self._published.add(signer.name)
         self._ledger.backend.put_tree(log_id, before, step.head.size, step.note, step.tiles)
+
+
+def _nothing() -> None:
+    """A job that only waits for its turn."""
 
 
 async def cover(ledger: Ledger, name: str = "tightship") -> bool:
