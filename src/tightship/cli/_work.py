@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
 from tightship.core.errors import LedgerError, StoreError, TightshipError
+from tightship.core.ids import derived_id
 from tightship.core.signals import Signal
+from tightship.runtime.result import Run
 
 if TYPE_CHECKING:
     from tightship.cli._batch import Line
     from tightship.cli._shell import Shell
-    from tightship.runtime.result import Run
     from tightship.runtime.workspace import Workspace
+
+
+_TOGETHER = 64
+"""Lines that are looked up at once."""
+_TENANT = "default"
 
 
 @dataclass(slots=True)
@@ -101,6 +109,8 @@ class Work:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     fatal: TightshipError | Signal | None = None
     seconds: float = 0.0
+    _ahead: deque[Line] = field(default_factory=deque["Line"])
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Carry it out until the lines are used up, `stop` is set, or something ends it."""
@@ -121,9 +131,34 @@ class Work:
         await self.stop.wait()
         await self.workspace.put_down()
 
+    async def _next(self) -> Line | None:
+        """The next line that is to be run. Lines whose runs have ended before are read together, and done with."""
+        async with self._reading:
+            while not self._ahead and not self.stop.is_set():
+                lines = list(itertools.islice(self.lines, _TOGETHER))
+                if not lines:
+                    return None
+                self._ahead.extend(await self._without_ended(lines))
+            return self._ahead.popleft() if self._ahead else None
+
+    async def _without_ended(self, lines: list[Line]) -> list[Line]:
+        ids = [derived_id("r", _TENANT, self.workflow, line.reference) for line in lines]
+        ledger = await self.workspace.ledger()
+        rows = await ledger.select("runs", [("id", "in", ids), ("state", "=", "ended")])
+        ended = {run.id: run for run in await Run.many(ledger, rows)}
+        for id_, line in zip(ids, lines, strict=True):
+            if id_ in ended:
+                self._done(line, record(line, ended[id_], self.outputs), ended[id_])
+        return [line for id_, line in zip(ids, lines, strict=True) if id_ not in ended]
+
     async def _worker(self) -> None:
         while not self.stop.is_set():
-            line = next(self.lines, None)
+            try:
+                line = await self._next()
+            except (StoreError, LedgerError) as error:
+                self.fatal = self.fatal or error
+                self.stop.set()
+                return
             if line is None:
                 return
             try:
