@@ -1,0 +1,253 @@
+"""Keys: made by one process or another, durable before anything sealed with them, never readable by others."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import stat
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ledger_desk import Store, note
+from tightship.core.errors import (
+    PayloadErased,
+    StoreCorrupt,
+    StoreError,
+    StoreMissing,
+    StoreVersionError,
+    TamperError,
+)
+from tightship.core.world import World
+from tightship.ledger import Ledger
+from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, KeyStore, load_master
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyStore:
+    made = KeyStore() if request.param == "memory" else FileKeyStore(tmp_path / "keys.db")
+    request.addfinalizer(made.close)
+    return made
+
+
+def ring(store: KeyStore, master: bytes = b"m" * 32) -> Keyring:
+    return Keyring(store, master, World())
+
+
+def test_a_key_is_the_same_for_whoever_opens_the_store_later(store: KeyStore) -> None:
+    first = ring(store)
+    key = first.key("tenant:a", create=True)
+    assert len(key) == 32
+    assert first.key("tenant:a") == key
+    first.flush()
+    assert ring(store).key("tenant:a") == key
+    assert ring(store).key("tenant:b", create=True) != key
+
+
+def test_keys_are_wrapped_by_the_master_key(store: KeyStore) -> None:
+    first = ring(store)
+    key = first.key("r-1", create=True)
+    first.flush()
+    row = store.get("r-1")
+    assert row is not None
+    assert key not in row.wrapped
+    with pytest.raises(TamperError, match="another master key"):
+        ring(store, b"n" * 32).key("r-1")
+
+
+def test_a_key_that_is_not_there_is_not_made_unasked(store: KeyStore) -> None:
+    with pytest.raises(StoreMissing):
+        ring(store).key("r-1")
+    assert store.page("", 10) == []
+
+
+def test_a_destroyed_key_never_comes_back(store: KeyStore) -> None:
+    first = ring(store)
+    first.key("subject:1", create=True)
+    first.destroy("subject:1")
+    for opened in (first, ring(store)):
+        with pytest.raises(PayloadErased):
+            opened.key("subject:1", create=True)
+    first.destroy("subject:2")
+    with pytest.raises(PayloadErased):
+        first.key("subject:2", create=True)
+
+
+def test_a_key_that_is_destroyed_before_it_was_stored_is_gone(store: KeyStore) -> None:
+    first = ring(store)
+    first.key("subject:1", create=True)
+    first.destroy("subject:1")
+    first.flush()
+    with pytest.raises(PayloadErased):
+        first.key("subject:1")
+
+
+def test_of_two_processes_that_make_a_key_at_once_the_first_ones_stands(store: KeyStore) -> None:
+    ours, theirs = ring(store), ring(store)
+    lost = ours.key("tenant:a", create=True)
+    kept = theirs.key("tenant:a", create=True)
+    assert theirs.flush() == []
+    assert ours.flush() == ["tenant:a"]
+    assert ours.key("tenant:a") == kept != lost
+    assert ours.conflicts == {"tenant:a"}
+
+
+async def test_nothing_is_stored_that_was_sealed_with_a_key_that_lost(tmp_path: Path) -> None:
+    store = Store("sqlite", tmp_path)
+    ours, theirs = await store.open(), await store.open()
+    scopes = [ledger.vault.scope(["tenant:a"]) for ledger in (ours, theirs)]
+    mine, too_late, other = ours.seal(scopes[0], "mine"), ours.seal(scopes[0], "late"), theirs.seal(scopes[1], "theirs")
+
+    def draft(ledger: Ledger, payload: object) -> object:
+        made = note(out=payload.address)  # type: ignore[attr-defined]
+        made.payloads = (payload,)  # type: ignore[assignment]
+        return ledger.append(made)
+
+    await draft(theirs, other)  # type: ignore[misc]
+    with pytest.raises(StoreError, match="at the same moment"):
+        await draft(ours, mine)  # type: ignore[misc]
+    with pytest.raises(StoreError, match="at the same moment"):
+        await draft(ours, too_late)  # type: ignore[misc]
+    again = ours.seal(scopes[0], "mine")
+    await draft(ours, again)  # type: ignore[misc]
+    assert await theirs.value(again.address) == "mine"
+    assert await ours.value(other.address) == "theirs"
+    await store.close()
+
+
+def test_no_key_is_lost_between_the_thread_that_makes_it_and_the_one_that_stores_it(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path / "keys.db")
+    made = ring(store)
+    done = threading.Event()
+
+    def flushing() -> None:
+        while not done.is_set():
+            made.flush()
+
+    thread = threading.Thread(target=flushing)
+    thread.start()
+    keys = {f"r-{n:05d}": made.create(f"r-{n:05d}") for n in range(3000)}
+    done.set()
+    thread.join()
+    made.flush()
+    fresh = ring(store)
+    assert {name: fresh.key(name) for name in keys} == keys
+    store.close()
+
+
+def test_a_key_that_is_not_stored_yet_is_never_dropped_from_memory(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Keyring, "_CACHE", 8)
+    made = ring(store)
+    keys: dict[str, bytes] = {}
+    for number in range(100):
+        keys[f"r-{number}"] = made.create(f"r-{number}")
+        if number == 50:
+            made.flush()
+    assert {name: made.key(name) for name in keys} == keys
+    made.flush()
+    made.key("r-0")
+    made.create("r-new")
+    assert len(made._keys) <= 110
+
+
+def test_a_store_that_refuses_keeps_the_keys_waiting(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ring(store)
+    key = made.create("r-1")
+    with monkeypatch.context() as broken:
+        broken.setattr(type(store), "put", lambda *_: (_ for _ in ()).throw(StoreError("no")))
+        with pytest.raises(StoreError):
+            made.flush()
+    made.flush()
+    assert ring(store).key("r-1") == key
+
+
+# --- the files -----------------------------------------------------------------------------------------
+
+
+def test_nobody_else_can_read_the_keys(tmp_path: Path) -> None:
+    load_master(tmp_path / "master.key")
+    FileKeyStore(tmp_path / "keys.db").close()
+    for name in ("master.key", "keys.db"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+async def test_the_folder_of_the_keys_is_the_owners_alone(tmp_path: Path) -> None:
+    store = Store("sqlite", tmp_path)
+    await store.open()
+    assert stat.S_IMODE((tmp_path / "store" / "keys").stat().st_mode) == 0o700
+    await store.close()
+
+
+def test_a_master_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    load_master(path)
+    path.chmod(0o640)
+    with pytest.raises(StoreError, match=f"chmod 600 {path}"):
+        load_master(path)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_master_key_of_another_length_is_damaged(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "master.key"
+    load_master(path)
+    path.write_bytes(b"k" * length)
+    with pytest.raises(StoreCorrupt, match="backup"):
+        load_master(path)
+
+
+def test_the_master_key_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = os.urandom(32)
+    monkeypatch.setenv(MASTER_VARIABLE, base64.b64encode(key).decode())
+    assert load_master(tmp_path / "master.key") == key
+    assert not (tmp_path / "master.key").exists(), "it is not written to the disk"
+
+
+@pytest.mark.parametrize("text", ["short", base64.b64encode(b"k" * 31).decode(), "ä" * 44])
+def test_a_master_key_in_the_environment_has_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(MASTER_VARIABLE, text)
+    with pytest.raises(StoreError, match="32 bytes in base 64") as refused:
+        load_master(tmp_path / "master.key")
+    assert text not in str(refused.value), "no secret in a message"
+
+
+async def test_a_lost_master_key_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    store = Store("sqlite", tmp_path)
+    await (await store.open()).append(note())
+    await store.close()
+    (tmp_path / "store" / "keys" / "master.key").unlink()
+    with pytest.raises(StoreMissing, match=MASTER_VARIABLE):
+        await store.open()
+
+
+async def test_a_lost_keystore_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
+    store = Store("sqlite", tmp_path)
+    await (await store.open()).append(note())
+    await store.close()
+    (tmp_path / "store" / "keys" / "keys.db").unlink()
+    with pytest.raises(StoreMissing, match="keystore"):
+        await store.open()
+    assert not (tmp_path / "store" / "keys" / "keys.db").exists()
+
+
+def test_a_keystore_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    FileKeyStore(tmp_path / "keys.db").close()
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as db:
+        db.execute("PRAGMA user_version=9")
+    with pytest.raises(StoreVersionError, match="schema 9"):
+        FileKeyStore(tmp_path / "keys.db")
+
+
+def test_a_keystore_that_is_no_database_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "keys.db").write_bytes(b"not a database" * 500)
+    with pytest.raises(StoreCorrupt):
+        FileKeyStore(tmp_path / "keys.db")
