@@ -105,11 +105,11 @@ async def take_turn(
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
     journal, key = session.journal, turn.key
     payload, _ = journal.seal({**give, "feedback": list(turn.feedback)} if turn.feedback else give)
-    for limits in session.counters(agent.name):
-        limits.count_turn(key)
     recorded = journal.turns.get(key)
     if recorded is not None:
         return await _replay(session, recorded, payload.address, key)
+    for limits in session.counters(agent.name):
+        limits.count_turn(key)
     session.loops.turn(key, agent.name, payload.address, turn.line)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))

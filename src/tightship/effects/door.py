@@ -1,6 +1,6 @@
 """The door: the one function through which anything reaches the outside. It reads in the order in which it guards.
 
-count -> replay -> halted? -> arguments -> policy -> labels -> privacy -> deadline -> cache -> rate limit and breaker
+replay -> count -> halted? -> arguments -> policy -> labels -> privacy -> deadline -> cache -> rate limit and breaker
 -> admit -> perform -> restore, label, validate -> settle
 """
 
@@ -60,14 +60,17 @@ class Door:
         if not session.live:
             call.claim = None
         passage = _Passage(session, call)
-        passage.count()
+        flying = session.flying.get(call.key)
+        if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time
+            return await passage.join(flying)
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)
         opened = session.journal.admitted.get(call.key)
         if opened is not None:
             return await passage.shielded(passage.recover(opened[0]))
-        passage.take_up()
+        if not passage.take_up():
+            passage.count()
         try:
             passage.policies = passage.permit()
         except (BoundaryError, LimitReached, Signal) as refusal:
@@ -126,12 +129,14 @@ class _Passage(Doubt):
                 raise LimitReached(f"the deadline of {call.agent} has passed before {call.tool.spec.name} could begin")
         return policies
 
-    def take_up(self) -> None:
-        """Go on after the attempts that the ledger knows of, if there were any."""
+    def take_up(self) -> bool:
+        """Go on after the attempts that the ledger knows of; false when there are none."""
         last = self.session.journal.again.get(self.call.key)
-        if last is not None:
-            self.attempt = int(last.get("attempt", 1)) + 1
-            self.doubtful = bool(last.get("doubtful"))
+        if last is None:
+            return False
+        self.attempt = int(last.get("attempt", 1)) + 1
+        self.doubtful = bool(last.get("doubtful"))
+        return True
 
     @property
     def service(self) -> str:
@@ -170,10 +175,23 @@ class _Passage(Doubt):
 
     async def shielded(self, work: Coroutine[Any, Any, Json]) -> Json:
         """Whoever waits may be cut off, a write in flight never is."""
+        key, session = self.call.key, self.session
         task = asyncio.ensure_future(work)
-        inflight = self.session.inflight
-        inflight.add(task)
-        task.add_done_callback(inflight.discard)
+        session.inflight.add(task)
+        session.flying[key] = self.args, task
+
+        def landed(_: asyncio.Task[Json]) -> None:
+            session.inflight.discard(task)
+            session.flying.pop(key, None)
+
+        task.add_done_callback(landed)
+        return await asyncio.shield(task)
+
+    async def join(self, flying: tuple[str, asyncio.Task[Json]]) -> Json:
+        """Wait for the same effect, which is under way already."""
+        args, task = flying
+        if args != self.args:
+            await self.replay({"name": self.call.tool.spec.name, "args": args})
         return await asyncio.shield(task)
 
     async def _attempts(self) -> Json:

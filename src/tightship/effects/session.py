@@ -72,6 +72,8 @@ class Session:
     inflight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     """Admitted effects that have not settled: they outlive the branch that waited for them."""
     agent_limits: Mapping[str, RunLimits] = field(default_factory=dict[str, RunLimits])
+    flying: dict[str, tuple[str, asyncio.Task[Any]]] = field(default_factory=dict[str, tuple[str, asyncio.Task[Any]]])
+    """The same by key, each with the address of its arguments."""
     asks_on_budget: bool = True
     """Whether a person is asked when an envelope is short; the refused key then stays open."""
     live: bool = True
