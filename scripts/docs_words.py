@@ -123,7 +123,7 @@ AGENT: Mapping[str, str] = {
     "AgentSpec.tools": "The tools that it may call, and no others.",
     "AgentSpec.confidence": "Where the confidence in its output comes from.",
     "AgentSpec.on": "What happens on an exception in its turn.",
-    "AgentSpec.budget": "Its own share of the run's budget: money, tokens and calls.",
+    "AgentSpec.budget": "Its own share of the run's budget; `seconds` are those of one turn, `then` does not count.",
     "AgentSpec.limits": "Limits of its own within a run.",
     "AgentSpec.within": "The time of a turn; for a person the time to answer. Without it: `settings.agent_seconds`.",
     "AgentSpec.retries": "How often an output of the wrong shape is handed back before the turn fails.",

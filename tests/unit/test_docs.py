@@ -23,7 +23,7 @@ import docs_words
 import make_docs
 
 import tightship
-from docs_pages import LANGUAGES, Block, Page, commands, fits, page, pages, shell_lines
+from docs_pages import LANGUAGES, ROOT, Block, Page, commands, fits, page, pages, shell_lines
 from tightship.agents.context import AgentContext
 from tightship.cli._root import root
 from tightship.connectors._operation import _EXTENSIONS
@@ -359,6 +359,13 @@ def test_every_command_in_the_prose_is_there(name: str) -> None:
         for word in words:
             if word.startswith("--") and known[0] in options:
                 assert word.partition("=")[0] in options[known[0]] | {"--help"}, f"{name}: {span}"
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    texts = [one.text for one in PAGES.values()] + [(ROOT / "CONTRIBUTING.md").read_text()]
+    named = {word for text in texts for word in re.findall(r"(?:`|\$ | {4})make ([a-z]+)", text)}
+    assert {"demo", "test"} <= named <= targets
 
 
 def test_every_option_of_every_command_is_listed() -> None:
