@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -19,9 +21,12 @@ class RehearsalTool:
     Args:
         spec: the contract of the tool that it stands in for.
         seed: another seed, other answers.
+        loose: arguments are themselves made up, so that only their names and types have to be right.
     """
 
-    def __init__(self, spec: ToolSpec, seed: int | str = 1) -> None:
+    def __init__(self, spec: ToolSpec, seed: int | str = 1, *, loose: bool = False) -> None:
+        if loose:
+            spec = replace(spec, input_schema=_outline(spec.input_schema))
         self._spec = replace(spec, price=FREE, hosts=frozenset(), cache_seconds=0.0, requests_per_second=None)
         self._seed = seed
 
@@ -44,3 +49,14 @@ class RehearsalTool:
     async def lookup(self, request: Request) -> Reply | None:
         """The same answer."""
         return await self.perform(request)
+
+
+def _outline(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Which arguments there are, which of them must be there, and their types: what made-up values can keep to."""
+    outline: dict[str, Any] = {name: schema[name] for name in ("type", "required") if name in schema}
+    if isinstance(schema.get("additionalProperties"), bool):
+        outline["additionalProperties"] = schema["additionalProperties"]
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    typed = {name: part for name, part in properties.items() if isinstance(part, Mapping) and "type" in part}
+    outline["properties"] = {name: {"type": typed[name]["type"]} if name in typed else {} for name in properties}
+    return outline

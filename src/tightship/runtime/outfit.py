@@ -118,7 +118,7 @@ class Outfit:
         if self.rehearse:
             from tightship.connectors.rehearsal import RehearsalTool
 
-            self.tools.wrap = lambda tool: RehearsalTool(tool.spec)
+            self.tools.wrap = lambda tool: RehearsalTool(tool.spec, loose=True)
         self._connected = True
         return self.tools
 
