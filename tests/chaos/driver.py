@@ -1,0 +1,206 @@
+"""The process that is killed: a workspace on disk, a handful of tickets, and a switch that pulls the plug.
+
+Every commit of the ledger and every call outside that writes or costs money is a point. The points are counted in the
+order in which they come; at point `CHAOS_POINT`, on the side `CHAOS_SIDE` (`before` or `after`), the process sends
+itself SIGKILL. Without `CHAOS_POINT` it drives all tickets to their end, whatever an earlier process has left, and
+writes what it found to `report.json`; with `CHAOS_TRACE` it also lists the points.
+
+`CHAOS_BREAK` breaks the connector on purpose, to show that the comparison notices: `key` gives every attempt an
+idempotency key of its own, `blind` finds nothing when it looks a write up, `credulous` finds whatever it looks for.
+
+    CHAOS_POINT=12 CHAOS_SIDE=after COMPANY_TOKEN=… python tests/chaos/driver.py FOLDER again|resume
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tightship import Run, Workspace
+from tightship.connectors.openapi import OpenApiTool
+from tightship.core import kinds
+from tightship.core.ports import Reply, Request
+from tightship.core.world import World
+from tightship.ledger import Ledger
+from tightship.ledger.audit import verify
+from tightship.ledger.sqlite import SqliteBackend
+from tightship.review.inbox import Decision
+from tightship.runtime.workspace import projections
+
+WORKFLOW = "refund"
+_SHARED = {"ask": False, "fail": False, "amount": 12.5}
+TICKETS: dict[str, dict[str, Any]] = {
+    "plain": {**_SHARED, "ticket": "T-3003", "order": "O-2001", "customer": "C-1001"},
+    "undone": {**_SHARED, "ticket": "T-3006", "order": "O-2003", "customer": "C-1003", "fail": True},
+    "reviewed": {**_SHARED, "ticket": "T-3007", "order": "O-2004", "customer": "C-1004", "ask": True},
+}
+"""Run one after the other, so that the points come in the same order every time."""
+RACE: dict[str, dict[str, Any]] = {
+    name: {**_SHARED, "ticket": "T-3008", "order": "O-2006", "customer": "C-1006"} for name in ("race-1", "race-2")
+}
+"""Two runs at once for one claim. Which of them gets it is nobody's promise, so they come last."""
+ROUNDS = 20
+"""How often the tickets are gone through before a run that has not ended counts as stuck."""
+
+
+@dataclass(slots=True)
+class Switch:
+    """Counts the points and kills this process at one of them."""
+
+    point: int = 0
+    side: str = ""
+    count: int = 0
+    labels: list[str] = field(default_factory=list[str])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, label: str) -> int:
+        """A point begins: its number."""
+        with self._lock:  # commits come from the writer's thread, calls from the loop's
+            self.count += 1
+            self.labels.append(label)
+            self._kill(self.count, "before")
+            return self.count
+
+    def leave(self, number: int) -> None:
+        """A point is over."""
+        self._kill(number, "after")
+
+    def _kill(self, number: int, side: str) -> None:
+        if (number, side) == (self.point, self.side):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(switch: Switch, broken: str) -> None:
+    """Put the switch around the ledger's commit and the connector's calls, and break what is to be broken."""
+    write, commit = SqliteBackend.write, SqliteBackend.commit
+    perform, lookup = OpenApiTool.perform, OpenApiTool.lookup
+    written: list[str] = []
+
+    def noting_write(self: SqliteBackend, batch: Any, tables: Any) -> None:
+        written[:] = [orjson.loads(row[3]).get("kind", "?") for row in batch.rows]
+        write(self, batch, tables)
+
+    def killing_commit(self: SqliteBackend) -> None:
+        if not written:  # nothing is appended
+            commit(self)
+            return
+        number = switch.enter(f"append {'+'.join(written)}")
+        written.clear()
+        commit(self)
+        switch.leave(number)
+
+    async def killing_perform(self: OpenApiTool, request: Request) -> Reply:
+        if broken == "key":
+            request = replace(request, key=f"{request.key}/{uuid.uuid4()}")
+        if self.spec.effect == "read" and not self.spec.price.usd:
+            return await perform(self, request)
+        number = switch.enter(f"call {self.spec.name}")
+        reply = await perform(self, request)
+        switch.leave(number)
+        return reply
+
+    async def breakable_lookup(self: OpenApiTool, request: Request) -> Reply | None:
+        if broken == "blind":
+            return None
+        found = await lookup(self, request)
+        return Reply({"id": "none", "ticket_id": "none"}) if broken == "credulous" and found is None else found
+
+    SqliteBackend.write, SqliteBackend.commit = noting_write, killing_commit
+    OpenApiTool.perform, OpenApiTool.lookup = killing_perform, breakable_lookup
+
+
+async def drive(folder: Path, restart: str, switch: Switch) -> dict[str, Any]:
+    """All tickets to their end, as a caller does who runs his file again after a crash.
+
+    Args:
+        folder: the workspace.
+        restart: `resume` first continues what an earlier process has left, as `tightship runs resume --all` does;
+            `again` runs the same references anew.
+        switch: which has counted the points so far.
+    """
+    async with Workspace.open(folder) as ws:
+        if restart == "resume":
+            await ws.resume()
+        runs = {name: await to_end(ws, name, given) for name, given in TICKETS.items()}
+        race_from = switch.count + 1
+        raced = await asyncio.gather(*(to_end(ws, name, given) for name, given in RACE.items()))
+        runs |= dict(zip(RACE, raced, strict=True))
+    return await inspect(folder, runs) | {"race_from": race_from}
+
+
+async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
+    """One ticket, with the person who approves what waits.
+
+    Raises:
+        RuntimeError: it is stuck.
+    """
+    for _ in range(ROUNDS):
+        run = await ws.run(WORKFLOW, given, reference=name)
+        if run.state == "ended":
+            return run
+        operator = await ws.operator()
+        for item in await operator.items():
+            if item.run == run.id:
+                await operator.decide(item.item, Decision("approve", "lead@example.com"))
+        await asyncio.sleep(0.02)
+    raise RuntimeError(f"{name} is stuck: {run.state}, waiting for {run.waiting}")
+
+
+async def inspect(folder: Path, runs: dict[str, Run]) -> dict[str, Any]:
+    """What is on disk once everything has ended, read by a ledger that is opened anew."""
+    ledger = await Ledger.open(folder / ".tightship", World(), projections())
+    try:
+        audit = await verify(ledger)
+        entries = await ledger.entries(limit=100_000)
+        rows = await ledger.select("runs")
+    finally:
+        await ledger.close()
+    ends = Counter(entry.run for entry in entries if entry.kind == kinds.ENDED)
+    final = [entry for entry in entries if entry.kind == kinds.SETTLED and not entry.body.get("again")]
+    settled = Counter((entry.run, entry.key) for entry in final)
+    return {
+        "outcomes": {name: [run.outcome, run.reason] for name, run in runs.items()},
+        "effects": {name: effects(run, final) for name, run in runs.items()},
+        "audit": [str(finding) for finding in audit.findings],
+        "entries": audit.entries,
+        "not_ended_once": sorted(row["id"] for row in rows if ends[row["id"]] != 1 or row["state"] != "ended"),
+        "runs": len(rows),
+        "settled_twice": sorted(f"{run} {key}" for (run, key), count in settled.items() if count > 1),
+        "usd": sum(row["usd"] for row in rows),
+    }
+
+
+def effects(run: Run, final: list[Any]) -> list[list[str]]:
+    """A run's effects outside, in order: class, tool, and how each came out."""
+    told: list[list[str]] = []
+    for entry in final:
+        body = entry.body
+        if entry.run == run.id and body["cls"] != "read":
+            how = "done" if "out" in body else body["error"]["error"] if "error" in body else "refused"
+            told.append([body["cls"], body["name"], how])
+    return told
+
+
+def main(folder: Path, restart: str) -> None:
+    """Drive, and write the report beside the workspace's files."""
+    point, side = int(os.environ.get("CHAOS_POINT", "0")), os.environ.get("CHAOS_SIDE", "")
+    switch = Switch(point, side)
+    install(switch, os.environ.get("CHAOS_BREAK", ""))
+    report = asyncio.run(drive(folder, restart, switch))
+    if os.environ.get("CHAOS_TRACE"):
+        report["points"] = switch.labels
+    (folder / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,96 @@
+"""Kill -9 before and after every append and every call outside of a workflow: what comes of it is always the same.
+
+Each point is a case of its own (cases.py): a process is killed there, another one goes on, and the company's state,
+its record of writes, each run's outcome and the ledger are compared with those of a process that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+CASES = Path(__file__).with_name("cases.py")
+WORKERS = 2
+SIDES = ("before", "after")
+
+
+def play(cases: Sequence[str]) -> list[dict[str, Any]]:
+    """The undisturbed run and then these cases, in a process of their own; one finding for each."""
+    done = subprocess.run([sys.executable, str(CASES), *cases], capture_output=True, text=True, timeout=900)
+    found = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(cases) + 1, f"the cases broke off: {done.stdout[-500:]} {done.stderr[-2000:]}"
+    return found
+
+
+def play_all(cases: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """These cases, shared out among workers."""
+    shares = [list(cases[start::WORKERS]) for start in range(WORKERS)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        played = list(pool.map(play, [share for share in shares if share]))
+    return {one["case"]: one for share in played for one in share[1:]}
+
+
+def complaint(one: dict[str, Any], points: Sequence[str]) -> str:
+    """What is wrong with a case, and how to see it again."""
+    number = int(one["case"].split(":")[0])
+    label = points[number - 1] if number <= len(points) else "?"
+    again = f"{sys.executable} {CASES} {one['case']}"
+    return f"{one['case']} ({label}): {'; '.join(one['problems'])}\n    again: {again}"
+
+
+@pytest.fixture(scope="module")
+def calm() -> dict[str, Any]:
+    """The undisturbed run."""
+    found = play([])[0]
+    assert not found["error"], found["error"]
+    return found
+
+
+def test_the_undisturbed_run_is_worth_disturbing(calm: dict[str, Any]):
+    report, points = calm["report"], calm["report"]["points"]
+    outcomes = report["outcomes"]
+    assert outcomes["plain"] == ["completed", ""]
+    assert outcomes["undone"] == ["failed", "RunFailed"]
+    assert outcomes["reviewed"] == ["completed", ""]
+    assert sorted(outcomes[name] for name in ("race-1", "race-2")) == [["completed", ""], ["escalated", "duplicate"]]
+    assert report["audit"] == report["settled_twice"] == report["not_ended_once"] == []
+    for call in ("refunds.create", "helpdesk.reply", "helpdesk.retract", "refunds.cancel", "lookups.credit"):
+        assert f"call {call}" in points
+    for kind in ("effect.admitted", "effect.settled", "turn.done", "run.parked", "run.claimed", "run.ended"):
+        assert f"append {kind}" in points
+
+
+def test_a_kill_at_any_point_changes_nothing(calm: dict[str, Any]):
+    points, race_from = calm["report"]["points"], calm["report"]["race_from"]
+    cases = [f"{number}:{side}" for number in range(1, len(points) + 1) for side in SIDES]
+    played = play_all(cases)
+    bad = [complaint(played[case], points) for case in cases if played[case]["problems"]]
+    assert not bad, f"{len(bad)} of {len(cases)} cases differ:\n" + "\n".join(bad)
+    # Two runs at once may need a commit more or less than they did undisturbed, so only there a point may be missing.
+    alive = [case for case in cases if not played[case]["killed"]]
+    assert all(int(case.split(":")[0]) >= race_from for case in alive), f"nobody was killed at {alive}"
+    assert len(alive) <= 6, f"nobody was killed at {alive}"
+
+
+@pytest.mark.parametrize(
+    ("broken", "call", "side", "what"),
+    [
+        ("key", "refunds.create", "after", "done too often: refunds.create"),
+        ("blind", "helpdesk.reply", "after", "done too often: helpdesk.reply"),
+        ("credulous", "helpdesk.reply", "before", "never done: helpdesk.reply"),
+    ],
+)
+def test_a_connector_that_breaks_the_promise_is_found(
+    calm: dict[str, Any], broken: str, call: str, side: str, what: str
+):
+    number = calm["report"]["points"].index(f"call {call}") + 1
+    found = play([f"{number}:{side}:{broken}"])[1]
+    assert found["killed"]
+    assert any(problem.startswith(what) for problem in found["problems"]), found["problems"]
