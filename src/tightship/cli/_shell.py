@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import re
 import sys
 import traceback
@@ -86,8 +87,10 @@ class Shell:
             return
         self.say()
         self.say("Next:")
-        width = max(len(command) for command, _ in commands)
-        for command, good in commands:
+        program = this_program()
+        shown = [(command.replace("tightship", program, 1), good) for command, good in commands]
+        width = max(len(command) for command, _ in shown)
+        for command, good in shown:
             self.say(f"  {command:<{width}}   {good}")
 
 
@@ -98,6 +101,16 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
     "head": {"bold": True},
     "dim": {"dim": True},
 }
+
+
+def this_program() -> str:
+    """How this program is called from this shell: by its name, or by its path where it is on no PATH."""
+    import shutil
+
+    given = Path(sys.argv[0])
+    if given.name != "tightship" or shutil.which("tightship"):
+        return "tightship"
+    return os.path.relpath(given) if given.is_absolute() else str(given)
 
 
 def clean(text: str) -> str:

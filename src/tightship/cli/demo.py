@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -245,14 +244,5 @@ def _tell(shell: Shell, template: str, work: Work, verdicts: Sequence[Verdict], 
     steps = next_steps(shell, work.records)
     steps.append((f"tightship company serve{shell.place}", "the company again, for whatever is to go on"))
     steps.append((f"tightship runs resume --all{shell.place}", "carry out what people have decided (with the company)"))
-    shell.next_steps(_runnable(steps))
+    shell.next_steps(steps)
     return DONE if all_agree and verdicts else ERROR
-
-
-def _runnable(steps: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The commands as they work in this shell: with the path of this program where it is on no PATH."""
-    program = Path(sys.argv[0])
-    if shutil.which("tightship") or program.name != "tightship":
-        return list(steps)
-    shown = program if not program.is_absolute() else Path(os.path.relpath(program))
-    return [(step.replace("tightship", str(shown), 1), good) for step, good in steps]
