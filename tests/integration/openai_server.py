@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,10 +68,14 @@ class Turn:
 
 
 class OpenAiServer:
-    """The application: `turns` are given in order, the last one again and again; `seen` holds the requests."""
+    """The application: `turns` are given in order, the last one again and again; `seen` holds the requests.
+
+    With a `brain` each answer is what it makes of the request instead.
+    """
 
     def __init__(self) -> None:
         self.turns: list[Turn] = [Turn("hello")]
+        self.brain: Callable[[dict[str, Any]], Turn] | None = None
         self.seen: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
         self.asked = asyncio.Event()
@@ -85,7 +89,10 @@ class OpenAiServer:
         self.seen.append(body)
         self.asked.set()
         self.authorizations.append(asked.headers.get("authorization", ""))
-        turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+        if self.brain is not None:
+            turn = self.brain(body)
+        else:
+            turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
         await asyncio.sleep(turn.delay)
         if turn.status != 200:
             error = {"error": {"message": f"told to fail with {turn.status}", "type": "test", "code": "told"}}
@@ -136,6 +143,13 @@ class OpenAiServer:
         if turn.usage and (body.get("stream_options") or {}).get("include_usage"):
             yield event({**head, "choices": [], "usage": usage(body, turn)})
         yield b"data: [DONE]\n\n"
+
+
+def structured(body: dict[str, Any], value: Any, **more: Any) -> Turn:
+    """A structured answer in the mode that was asked for: as the content, or as a call of the output tool."""
+    if body.get("response_format"):
+        return Turn(json.dumps(value), **more)
+    return Turn(calls=[("final_result", value)], **more)
 
 
 def usage(body: dict[str, Any], turn: Turn) -> dict[str, Any]:
