@@ -219,6 +219,32 @@ async def test_what_the_tier_has_counted_is_not_reserved_by_its_bytes_again(desk
         assert body["tokens_in"] <= reserved_in <= before["tokens_in"] + 2 * grown + 1000
 
 
+LOADED = """
+import asyncio, sys
+from tightship import Workspace
+
+async def main():
+    space = Workspace.open(".")
+    print("pydantic_ai" in sys.modules)
+    await space.engine()
+    print("pydantic_ai.models.openai" in sys.modules)
+    await space.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_providers_are_imported_before_work_is_claimed_and_not_before_that(desk: Desk) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LOADED),
+        cwd=desk.folder,
+        stdout=asyncio.subprocess.PIPE,
+        env={**environment(), **desk.environment},
+    )
+    out, _ = await process.communicate()
+    assert out.decode().split() == ["False", "True"]
+
+
 # --- trouble -----------------------------------------------------------------------------------------
 
 

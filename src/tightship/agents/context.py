@@ -201,11 +201,13 @@ class AgentContext:
         Args:
             prompt: a string, or a list of messages.
             output: a JSON Schema that the answer has to fit, or None for text.
-            tier: a tier's name; by default the agent's own.
-            on_text: receives each piece of text as it comes (not on replay).
+            tier: a tier's name; may be left out where there is one only.
+            on_text: receives each piece of text as it comes, not on replay; an attempt that fails on its way is
+                followed by the next one from its beginning.
 
         Raises:
-            UnknownName: no tier is declared for this agent. WorkException: every attempt failed.
+            UnknownName: no tier is declared, or it is not said which. FormatMismatch: no answer that fits `output`.
+            WorkException: every tier failed, or the model refused.
         """
         caller = self._turn.model
         if caller is None:
