@@ -1,0 +1,1 @@
+"""Deterministic simulation of engine, outside world and people from one seed."""

@@ -1,0 +1,365 @@
+"""What must hold when a story is over, whatever went wrong in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tightship.core import kinds
+from tightship.core.money import to_nano
+from tightship.core.ports import Request
+from tightship.ledger.entries import Entry
+from tightship.ledger.memory import MemoryBackend
+from tightship.ledger.sqlite import projection_columns
+
+from .machines import SimLedger
+from .story import World, waits_for_people
+
+UNKNOWN = "OutcomeUnknown"
+COUNTED = (kinds.PARKED, kinds.CLAIMED, kinds.EXTENDED, kinds.OPENED)
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(slots=True)
+class Effect:
+    """What the ledger says of one effect."""
+
+    run: str
+    key: str
+    admits: list[Entry] = field(default_factory=list[Entry])
+    settles: list[Entry] = field(default_factory=list[Entry])
+
+    @property
+    def final(self) -> list[Entry]:
+        """Settles after which nothing follows under the key."""
+        return [entry for entry in self.settles if not entry.body.get("again")]
+
+    @property
+    def done(self) -> Entry | None:
+        """The settle that says it was done."""
+        return next((entry for entry in self.settles if "out" in entry.body), None)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the last word is that nobody knows."""
+        return bool(self.final) and self.final[-1].body.get("error", {}).get("error") == UNKNOWN
+
+    @property
+    def open(self) -> bool:
+        """Whether an admit has no settle."""
+        last = max((entry.n for entry in self.settles), default=0)
+        return any(entry.n > last for entry in self.admits)
+
+    @property
+    def token(self) -> str:
+        """The token under which the company knows it."""
+        key = f"{self.run}/{self.key}"
+        return "ts-" + hashlib.sha256(f"{self.run}\x1f{key}".encode()).hexdigest()[:32]
+
+
+class Checker:
+    """Judges one seed's world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ledger: SimLedger = world.ledger()
+        self.entries: list[Entry] = []
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.effects: dict[tuple[str, str], Effect] = {}
+        self.by_run: dict[str, list[Entry]] = defaultdict(list)
+
+    async def check(self) -> None:
+        """Check everything.
+
+        Raises:
+            Broken: with what does not hold.
+        """
+        self.entries = await self.ledger.entries(0, 10**9)
+        self.rows = {row["id"]: row for row in await self.ledger.select("runs")}
+        for entry in self.entries:
+            if entry.run:
+                self.by_run[entry.run].append(entry)
+            if entry.kind in (kinds.ADMITTED, kinds.SETTLED):
+                effect = self.effects.setdefault((entry.run, entry.key), Effect(entry.run, entry.key))
+                (effect.admits if entry.kind == kinds.ADMITTED else effect.settles).append(entry)
+        self._complaints()
+        self._positions()
+        self._projections()
+        await self._endings()
+        self._effects()
+        self._budgets()
+        await self._company()
+        await self._undo()
+        await self._claims()
+        self._inbox()
+        self._money()
+
+    def happened(self) -> Counter[str]:
+        """What this seed has exercised."""
+        count = Counter(entry.kind for entry in self.entries if entry.kind in COUNTED)
+        count["crashes"] = self.world.crashes
+        for row in self.rows.values():
+            count[row["outcome"] or "waiting"] += 1
+        for effect in self.effects.values():
+            cls = effect.settles[-1].body["cls"] if effect.settles else ""
+            count["undone"] += cls == "undo" and effect.done is not None
+            count["unknown"] += effect.unknown
+            count["from cache"] += any(entry.body.get("cached") for entry in effect.settles)
+            count["retried"] += len(effect.settles) > 1
+            count["found by look-up"] += effect.done is not None and bool(effect.done.body.get("meta", {}).get("looked_up"))
+            codes = [entry.body.get("error", {}).get("error") for entry in effect.final]
+            count["refused claims"] += codes == ["DuplicateClaim"]
+        for entry in self.entries:
+            if entry.kind == kinds.ENDED and entry.body.get("residual"):
+                count["residual reports"] += 1
+        return count
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise Broken(what)
+
+    # --- the log ------------------------------------------------------------------------------------
+
+    def _complaints(self) -> None:
+        self._require(not self.world.sim.complaints, f"asyncio complained: {self.world.sim.complaints[:3]}")
+        bad = [error for error in self.world.errors if "StoreFull" not in error]
+        self._require(not bad, f"somebody who ran a workflow got: {bad[:3]}")
+
+    def _positions(self) -> None:
+        numbers = [entry.n for entry in self.entries]
+        self._require(numbers == list(range(1, len(numbers) + 1)), "positions have gaps")
+        times = [entry.at for entry in self.entries]
+        self._require(times == sorted(times), "store time goes back")
+
+    def _projections(self) -> None:
+        fresh = MemoryBackend(projection_columns())
+        fresh.replace_projections(self.ledger.fold_all(), self.ledger.folder.tables)
+        for table, keys in self.ledger.folder.tables.items():
+            order = [(key, "asc") for key in keys]
+            kept, rebuilt = (one.select(table, (), order, None) for one in (self.ledger.backend, fresh))
+            self._require(kept == rebuilt, f"the projection {table} differs from its rebuild")
+
+    # --- runs ---------------------------------------------------------------------------------------
+
+    async def _endings(self) -> None:
+        for run, row in self.rows.items():
+            entries = self.by_run[run]
+            ends = [entry for entry in entries if entry.kind == kinds.ENDED]
+            if row["state"] == "ended":
+                self._require(len(ends) == 1, f"run {run} has {len(ends)} ends")
+                self._require(ends[0].body["outcome"] in kinds.OUTCOMES, f"run {run} ended as {ends[0].body['outcome']}")
+                late = [entry for entry in entries if entry.n > ends[0].n and entry.epoch]
+                self._require(not late, f"run {run} went on after its end: {[entry.kind for entry in late]}")
+                self._parents(row)
+            else:
+                self._require(not ends, f"run {run} has ended and is {row['state']}")
+                self._require(await waits_for_people(self.ledger, row), f"run {run} is {row['state']} for no reason")
+
+    def _parents(self, row: dict[str, Any]) -> None:
+        children = [child for child in self.rows.values() if child["parent"] == row["id"]]
+        open_ = [child["id"] for child in children if child["state"] != "ended"]
+        self._require(not open_, f"run {row['id']} has ended and its children {open_} go on")
+
+    # --- effects ------------------------------------------------------------------------------------
+
+    def _effects(self) -> None:
+        for effect in self.effects.values():
+            what = f"effect {effect.key} of {effect.run}"
+            self._require(len(effect.final) <= 1, f"{what} was settled {len(effect.final)} times")
+            if effect.done is not None:
+                later = [entry.n for entry in effect.settles + effect.admits if entry.n > effect.done.n]
+                self._require(not later, f"{what} went on after it was done")
+            if self.rows[effect.run]["state"] == "ended":
+                self._require(not effect.open, f"{what} is open, and its run has ended")
+
+    def _budgets(self) -> None:
+        for run, row in self.rows.items():
+            spec = next(spec for spec in self.world.plan.workflows if spec.workflow == row["workflow"])
+            scopes: dict[str, Any] = {"run": spec.budget}
+            scopes |= {f"agent:{one.agent}": one.budget for one in self.world.plan.agents if not one.budget.empty}
+            for scope, budget in scopes.items():
+                self._envelope(f"{scope} of {run}", scope, budget, self.by_run[run])
+        if self.world.plan.tenant_usd is not None:
+            self._tenant(to_nano(self.world.plan.tenant_usd))
+
+    def _envelope(self, what: str, scope: str, budget: Any, entries: Iterable[Entry]) -> None:
+        limit = {"usd": budget.usd, "calls": budget.calls}
+        held: dict[str, tuple[int, int]] = {}
+        spent = {"usd": 0, "calls": 0}
+        for entry in entries:
+            body = entry.body
+            mine = scope == "run" or scope == (body.get("task") or f"agent:{body.get('agent')}")
+            if entry.kind == kinds.EXTENDED and body["scope"] == scope:
+                limit = {unit: most if most is None else most + int(body.get(unit, 0)) for unit, most in limit.items()}
+            elif entry.kind == kinds.ADMITTED and mine:
+                before = held.pop(entry.key, None)
+                if before is not None:
+                    spent = {"usd": spent["usd"] + before[0], "calls": spent["calls"] + 1}
+                held[entry.key] = (int(body.get("reserve", {}).get("usd", 0)), 1)
+                if body["cls"] != "undo":
+                    self._within(what, entry, limit, spent, held)
+            elif entry.kind == kinds.SETTLED and mine:
+                held.pop(entry.key, None)
+                if not (body.get("denied") or body.get("refused") or body.get("cached")):
+                    spent = {"usd": spent["usd"] + int(body.get("usd") or 0), "calls": spent["calls"] + 1}
+
+    def _within(self, what: str, entry: Entry, limit: Any, spent: Any, held: Any) -> None:
+        for index, unit in enumerate(("usd", "calls")):
+            total = spent[unit] + sum(one[index] for one in held.values())
+            asked = held[entry.key][index]
+            self._require(
+                limit[unit] is None or not asked or total <= limit[unit],
+                f"the budget of {what} is exceeded at {entry.n}: {total} of {limit[unit]} {unit}",
+            )
+
+    def _tenant(self, limit: int) -> None:
+        held: dict[tuple[str, str], int] = {}
+        spent = 0
+        for entry in self.entries:
+            body, key = entry.body, (entry.run, entry.key)
+            if entry.kind == kinds.EXTENDED and body["scope"].startswith("tenant:"):
+                limit += int(body.get("usd", 0))
+            elif entry.kind == kinds.ADMITTED:
+                spent += held.pop(key, 0)
+                held[key] = int(body.get("reserve", {}).get("usd", 0))
+                total = spent + sum(held.values())
+                self._require(not held[key] or total <= limit, f"the tenant's budget is exceeded at {entry.n}: {total} of {limit}")
+            elif entry.kind == kinds.SETTLED:
+                held.pop(key, None)
+                spent += int(body.get("usd") or 0)
+
+    # --- the company --------------------------------------------------------------------------------
+
+    async def _company(self) -> None:
+        done = await self._done_outside()
+        by_token = {effect.token: effect for effect in self.effects.values()}
+        for token, count in done.items():
+            effect = by_token.get(token)
+            self._require(effect is not None, f"the company did {token}, which no ledger knows")
+            assert effect is not None
+            what = f"{effect.key} of {effect.run} ({effect.settles[-1].body['name'] if effect.settles else 'open'})"
+            self._require(count == 1, f"{what} was done {count} times")
+            if effect.done is None and self.rows[effect.run]["state"] == "ended":
+                self._require(effect.unknown, f"{what} was done, and the run says {[e.body.get('error') for e in effect.final]}")
+        for effect in self.effects.values():
+            if effect.done is not None and effect.done.body["cls"] in ("write", "undo"):
+                self._require(done.get(effect.token) == 1, f"{effect.key} of {effect.run} was settled and not done")
+
+    async def _done_outside(self) -> dict[str, int]:
+        """How often the company did each effect, by token."""
+        done: dict[str, int] = defaultdict(int)
+        notes = await self._notes()
+        for row in self.world.outside.company.ledger():
+            token = row["idempotency_key"] or row["client_ref"] or notes.get(str(row["body"].get("note")))
+            self._require(bool(token), f"the company did something without a name: {row}")
+            done[str(token)] += 1
+        for letter in self.world.outside.letters:
+            run, _, key = letter["key"].partition("/")
+            done[Effect(run, key).token] += 1
+        return done
+
+    async def _notes(self) -> dict[str, str]:
+        """Conditional writes carry no name of their own: their text tells which effect they are."""
+        found: dict[str, str] = {}
+        for effect in self.effects.values():
+            if effect.admits and effect.admits[0].body["name"] == "orders.update":
+                args = await self.ledger.value(effect.admits[0].body["args"])
+                found[args["note"]] = effect.token
+        return found
+
+    # --- undo ---------------------------------------------------------------------------------------
+
+    async def _undo(self) -> None:
+        for run, row in self.rows.items():
+            if row["state"] != "ended":
+                continue
+            told = self._actions(run)
+            undone = [entry.body for entry in self.by_run[run] if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo"]
+            first = list(dict.fromkeys(body["undoes"] for body in undone))
+            order = [told.index(key) for key in first if key in told]
+            self._require(order == sorted(order, reverse=True), f"run {run} undid in the order {order}")
+            await self._residual(run, row, told)
+
+    def _actions(self, run: str) -> list[str]:
+        """What the run and its children did, in the order in which it was settled."""
+        found: list[tuple[int, str]] = []
+        for entry in self.by_run[run]:
+            effect = self.effects.get((run, entry.key))
+            if entry.kind == kinds.SETTLED and "out" in entry.body and effect is not None and effect.admits:
+                if effect.admits[0].body["cls"] == "write":
+                    found.append((entry.n, entry.key))
+            elif entry.kind == kinds.SIGNAL and entry.body["type"] == "child":
+                child = entry.body["child"]
+                found += [(action["n"], f"{child}:{action['key']}") for action in entry.body.get("actions", ())]
+        return [key for _, key in sorted(found)]
+
+    async def _residual(self, run: str, row: dict[str, Any], told: list[str]) -> None:
+        """A run that was turned around has undone what it did, or says what remains."""
+        spec = next(spec for spec in self.world.plan.workflows if spec.workflow == row["workflow"])
+        end = next(entry for entry in self.by_run[run] if entry.kind == kinds.ENDED)
+        unknown = [effect.key for effect in self.effects.values() if effect.run == run and effect.unknown]
+        turned = row["outcome"] != "completed" and (spec.undo_on_failure or row["outcome"] == "cancelled")
+        expected = list(unknown)
+        if turned:
+            undone = {
+                effect.admits[0].body["undoes"]
+                for effect in self.effects.values()
+                if effect.run == run and effect.done is not None and effect.done.body["cls"] == "undo"
+            }
+            expected += [key for key in told if key not in undone]
+        if not expected:
+            return
+        detail = await self.ledger.value(end.body["detail"]) if "detail" in end.body else {}
+        said = {one["key"] for one in detail.get("residual", ())}
+        expected = [key for key in expected if not key.startswith("undo/")]
+        self._require(set(expected) <= said, f"run {run} ({row['outcome']}) does not report that {sorted(set(expected) - said)} remain")
+
+    # --- claims, inbox, money -----------------------------------------------------------------------
+
+    async def _claims(self) -> None:
+        for row in await self.ledger.select("claims"):
+            effect = self.effects[row["run"], row["effect"]]
+            if self.rows[row["run"]]["state"] != "ended" or row["state"] == "released":
+                continue
+            held = effect.done is not None or effect.unknown
+            self._require(held, f"the claim of {row['effect']} of {row['run']} is {row['state']}, and nothing was done")
+
+    def _inbox(self) -> None:
+        closed: dict[str, list[str]] = defaultdict(list)
+        for entry in self.entries:
+            if entry.kind == kinds.CLOSED:
+                closed[entry.body["item"]].append(entry.body["decision"])
+        twice = {item: how for item, how in closed.items() if len(how) > 1}
+        self._require(not twice, f"items were decided more than once: {twice}")
+        for entry in self.entries:
+            if entry.kind == kinds.OPENED and entry.body["type"] not in ("escalation", "residual"):
+                left = entry.body["item"] not in closed and self.rows[entry.run]["state"] == "ended"
+                self._require(not left, f"{entry.body['item']} waits for a run that has ended")
+
+    def _money(self) -> None:
+        """What the company charged is in the ledger, settled or as the full price of what was lost."""
+        page = self.world.outside.company.lookups
+        billed = _billed(page)
+        recorded = sum(int(e.body.get("usd") or 0) for e in self.entries if e.kind == kinds.SETTLED)
+        recorded += sum(
+            int(effect.admits[-1].body.get("reserve", {}).get("usd", 0)) for effect in self.effects.values() if effect.open
+        )
+        self._require(recorded >= billed, f"the company charged {billed}, the ledger knows {recorded}")
+
+
+def _billed(lookups: Any) -> int:
+    rows = lookups._db.all("SELECT usd FROM charges")
+    return sum(to_nano(row["usd"]) for row in rows)
+
+
+def request_token(run: str, key: str) -> str:
+    """The token that a connector makes of an effect."""
+    from tightship.connectors._arguments import token_of
+
+    return token_of(Request({}, f"{run}/{key}", run, "", 0.0))
