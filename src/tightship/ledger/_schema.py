@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from tightship.core.errors import StoreVersionError
 from tightship.core.ports import Delta
-from tightship.ledger._sql import corrupt, script
+from tightship.ledger._sql import ERRORS, corrupt, script
 from tightship.ledger.projections import Deltas
 
 MIGRATIONS: Final = ("0001_ledger",)
@@ -138,8 +138,8 @@ def check_structure(db: sqlite3.Connection, fresh: sqlite3.Connection, version: 
         if stated != version:
             found.append(f"the header says schema {stated}, not {version}")
         ours, theirs = set(fresh.execute(objects)), set(db.execute(objects))
-    except sqlite3.Error as error:
-        return [f"the structure cannot be read: {error}"]
+    except ERRORS as error:
+        return [f"the structure cannot be read: {str(error)!a}"]
     found += [f"the {kind} {name} is not what it was made as" for kind, name, *_ in sorted(theirs - ours, key=str)]
     changed = {name for _, name, *_ in theirs}
     found += [

@@ -42,6 +42,8 @@ _UNREADABLE: Final = frozenset(
     }
 )
 _MISFIT: Final = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
+ERRORS: Final = (sqlite3.Error, OverflowError, UnicodeError)
+"""What the module raises; UnicodeError where even SQLite's own message holds bytes of a damaged file."""
 
 
 @cache
@@ -87,7 +89,7 @@ def translate_errors(path: Path | str) -> Generator[None]:
     """Turn SQLite's errors into the tree's, naming the file and the way out."""
     try:
         yield
-    except (sqlite3.Error, OverflowError) as error:
+    except ERRORS as error:
         raise translate(error, path) from error
 
 
@@ -97,7 +99,7 @@ def translate(error: Exception, path: Path | str) -> TightshipError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         # the module's own errors: a value that cannot be bound, or text in the file that is no UTF-8
-        if "UTF-8" in str(error):
+        if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
             return corrupt(f"a text in the database is damaged ({error})", where)
         if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
             return StoreError("the store is closed", where=where)

@@ -22,7 +22,7 @@ from tightship.ledger._schema import (
     select_sql,
     write_deltas,
 )
-from tightship.ledger._sql import connect, script, translate, translate_errors
+from tightship.ledger._sql import ERRORS, connect, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
 from tightship.ledger.bundles import WIDTH, bundle_crc, entries_of_row, entry_of_row, pack
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, log_crc, payload_crc
@@ -80,14 +80,14 @@ class SqliteBackend:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             return {name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)}
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise translate(error, self.path) from error
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Entries, payloads, projections, heads."""
         try:
             self._write(batch, tables)
-        except (sqlite3.Error, OverflowError) as error:
+        except ERRORS as error:
             raise translate(error, self.path) from error
 
     def _write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
@@ -117,7 +117,7 @@ class SqliteBackend:
         """Commit: fsync'd when it returns."""
         try:
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise translate(error, self.path) from error
 
     def rollback(self) -> None:
