@@ -1,7 +1,11 @@
 """Cases of killing: each has a workspace, a sample company and processes of its own.
 
     python tests/chaos/cases.py 12:before 12:after     kill there, restart, compare; exit code 1 on a difference
+    python tests/chaos/cases.py 12:after,3:before      kill the process that goes on as well, at its third point
+    python tests/chaos/cases.py 12:after!key           with the connector broken on purpose (driver.py says how)
     python tests/chaos/cases.py                        the undisturbed run and its points
+
+CHAOS_KEEP names a folder to which what is left of a case with a difference is copied.
 
 The processes are forked from one that has loaded everything, since loading is most of what a short process does. Each
 is a real process with its own loop, threads and files: SIGKILL takes all of it, and what goes on starts from the disk.
@@ -24,15 +28,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import driver
 import orjson
 
+from tightship import Workspace
 from tightship.company import Company, CompanySettings, running
 from tightship.core.money import to_nano
 
 DESK = Path(__file__).parent / "desk"
+ADDRESS = "http://127.0.0.1:1"
+"""What stands in the desk's tightship.yaml for the company's address."""
 TOKEN = "practice"
 PATIENCE = 60.0
 """Seconds after which a process counts as hanging."""
@@ -43,19 +50,30 @@ class Case:
     """What came of one case.
 
     Attributes:
-        killed: whether the first process was. report: the driver's own. state: of the company, in canonical form.
+        killed: how many processes were. report: the driver's own. state: of the company, in canonical form.
         writes: what the company did, each as operation, path and body. tokens: by which each was known.
         billed: what the company charged (nano-dollars). error: why there is nothing to compare.
     """
 
     name: str
-    killed: bool = False
+    killed: int = 0
     report: dict[str, Any] = field(default_factory=dict[str, Any])
     state: dict[str, Any] = field(default_factory=dict[str, Any])
     writes: list[str] = field(default_factory=list[str])
     tokens: list[str] = field(default_factory=list[str])
     billed: int = 0
     error: str = ""
+
+
+class Life(NamedTuple):
+    """One process: how it begins (driver.py), and what its environment says."""
+
+    restart: str
+    env: Mapping[str, str]
+
+    def live(self, folder: Path, log: Path) -> int:
+        """Its exit code."""
+        return _wait(_fork(lambda: driver.main(folder, self.restart), self.env, log))
 
 
 class Bench:
@@ -69,19 +87,30 @@ class Bench:
         (self._desk / "company.json").write_bytes(contract)
         self._company = folder / "company.db"
         Company(self._company).close()
+        Workspace.open(self._desk)  # loaded here once, not by every process
 
     def undisturbed(self) -> Case:
-        """All tickets by one process; its report lists the points."""
-        return self._case("undisturbed", [("again", {"CHAOS_TRACE": "1"})])
+        """All tickets by one process."""
+        return self._case("undisturbed", [Life("again", {})])
 
-    def killed(self, point: int, side: str, broken: str = "") -> Case:
-        """Killed there, then restarted: by `resume` at odd points, by running the same references again at even ones."""
-        env = {"CHAOS_BREAK": broken}
-        kill = env | {"CHAOS_POINT": str(point), "CHAOS_SIDE": side}
-        lives = [("again", kill), ("resume" if point % 2 else "again", env)]
-        return self._case(f"{point}-{side}{broken and '-' + broken}", lives)
+    def killed(self, name: str) -> Case:
+        """A process is killed where the case's name says, and the next goes on, until one is left alone.
 
-    def _case(self, name: str, lives: Sequence[tuple[str, Mapping[str, str]]]) -> Case:
+        What goes on first resumes all that was left after an odd point, and runs the same references again after an
+        even one.
+
+        Args:
+            name: `POINT:SIDE[,POINT:SIDE][!BREAK]`.
+        """
+        kills, _, broken = name.partition("!")
+        lives, restart = list[Life](), "again"
+        for kill in kills.split(","):
+            point, side = kill.split(":")
+            lives.append(Life(restart, {"CHAOS_POINT": point, "CHAOS_SIDE": side, "CHAOS_BREAK": broken}))
+            restart = "resume" if point[-1] in "13579" else "again"
+        return self._case(name, [*lives, Life(restart, {"CHAOS_BREAK": broken})])
+
+    def _case(self, name: str, lives: Sequence[Life]) -> Case:
         case, folder = Case(name), self.folder / name
         shutil.copytree(self._desk, folder)
         database = folder / "company.db"
@@ -92,7 +121,7 @@ class Bench:
         company, url = _start_company(database)
         try:
             config = folder / "tightship.yaml"
-            config.write_text(config.read_text().replace("COMPANY_URL", url))
+            config.write_text(config.read_text().replace(ADDRESS, url))
             self._live(case, folder, lives)
             case.state = _ask(url, "/_state")["state"]
             for write in _rows(_ask(url, "/_ledger")):
@@ -106,12 +135,12 @@ class Bench:
         db.close()
         return case
 
-    def _live(self, case: Case, folder: Path, lives: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        for number, (restart, env) in enumerate(lives, start=1):
+    def _live(self, case: Case, folder: Path, lives: Sequence[Life]) -> None:
+        for number, life in enumerate(lives, start=1):
             log = folder / f"process-{number}.log"
-            status = _wait(_fork(lambda: driver.main(folder, restart), env, log))
+            status = life.live(folder, log)
             if status == -signal.SIGKILL and number < len(lives):
-                case.killed = True
+                case.killed += 1
             elif status != 0:
                 case.error = f"process {number} ended with {status}: {_last_words(log)}"
                 return
@@ -228,7 +257,7 @@ def _last_words(log: Path) -> str:
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Run the cases `POINT:SIDE[:BREAK]` and print one JSON line for each; the first is the undisturbed run."""
+    """Run these cases and print one JSON line for each; the first is the undisturbed run."""
     with tempfile.TemporaryDirectory(prefix="tightship-chaos-") as folder:
         bench = Bench(Path(folder))
         calm = bench.undisturbed()
@@ -237,9 +266,8 @@ def main(wanted: Sequence[str]) -> int:
             return 1
         bad = False
         for name in wanted:
-            point, side, broken = (*name.split(":"), "")[:3]
             began = time.monotonic()
-            case = bench.killed(int(point), side, broken)
+            case = bench.killed(name)
             found = problems(case, calm)
             bad = bad or bool(found)
             seconds = round(time.monotonic() - began, 3)

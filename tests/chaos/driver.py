@@ -2,8 +2,9 @@
 
 Every commit of the ledger and every call outside that writes or costs money is a point. The points are counted in the
 order in which they come; at point `CHAOS_POINT`, on the side `CHAOS_SIDE` (`before` or `after`), the process sends
-itself SIGKILL. Without `CHAOS_POINT` it drives all tickets to their end, whatever an earlier process has left, and
-writes what it found to `report.json`; with `CHAOS_TRACE` it also lists the points.
+itself SIGKILL. The commits of the Merkle tree, which come when they come, are counted apart: `tree-1` is the first.
+Without `CHAOS_POINT` it drives all tickets to their end, whatever an earlier process has left, and writes what it
+found, and the points, to `report.json`.
 
 `CHAOS_BREAK` breaks the connector on purpose, to show that the comparison notices: `key` gives every attempt an
 idempotency key of its own, `blind` finds nothing when it looks a write up, `credulous` finds whatever it looks for.
@@ -57,32 +58,42 @@ ROUNDS = 20
 class Switch:
     """Counts the points and kills this process at one of them."""
 
-    point: int = 0
+    point: str = ""
     side: str = ""
     count: int = 0
+    trees: int = 0
     labels: list[str] = field(default_factory=list[str])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def enter(self, label: str) -> int:
-        """A point begins: its number."""
+    def enter(self, label: str) -> str:
+        """A point begins: its name."""
         with self._lock:  # commits come from the writer's thread, calls from the loop's
             self.count += 1
             self.labels.append(label)
-            self._kill(self.count, "before")
-            return self.count
+            name = str(self.count)
+        self._kill(name, "before")
+        return name
 
-    def leave(self, number: int) -> None:
+    def enter_tree(self) -> str:
+        """A commit of the Merkle tree begins: its name."""
+        with self._lock:
+            self.trees += 1
+            name = f"tree-{self.trees}"
+        self._kill(name, "before")
+        return name
+
+    def leave(self, name: str) -> None:
         """A point is over."""
-        self._kill(number, "after")
+        self._kill(name, "after")
 
-    def _kill(self, number: int, side: str) -> None:
-        if (number, side) == (self.point, self.side):
+    def _kill(self, name: str, side: str) -> None:
+        if (name, side) == (self.point, self.side):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def install(switch: Switch, broken: str) -> None:
     """Put the switch around the ledger's commit and the connector's calls, and break what is to be broken."""
-    write, commit = SqliteBackend.write, SqliteBackend.commit
+    write, commit, put_tree = SqliteBackend.write, SqliteBackend.commit, SqliteBackend.put_tree
     perform, lookup = OpenApiTool.perform, OpenApiTool.lookup
     written: list[str] = []
 
@@ -94,19 +105,24 @@ def install(switch: Switch, broken: str) -> None:
         if not written:  # nothing is appended
             commit(self)
             return
-        number = switch.enter(f"append {'+'.join(written)}")
+        name = switch.enter(f"append {'+'.join(written)}")
         written.clear()
         commit(self)
-        switch.leave(number)
+        switch.leave(name)
+
+    def killing_put_tree(self: SqliteBackend, *args: Any, **named: Any) -> None:
+        name = switch.enter_tree()
+        put_tree(self, *args, **named)
+        switch.leave(name)
 
     async def killing_perform(self: OpenApiTool, request: Request) -> Reply:
         if broken == "key":
             request = replace(request, key=f"{request.key}/{uuid.uuid4()}")
         if self.spec.effect == "read" and not self.spec.price.usd:
             return await perform(self, request)
-        number = switch.enter(f"call {self.spec.name}")
+        name = switch.enter(f"call {self.spec.name}")
         reply = await perform(self, request)
-        switch.leave(number)
+        switch.leave(name)
         return reply
 
     async def breakable_lookup(self: OpenApiTool, request: Request) -> Reply | None:
@@ -115,7 +131,7 @@ def install(switch: Switch, broken: str) -> None:
         found = await lookup(self, request)
         return Reply({"id": "none", "ticket_id": "none"}) if broken == "credulous" and found is None else found
 
-    SqliteBackend.write, SqliteBackend.commit = noting_write, killing_commit
+    SqliteBackend.write, SqliteBackend.commit, SqliteBackend.put_tree = noting_write, killing_commit, killing_put_tree
     OpenApiTool.perform, OpenApiTool.lookup = killing_perform, breakable_lookup
 
 
@@ -144,8 +160,8 @@ async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
     Raises:
         RuntimeError: it is stuck.
     """
+    run = await ws.run(WORKFLOW, given, reference=name)
     for _ in range(ROUNDS):
-        run = await ws.run(WORKFLOW, given, reference=name)
         if run.state == "ended":
             return run
         operator = await ws.operator()
@@ -153,6 +169,7 @@ async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
             if item.run == run.id:
                 await operator.decide(item.item, Decision("approve", "lead@example.com"))
         await asyncio.sleep(0.02)
+        run = await ws.run(WORKFLOW, given, reference=name)
     raise RuntimeError(f"{name} is stuck: {run.state}, waiting for {run.waiting}")
 
 
@@ -193,12 +210,10 @@ def effects(run: Run, final: list[Any]) -> list[list[str]]:
 
 def main(folder: Path, restart: str) -> None:
     """Drive, and write the report beside the workspace's files."""
-    point, side = int(os.environ.get("CHAOS_POINT", "0")), os.environ.get("CHAOS_SIDE", "")
-    switch = Switch(point, side)
+    switch = Switch(os.environ.get("CHAOS_POINT", ""), os.environ.get("CHAOS_SIDE", ""))
     install(switch, os.environ.get("CHAOS_BREAK", ""))
     report = asyncio.run(drive(folder, restart, switch))
-    if os.environ.get("CHAOS_TRACE"):
-        report["points"] = switch.labels
+    report |= {"points": switch.labels, "trees": switch.trees}
     (folder / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 
