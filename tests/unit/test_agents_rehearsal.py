@@ -97,8 +97,9 @@ async def test_it_says_of_every_entry_that_it_is_one_and_leaves_figures_people_a
     assert effects and all(entry.body["meta"]["rehearsal"] for entry in effects)
     lines = [entry_line(entry) for entry in (*effects, *of_kind(run, kinds.TURN))]
     assert all(" rehearsed" in line for line in lines)
-    notes = [entry.body for entry in of_kind(run, kinds.NOTE)]
-    assert {"type": "rehearsal.decision", "asked": "review", "role": "lead", "decision": "approve"} in notes
+    [note] = [entry.body for entry in of_kind(run, kinds.NOTE) if entry.body["type"] == "rehearsal.decision"]
+    told = await desk.ledger.value(note["detail"]) if "detail" in note else note
+    assert (told["asked"], told["role"], told["decision"]) == ("review", "lead", "approve")
     assert {row["live"] for row in await rows(desk, "runs")} == {0}
     assert await rows(desk, "inbox") == [] and await rows(desk, "spend") == []
     assert [row for row in await rows(desk, "claims") if row["run"]] == []
