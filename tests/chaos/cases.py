@@ -153,6 +153,8 @@ def problems(case: Case, calm: Case) -> list[str]:
         return [case.error]
     found: list[str] = []
     report, expected = case.report, calm.report
+    if report["audit"]:
+        return [f"audit: {finding}" for finding in report["audit"]]
     for name in ("outcomes", "effects"):
         told, wanted = _settled_race(report[name]), _settled_race(expected[name])
         found += [f"{name} of {key}: {told[key]}, not {wanted[key]}" for key in wanted if told[key] != wanted[key]]
@@ -162,7 +164,6 @@ def problems(case: Case, calm: Case) -> list[str]:
     found += [f"done twice under one token: {token}" for token, count in Counter(case.tokens).items() if count > 1]
     found += [f"did not end exactly once: {run}" for run in report["not_ended_once"]]
     found += [f"settled twice: {effect}" for effect in report["settled_twice"]]
-    found += [f"audit: {finding}" for finding in report["audit"]]
     if report["runs"] != expected["runs"]:
         found.append(f"there are {report['runs']} runs, not {expected['runs']}")
     if report["usd"] < case.billed:

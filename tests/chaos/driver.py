@@ -8,6 +8,7 @@ found, and the points, to `report.json`.
 
 `CHAOS_BREAK` breaks the connector on purpose, to show that the comparison notices: `key` gives every attempt an
 idempotency key of its own, `blind` finds nothing when it looks a write up, `credulous` finds whatever it looks for.
+`tamper` changes a letter of the ledger at the end.
 
     CHAOS_POINT=12 CHAOS_SIDE=after COMPANY_TOKEN=… python tests/chaos/driver.py FOLDER again|resume
 """
@@ -15,8 +16,10 @@ idempotency key of its own, `blind` finds nothing when it looks a write up, `cre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import uuid
@@ -135,7 +138,7 @@ def install(switch: Switch, broken: str) -> None:
     OpenApiTool.perform, OpenApiTool.lookup = killing_perform, breakable_lookup
 
 
-async def drive(folder: Path, restart: str, switch: Switch) -> dict[str, Any]:
+async def drive(folder: Path, restart: str, switch: Switch) -> tuple[dict[str, Run], int]:
     """All tickets to their end, as a caller does who runs his file again after a crash.
 
     Args:
@@ -143,6 +146,8 @@ async def drive(folder: Path, restart: str, switch: Switch) -> dict[str, Any]:
         restart: `resume` first continues what an earlier process has left, as `tightship runs resume --all` does;
             `again` runs the same references anew.
         switch: which has counted the points so far.
+
+    Returns: the runs by ticket, and the point at which the race began.
     """
     async with Workspace.open(folder) as ws:
         if restart == "resume":
@@ -151,7 +156,7 @@ async def drive(folder: Path, restart: str, switch: Switch) -> dict[str, Any]:
         race_from = switch.count + 1
         raced = await asyncio.gather(*(to_end(ws, name, given) for name, given in RACE.items()))
         runs |= dict(zip(RACE, raced, strict=True))
-    return await inspect(folder, runs) | {"race_from": race_from}
+    return runs, race_from
 
 
 async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
@@ -178,6 +183,8 @@ async def inspect(folder: Path, runs: dict[str, Run]) -> dict[str, Any]:
     ledger = await Ledger.open(folder / ".tightship", World(), projections())
     try:
         audit = await verify(ledger)
+        if audit.findings:  # damaged entries cannot be read: there is nothing more to say
+            return {"audit": [str(finding) for finding in audit.findings]}
         entries = await ledger.entries(limit=100_000)
         rows = await ledger.select("runs")
     finally:
@@ -188,13 +195,21 @@ async def inspect(folder: Path, runs: dict[str, Run]) -> dict[str, Any]:
     return {
         "outcomes": {name: [run.outcome, run.reason] for name, run in runs.items()},
         "effects": {name: effects(run, final) for name, run in runs.items()},
-        "audit": [str(finding) for finding in audit.findings],
+        "audit": [],
         "entries": audit.entries,
         "not_ended_once": sorted(row["id"] for row in rows if ends[row["id"]] != 1 or row["state"] != "ended"),
         "runs": len(rows),
         "settled_twice": sorted(f"{run} {key}" for (run, key), count in settled.items() if count > 1),
         "usd": sum(row["usd"] for row in rows),
     }
+
+
+def tamper(database: Path) -> None:
+    """Change one letter of the last entry."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        last = "SELECT max(id) FROM entries"
+        db.execute(f"UPDATE entries SET data = replace(data, '\"run\"', '\"ran\"') WHERE id = ({last})")
+        db.commit()
 
 
 def effects(run: Run, final: list[Any]) -> list[list[str]]:
@@ -211,9 +226,13 @@ def effects(run: Run, final: list[Any]) -> list[list[str]]:
 def main(folder: Path, restart: str) -> None:
     """Drive, and write the report beside the workspace's files."""
     switch = Switch(os.environ.get("CHAOS_POINT", ""), os.environ.get("CHAOS_SIDE", ""))
-    install(switch, os.environ.get("CHAOS_BREAK", ""))
-    report = asyncio.run(drive(folder, restart, switch))
-    report |= {"points": switch.labels, "trees": switch.trees}
+    broken = os.environ.get("CHAOS_BREAK", "")
+    install(switch, broken)
+    runs, race_from = asyncio.run(drive(folder, restart, switch))
+    if broken == "tamper":
+        tamper(folder / ".tightship" / "ledger.db")
+    report = asyncio.run(inspect(folder, runs))
+    report |= {"points": switch.labels, "race_from": race_from}
     (folder / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
 
 

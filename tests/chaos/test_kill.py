@@ -109,11 +109,10 @@ def test_killing_what_goes_on_as_well_changes_nothing(calm: dict[str, Any]):
         ("key", "refunds.create", "after", "done too often: refunds.create"),
         ("blind", "helpdesk.reply", "after", "done too often: helpdesk.reply"),
         ("credulous", "helpdesk.reply", "before", "never done: helpdesk.reply"),
+        ("tamper", "helpdesk.reply", "before", "audit: "),
     ],
 )
-def test_a_connector_that_breaks_the_promise_is_found(
-    calm: dict[str, Any], broken: str, call: str, side: str, what: str
-):
+def test_what_breaks_the_promise_is_found(calm: dict[str, Any], broken: str, call: str, side: str, what: str):
     number = calm["report"]["points"].index(f"call {call}") + 1
     found = play([f"{number}:{side}!{broken}"])[1]
     assert found["killed"]
