@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 MARK: Final = ".tightship-demo"
 """A file that says that a folder was made by this command, which may therefore make it anew."""
 DECLARED_PORT: Final = 8765
+_ADDRESS: Final = re.compile(r"(127\.0\.0\.1|localhost):(\d+)")
+_LOG: Final = "company.log"
+_STARTS: Final = 3
+"""How often the company is started: somebody else may take the port between two moments."""
 _READY_SECONDS: Final = 30
 _BATCH: Final = "demo"
 
@@ -45,16 +50,16 @@ def demo(shell: Shell, folder: Path, template: str, keep: bool, concurrency: int
     agree. The workspace stays, so that everything it prints at the end can be tried.
     """
     shell.folder = folder
-    fresh = _prepare(shell, folder, template, keep)
+    _prepare(shell, folder, template, keep)
     with _company(shell, folder):
-        return run_async(lambda: _demo(shell, template, concurrency, fresh))
+        return run_async(lambda: _demo(shell, template, concurrency))
 
 
 # --- the folder and the company -----------------------------------------------------------------------
 
 
-def _prepare(shell: Shell, folder: Path, template: str, keep: bool) -> bool:
-    """The demo's workspace; true when it was made anew.
+def _prepare(shell: Shell, folder: Path, template: str, keep: bool) -> None:
+    """Make the demo's workspace, unless an earlier one is to be kept.
 
     Raises:
         WorkspaceError: the folder holds something else.
@@ -67,7 +72,7 @@ def _prepare(shell: Shell, folder: Path, template: str, keep: bool) -> bool:
                 f"{folder} holds something that no demo has made", fix="name another folder with --dir, or remove it"
             )
         if keep:
-            return False
+            return
         try:
             shutil.rmtree(folder)
         except OSError as error:
@@ -75,21 +80,23 @@ def _prepare(shell: Shell, folder: Path, template: str, keep: bool) -> bool:
     shell.note(f"making {folder} from the template {template}")
     make_workspace(folder, template)
     (folder / MARK).write_text("Made by `tightship demo`, which may make this folder anew.\n")
-    _use_port(folder / "tightship.yaml", _free_port())
-    return True
 
 
-def _use_port(config: Path, port: int) -> None:
-    """Point the workspace's connector at this port of this machine."""
+def _use_port(config: Path) -> None:
+    """Point the workspace's connector at a port of this machine that is free now: its own, else the template's."""
     text = config.read_text()
-    for host in ("127.0.0.1", "localhost"):
-        text = text.replace(f"{host}:{DECLARED_PORT}", f"{host}:{port}")
-    config.write_text(text)
+    found = _ADDRESS.search(text)
+    if found is None:
+        raise WorkspaceError(
+            "its connector does not point to this machine", where=str(config), fix="run it without --keep"
+        )
+    port = _free_port(int(found[2]))
+    config.write_text(_ADDRESS.sub(rf"\g<1>:{port}", text))
 
 
-def _free_port() -> int:
-    """The template's own port, or one that is free where somebody has that."""
-    for port in (DECLARED_PORT, 0):
+def _free_port(*wanted: int) -> int:
+    """The first of these ports that is free, or any that is."""
+    for port in (*wanted, DECLARED_PORT, 0):
         with contextlib.suppress(OSError), socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
@@ -99,31 +106,42 @@ def _free_port() -> int:
 
 @contextmanager
 def _company(shell: Shell, folder: Path) -> Generator[None]:
-    """The sample company as a process of its own, for as long as the block runs.
+    """The sample company as a process of its own, for as long as the block runs."""
+    process, told = _started(folder)
+    try:
+        shell.note(f"the sample company listens on {told.get('url')} (process {told.get('pid')})")
+        yield
+    finally:
+        _end(process)
+
+
+def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Mapping[str, Any]]:
+    """The company, ready, and what it says of itself.
 
     Raises:
         Unavailable: it did not start.
     """
-    log = folder / "company.log"
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
+    for _ in range(_STARTS):
+        _use_port(folder / "tightship.yaml")
+        process = _start(folder)
+        told = _first_line(process)
+        if told is not None:
+            return process, told
+        _end(process)
+    log = folder / _LOG
+    said = log.read_text(errors="replace").strip().splitlines()
+    raise Unavailable(f"the sample company did not start: {said[-1] if said else 'it said nothing'}", where=str(log))
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / _LOG).open("ab") as errors:
+        return subprocess.Popen(
             [sys.executable, "-m", "tightship", "company", "serve", "-w", str(folder), "--until-closed"],
             stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then the company ends as well
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,  # Ctrl-C is for the demo, which ends the company itself
         )
-    try:
-        told = _first_line(process)
-        if told is None:
-            said = log.read_text(errors="replace").strip().splitlines()
-            raise Unavailable(
-                f"the sample company did not start: {said[-1] if said else 'it said nothing'}", where=str(log)
-            )
-        shell.note(f"the sample company listens on {told.get('url')} (process {told.get('pid')})")
-        yield
-    finally:
-        _end(process)
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> Mapping[str, Any] | None:
@@ -156,7 +174,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- the work -----------------------------------------------------------------------------------------
 
 
-async def _demo(shell: Shell, template: str, concurrency: int, fresh: bool) -> int:
+async def _demo(shell: Shell, template: str, concurrency: int) -> int:
     from tightship.cli._open import executing
 
     began = time.monotonic()
