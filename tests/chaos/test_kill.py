@@ -82,10 +82,10 @@ def test_a_kill_at_any_point_changes_nothing(calm: dict[str, Any]):
     points, race_from = calm["report"]["points"], calm["report"]["race_from"]
     cases = [f"{number}:{side}" for number in range(1, len(points) + 1) for side in SIDES]
     played = check(cases, points)
-    # Two runs at once may need a commit more or less than they did undisturbed, so only there a point may be missing.
+    # How two runs at once share commits is a matter of time, so only there a point may be missing, and not most of them.
     alive = [case for case in cases if not played[case]["killed"]]
     assert all(int(case.split(":")[0]) >= race_from for case in alive), f"nobody was killed at {alive}"
-    assert len(alive) <= 6, f"nobody was killed at {alive}"
+    assert len(alive) <= len(points) - race_from, f"nobody was killed at {alive}"
 
 
 def test_a_kill_at_a_commit_of_the_merkle_tree_changes_nothing(calm: dict[str, Any]):
