@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tightship.controls.budgets import Amount
-from tightship.core.errors import ForkedEffect, UnknownName
+from tightship.core.errors import ForkedEffect, LedgerError, RunError, StoreError, TightshipError, UnknownName
 from tightship.core.ports import Json, Reply, Request, ToolSpec
 from tightship.effects.call import Call
 from tightship.effects.door import Door
@@ -44,6 +44,7 @@ class Turn:
         objective: the workflow's purpose. feedback: a checker's objections to the previous attempt.
         attempt: which attempt this is, from 1. workspace: the workspace's folder.
         line: the branch or item that it belongs to.
+        fatal: what the ledger or a replay has refused; the turn ends with it whatever the agent's code does.
         violation: an effect that came from a task the door did not open; the turn fails with it.
         over: the turn has ended or was given up; what is left of the agent's code gets no effect any more.
     """
@@ -59,6 +60,7 @@ class Turn:
     workspace: Path = Path()
     model: ModelCaller | None = None
     violation: ForkedEffect | None = None
+    fatal: TightshipError | None = None
     over: bool = False
     line: str = ""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -268,7 +270,11 @@ class AgentContext:
     async def perform(self, call: Call) -> Json:
         """Bring a call to the door, from this context's own task."""
         self._check_task()
-        return await Door(self._turn.session).perform(call)
+        try:
+            return await Door(self._turn.session).perform(call)
+        except (RunError, LedgerError, StoreError) as error:
+            self._turn.fatal = self._turn.fatal or error  # no `except` of an agent makes this good
+            raise
 
     @property
     def turn(self) -> Turn:

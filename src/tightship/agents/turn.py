@@ -110,7 +110,9 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
         return await _replay(session, recorded, payload.address, key)
     for limits in session.counters(agent.name):
         limits.count_turn(key)
-    session.loops.turn(key, agent.name, payload.address, turn.line)
+    # a declared retry of the same turn is no loop
+    attempt = key.rpartition("/")[2].partition("~")[2]
+    session.loops.turn(key, agent.name, payload.address + attempt, turn.line)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))
     clock = session.shared.world.clock
@@ -186,10 +188,10 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     try:
         done, _ = await asyncio.wait({task}, timeout=limit)
     except asyncio.CancelledError:
+        turn.over = True  # before it is told: nothing is begun in its last second
         await _stop(task)
         raise
-    finally:
-        turn.over = True
+    turn.over = True
     if not done:
         await _stop(task)
         session.watch.check()
@@ -198,9 +200,10 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
             where=agent.where,
             fix=f"find what it waits for, or raise `within:` of {agent.name}",
         )
-    if turn.violation is not None:
+    stopped = turn.fatal or turn.violation
+    if stopped is not None:
         _retrieve(task)
-        raise turn.violation
+        raise stopped
     if task.cancelled():
         raise AgentRaised(
             f"{agent.name} raised CancelledError, and nobody had told it to stop",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from tightship.core.errors import WorkException
 from tightship.core.ports import Json
 from tightship.core.world import Clock
 
@@ -158,7 +159,8 @@ class Flight(Generic[V]):
             return
         self._leads = False
         del self._cache._flights[self._key]
-        if isinstance(error, Exception) and self.hit is None:
-            self._error = error
+        # a failure of the work is everybody's; what is the leader's own (its ledger, its keys) is not
+        if isinstance(error, WorkException) and self.hit is None:
+            self._error = type(error)(error.message)
         if self._done is not None:
             self._done.set()

@@ -34,6 +34,10 @@ class OverBudget(Signal):
         super().__init__(reason, scope=scope)
 
 
+class Refused(OverBudget):
+    """An envelope cannot cover this, and nobody granted more."""
+
+
 class Halted(Signal):
     """The kill switch is on for this scope."""
 

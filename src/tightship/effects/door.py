@@ -68,12 +68,14 @@ class Door:
             return await passage.replay(recorded)
         opened = session.journal.admitted.get(call.key)
         if opened is not None:
+            passage.begun = True
             return await passage.shielded(passage.recover(opened[0]))
         if not passage.take_up():
             passage.count()
         try:
             passage.policies = passage.permit()
         except (BoundaryError, LimitReached, Signal) as refusal:
+            passage.begun = True
             return await passage.shielded(passage.refuse(refusal))
         if call.cls == "read" and not call.fresh and call.tool.spec.cache_seconds > 0:
             return await passage.through_cache()
@@ -87,6 +89,7 @@ class Door:
         """
         passage = _Passage(self._session, call)
         opened = self._session.journal.admitted.get(call.key)
+        passage.begun = True
         if opened is not None:
             await passage.shielded(passage.recover(opened[0]))
             return
@@ -112,7 +115,8 @@ class _Passage(Doubt):
             if self.bound:
                 limits.count_call(call.key)
             if call.cls == "read":
-                limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args)
+                # in each branch and item anew: five items may read the same price list
+                limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args + call.line)
 
     def permit(self) -> tuple[str, ...]:
         """Halts, arguments, policy, labels, privacy, deadline. Returns the ids of the policies that allowed it."""
@@ -134,6 +138,7 @@ class _Passage(Doubt):
         last = self.session.journal.again.get(self.call.key)
         if last is None:
             return False
+        self.check_same(last)
         self.attempt = int(last.get("attempt", 1)) + 1
         self.doubtful = bool(last.get("doubtful"))
         return True
@@ -174,7 +179,7 @@ class _Passage(Doubt):
         return await self.shielded(self._attempts())
 
     async def shielded(self, work: Coroutine[Any, Any, Json]) -> Json:
-        """Whoever waits may be cut off, a write in flight never is."""
+        """Whoever waits may be cut off, a write in flight never is; what was not admitted yet is not begun any more."""
         key, session = self.call.key, self.session
         task = asyncio.ensure_future(work)
         session.inflight.add(task)
@@ -185,7 +190,14 @@ class _Passage(Doubt):
             session.flying.pop(key, None)
 
         task.add_done_callback(landed)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.cut = True
+            if not self.begun:
+                session.flying.pop(key, None)
+                task.cancel()
+            raise
 
     async def join(self, flying: tuple[str, asyncio.Task[Json]]) -> Json:
         """Wait for the same effect, which is under way already."""
@@ -196,6 +208,8 @@ class _Passage(Doubt):
 
     async def _attempts(self) -> Json:
         while True:
+            if self.cut and not self.doubtful:
+                return await self.refuse(Unavailable("the run was stopped before this was tried again"))
             try:
                 reservation, not_after = await self._admit()
             except _Refused as refused:
@@ -252,6 +266,7 @@ class _Passage(Doubt):
         if not call.costs:
             return reservation, not_after
         self.not_after = not_after
+        self.begun = True
         body = self._admit_body(not_after)
         guards = Guards(claim=call.claim, scopes=session.scopes(call.agent) if self.bound else ())
         payloads = (self.payload, *call.said)

@@ -48,7 +48,10 @@ def restore(head: dict[str, Any], detail: dict[str, Any]) -> TightshipError:
         }
         if issubclass(cls, Unavailable):
             more["retry_after"] = detail.get("retry_after")
-    error = cls(detail.get("message"), **more)
+    try:
+        error = cls(detail.get("message"), **more)
+    except TypeError:  # an error with arguments of its own (a LoadError names a line)
+        error = Unforeseen(f"{head['error']}: {detail.get('message')}")
     if isinstance(error, WorkException):
         error.kind = head.get("kind", error.kind)  # a failed branch has the kind of what failed in it
     return error

@@ -19,7 +19,19 @@ from tightship.ledger import SealedPayload
 class Ticket:
     """One call with its sealed arguments, and the pen for its outcome."""
 
-    __slots__ = ("args", "attempt", "call", "data", "doubtful", "not_after", "payload", "policies", "session")
+    __slots__ = (
+        "args",
+        "attempt",
+        "begun",
+        "call",
+        "cut",
+        "data",
+        "doubtful",
+        "not_after",
+        "payload",
+        "policies",
+        "session",
+    )
 
     def __init__(self, session: Session, call: Call) -> None:
         self.session = session
@@ -28,6 +40,8 @@ class Ticket:
         self.args = self.payload.address
         self.policies: tuple[str, ...] = ()
         self.attempt = 1
+        self.begun = self.cut = False
+        """Whether anything of it was admitted; whether whoever waited for it was cut off."""
         self.doubtful = False
         """Whether an earlier attempt may have been done."""
         self.not_after = 0.0

@@ -26,6 +26,7 @@ _OPENED = {
     kinds.TURN: ("hash", "out", "detail"),
     kinds.SETTLED: ("detail",),
     kinds.NODE: ("out",),
+    kinds.NOTE: ("detail",),
     kinds.OPENED: ("package",),
     kinds.CLOSED: ("value",),
     kinds.ENDED: ("detail",),

@@ -392,7 +392,9 @@ class _Explaining:
             self._plain(entry, "condition", "the step's time was over before it ended", [Rule("within", base_of(key))])
 
     def _note(self, entry: EntryView) -> None:
-        body, type = entry.body, str(entry.body.get("type") or "")
+        told = self.values.get(str(entry.body.get("detail")))
+        body = {**entry.body, **(told if isinstance(told, dict) else {})}
+        type = str(body.get("type") or "")
         if type.startswith("checkpoint"):
             said = str(body.get("reason") or "")
             self._plain(

@@ -108,12 +108,7 @@ class _Verifier:
             LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head).run(step)
         for log_id in self.snapshot.log_ids():
             if log_id not in known:
-                first = next(self.snapshot.entries(log_id))[0][0]
-                self.report.add(
-                    self.file,
-                    f"entries, row {log_id << 40 | first}",
-                    f"belongs to no log: there is none of id {log_id}",
-                )
+                self.report.add(self.file, f"entries of log {log_id}", "there is no log of that id")
         self._strays(known)
 
     def _strays(self, known: set[int]) -> None:

@@ -48,6 +48,7 @@ class LogCheck:
         self._n = 0
         self._micros = 0
         self._bad: set[int] = set()
+        self._other_root: int | None = None
         self._keys: dict[str, Verifier] = {}
         self._range = CompactRange()
         self._checkpoints: Iterator[tuple[int, Checkpoint]] = iter(())
@@ -78,6 +79,9 @@ class LogCheck:
         self._finish(last)
 
     def _finish(self, last: Checkpoint | None) -> None:
+        if self._other_root is not None:
+            message = "the entries up to it do not have the root that was signed"
+            self._add(self._note(self._other_root), message)
         while self._next is not None:
             self._add(self._note(self._next[0]), f"is over entries that are not there ({self._n} are)")
             self._next = next(self._checkpoints, None)
@@ -125,8 +129,8 @@ class LogCheck:
         """Every checkpoint states the root that the entries up to it give: so each continues the one before."""
         while self._next is not None and self._next[0] <= self._n:
             size, checkpoint = self._next
-            if size == self._n and self._range.root() != checkpoint.root:
-                self._add(self._note(size), "the entries up to it do not have the root that was signed")
+            if size == self._n and self._other_root is None and self._range.root() != checkpoint.root:
+                self._other_root = size  # all that follow differ as well
             self._next = next(self._checkpoints, None)
 
     def _tile_shapes(self, size: int) -> None:

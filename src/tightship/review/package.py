@@ -172,7 +172,7 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
         title=f"{at.who}: {text.title}",
         what_happened=f"{text.what} {message}".strip(),
         tried=tuple(at.tried),
-        needed=needed,
+        needed=_text(needed),
         options=tuple(options),
         evidence=plain(evidence),
         deadline=at.deadline,
@@ -183,6 +183,11 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
         partial=plain(at.partial, _PARTIAL_LIMIT),
         rules=rules,
     )
+
+
+def _text(needed: Any) -> str:
+    """What an agent's exception says that it needs: a text by its contract, a list of names by habit."""
+    return ", ".join(str(one) for one in needed) if isinstance(needed, list | tuple | set) else str(needed)
 
 
 def for_residual(situation: Situation, effects: Sequence[Mapping[str, Json]]) -> Package:

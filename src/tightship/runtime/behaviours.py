@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tightship.core.errors import RunFailed, WorkException
+from tightship.core.errors import OutcomeUnknown, RunFailed, WorkException
 from tightship.core.ports import Json
-from tightship.core.signals import OverBudget
+from tightship.core.signals import OverBudget, Refused
 from tightship.effects.frame import Question
 from tightship.review.package import from_exception
 from tightship.workflow.tree import Behaviour
@@ -47,6 +47,8 @@ class Exceptional:
         while True:
             try:
                 return await self._within_budget(attempt, number)
+            except OutcomeUnknown:
+                raise  # sent, and nobody knows whether it was done: never again, never around it, only to a person
             except WorkException as error:
                 behaviour = choose(error.kind, *self._declared)
                 await self._frame.note("exception", kind=error.kind, error=error.code, title=self._title)
@@ -65,7 +67,8 @@ class Exceptional:
         """What the behaviour says in place of another try: (done, output), or (False, None) to try again."""
         if behaviour.use is not None:
             try:
-                return True, await self._frame.turn_of(behaviour.use, None, plain=True)
+                backup = behaviour.use
+                return True, await self._within_budget(lambda _: self._frame.turn_of(backup, None, plain=True), 1)
             except WorkException as second:
                 second.evidence.setdefault("first", error.message)
                 error = second
@@ -79,7 +82,7 @@ class Exceptional:
 
     async def _ask(self, error: WorkException) -> tuple[bool, Json]:
         run = self._frame.task
-        package = from_exception(error, run.program.context(self._frame))
+        package = from_exception(error, run.program.context(self._frame, self._title))
         question = Question("question", package.title, run.program.escalation_role, package.to_json())
         answer = await self._frame.ask(question)
         if answer.decision in ("answer", "edit"):
@@ -93,6 +96,8 @@ class Exceptional:
         while True:
             try:
                 return await attempt(number)
+            except Refused:
+                raise  # somebody has said no: nobody else is asked
             except OverBudget as signal:
                 if not self._frame.task.session.asks_on_budget:
                     raise

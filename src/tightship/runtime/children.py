@@ -9,7 +9,7 @@ from tightship.core import kinds
 from tightship.core.errors import GuardRefused, Unforeseen
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
-from tightship.ledger import Draft
+from tightship.ledger import Draft, SealedPayload
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
@@ -53,12 +53,13 @@ def ended_child(signals: list[Any], child: str) -> dict[str, Any] | None:
     return None
 
 
-def child_signal(parent: str, child: str, body: Mapping[str, Any], actions: list[dict[str, Any]]) -> Draft:
-    """What a child's end tells its parent: how it ended, and what it did that may have to be undone."""
+def child_signal(parent: str, child: str, body: Mapping[str, Any], actions: SealedPayload | None) -> Draft:
+    """What a child's end tells its parent: how it ended, what it cost, and what it did that may have to be undone."""
     told: dict[str, Any] = {"type": "child", "by": child, "child": child, "outcome": body["outcome"]}
-    for name in ("output", "reason", "package"):
+    for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls"):
         if body.get(name):
             told[name] = body[name]
-    if actions:
-        told["actions"] = actions
-    return Draft(parent, kinds.SIGNAL, "", told)
+    if actions is None:
+        return Draft(parent, kinds.SIGNAL, "", told)
+    # sealed with the child's keys: there may be many, and an entry is small
+    return Draft(parent, kinds.SIGNAL, "", {**told, "actions": actions.address}, payloads=(actions,))

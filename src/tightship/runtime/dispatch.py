@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tightship.core.errors import LedgerError, StaleOwner, StoreError, TightshipError
+from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ class Dispatcher(Protocol):
 class LocalDispatcher:
     """Runs as tasks of this event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str = "tightship") -> None:
         self._engine = engine
+        self._name = name
         self._ledger = engine.ledger
         self._clock = engine.shared.world.clock
         self._woken = asyncio.Event()
@@ -58,7 +59,7 @@ class LocalDispatcher:
         if sequence:
             from tightship.ledger.sequencer import Sequencer
 
-            self._sequencer = sequencer = Sequencer(self._ledger)
+            self._sequencer = sequencer = Sequencer(self._ledger, self._name)
             self._tasks.append(asyncio.ensure_future(sequencer.run()))
 
     async def close(self) -> None:
@@ -78,7 +79,7 @@ class LocalDispatcher:
     async def _poll(self) -> None:
         while True:
             await self._clock.sleep(POLL)
-            with contextlib.suppress(StoreError):  # the next append of a run says so where it matters
+            with contextlib.suppress(StoreError, LedgerError):  # the next append of a run says so where it matters
                 await self._ledger.poll()
 
     # --- what is due -----------------------------------------------------------------------------
@@ -91,11 +92,14 @@ class LocalDispatcher:
         now = self._clock.now()
         live = ("live", "=", int(self._engine.live))
         left = await self._ledger.select(
-            "runs", [("state", "in", ["queued", "running"]), live], [("priority", "desc")], limit
+            "runs", [("state", "in", ["queued", "running"]), live], [("priority", "asc")], limit
         )
         left = [row for row in left if not self._engine.has(row["id"])]
         parked = await self._ledger.select(
-            "runs", [("state", "=", "parked"), ("wake_at", "<=", now), live], [("wake_at", "asc")], limit
+            "runs",
+            [("state", "=", "parked"), ("wake_at", "<=", now), live],
+            [("priority", "asc"), ("wake_at", "asc")],
+            limit,
         )
         return [*left, *parked]
 
@@ -164,3 +168,5 @@ async def _named(engine: Engine, run: str) -> Ended:
         return await engine.drive(run)
     except (StoreError, LedgerError) as error:
         return Ended(run, "stopped", error)
+    except Exception as error:  # one run's defect stops neither the others nor the sweep
+        return Ended(run, "stopped", RunError(f"{type(error).__name__}: {error}", where=f"run {run}"))

@@ -176,7 +176,7 @@ class Ending:
         body |= {**self._totals(), "seen": task.seen}
         drafts = [*before, Draft(facts.id, kinds.ENDED, "", body, journal.epoch, payloads)]
         if task.program.parent:
-            drafts.append(child_signal(task.program.parent, facts.id, body, self._actions()))
+            drafts.append(child_signal(task.program.parent, facts.id, body, await self._actions()))
         try:
             entries = await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
         except GuardRefused:
@@ -185,10 +185,12 @@ class Ending:
         journal.index(entries[len(before)])
         return True
 
-    def _actions(self) -> list[dict[str, Any]]:
+    async def _actions(self) -> SealedPayload | None:
         """What a parent may have to take back, this run's children's included."""
         names = ("n", "name", "undo", "args", "out", "claim")
-        return [{"key": key, **{n: body[n] for n in names if n in body}} for key, body in self._undo.actions()]
+        done = await self._undo.actions()
+        told = [{"key": key, **{n: body[n] for n in names if n in body}} for key, body in done]
+        return self._task.journal.seal(told)[0] if told else None
 
     def _totals(self) -> dict[str, Any]:
         journal = self._task.journal

@@ -78,6 +78,8 @@ class Driven:
     task: RunTask
     job: asyncio.Task[Ended] | None = None
     """Moves it; whoever else wants it moved waits for the same."""
+    wanted: int = 0
+    """How many wait for it to be moved."""
 
     @property
     def moving(self) -> bool:
@@ -164,7 +166,7 @@ class Engine:
         run = start.id or new_id("r", self.shared.world)
         facts = RunFacts(run, start.workflow, start.tenant, given)
         scope = self._scope(facts, program, new=not start.id)
-        journal = Journal(self.ledger, run, 1, "default", scope)
+        journal = Journal(self.ledger, run, 1, start.tenant, scope)
         payload, _ = journal.seal(given)
         definition = program.address
         stored = self._definition_payload(program)
@@ -254,11 +256,21 @@ class Engine:
             StoreError: the disk.
         """
         refused: list[Ended] = []
-        for start in range(0, len(rows), LOAD_TOGETHER):
-            part = rows[start : start + LOAD_TOGETHER]
-            for row in part:
-                await self._await_coming(row["id"])
-            await self._take_part([row for row in part if not self.has(row["id"])], refused, accept_code)
+        taken: list[str] = []
+        try:
+            for start in range(0, len(rows), LOAD_TOGETHER):
+                part = rows[start : start + LOAD_TOGETHER]
+                for row in part:
+                    await self._await_coming(row["id"])
+                fresh = [row for row in part if not self.has(row["id"])]
+                taken.extend(row["id"] for row in fresh)
+                await self._take_part(fresh, refused, accept_code)
+        except BaseException:
+            for run in taken:  # nobody will move them: they stay as their ledger says
+                driven = self._runs.get(run)
+                if driven is not None and not driven.moving:
+                    del self._runs[run]
+            raise
         return refused
 
     async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
@@ -376,16 +388,19 @@ class Engine:
         if driven is None:  # whoever else moved it was done first
             rows = await self.ledger.select("runs", [("id", "=", run)])
             return Ended(run, rows[0]["outcome"] or rows[0]["state"])
-        if driven.job is not None:
-            return await asyncio.shield(driven.job)
-        job = driven.job = asyncio.ensure_future(self._move(run, driven))
-        job.add_done_callback(_retrieve)
+        self._spawn(run)
+        job = driven.job
+        assert job is not None
+        driven.wanted += 1
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
-            job.cancel()
-            await asyncio.wait({job})
+            if driven.wanted == 1 and not job.done():  # nobody else waits: what was begun settles, the rest stays
+                driven.task.put_down()
+                await asyncio.wait({job})
             raise
+        finally:
+            driven.wanted -= 1
 
     async def _move(self, run: str, driven: Driven) -> Ended:
         if self._leaving:
@@ -410,6 +425,7 @@ class Engine:
             for driven in moving:
                 driven.task.put_down()
             await self._left.wait()
+        self._leaving = False
 
     # --- children --------------------------------------------------------------------------------
 
@@ -460,7 +476,7 @@ class Engine:
         from tightship.runtime.children import ended_child
 
         body = {"type": "cancel", "by": parent.session.facts.id, "reason": "its parent run has stopped"}
-        await self.ledger.append(Draft(child, kinds.SIGNAL, "", body))
+        await self.ledger.append(Draft(child, kinds.SIGNAL, "", body), log=parent.journal.log)
         while ended_child(parent.journal.signals, child) is None:
             await self._adopt(child, ["running", "queued", "parked"], accept_code=True)
             driven = self._runs.get(child)

@@ -24,6 +24,7 @@ from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
 from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.effects.outcomes import jsonable
 from tightship.ledger import Guards
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 SHORT_PAUSE = 5.0
 """Seconds up to which a pause is waited for in memory; longer ones may park the run."""
+PLAIN = frozenset(
+    {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision"}
+)
+"""Fields of a note that name parts of the workflow, never what anybody wrote."""
 WORKFLOW = "workflow"
 """The identity under which a workflow's own actions are done."""
 
@@ -86,7 +91,8 @@ class NodeFrame:
 
     async def step(self, step: Any) -> Json:
         """Interpret a child step under its part of the key."""
-        leaf = next(iter(step.children()), None) is None
+        # agents and actions apply `on:` themselves, with the agent's and the workflow's
+        leaf = next(iter(step.children()), None) is None and (any(step.agents()) or any(step.tools()))
         frame = NodeFrame(self.task, join(self.key, step.part), self.scope, step.on if leaf else None, self.line)
         if leaf or not step.on:
             value = await self._perform(step, frame)
@@ -196,7 +202,7 @@ class NodeFrame:
         program, session = self.task.program, self.task.session
         tool = program.tool(call.tool)
         key = self.next_key(call.tool)
-        claim = None if call.claim is None else program.claim(call.claim)
+        claim = None if call.claim is None else program.claim(self.run.tenant, call.claim)
         spec = tool.spec
         undo = call.undo
         if undo is not None and not undo.args and spec.undo is not None and spec.undo.tool == undo.tool:
@@ -251,8 +257,17 @@ class NodeFrame:
     async def note(self, type: str, **fields: Json) -> None:
         """Record something worth seeing, once."""
         key = self.next_key(f"note:{type}")
-        if key not in self.task.journal.notes:
-            await self.task.journal.record(kinds.NOTE, key, {"type": type, **fields})
+        journal = self.task.journal
+        if key in journal.notes:
+            return
+        body: dict[str, Any] = {"type": type}
+        body |= {name: value for name, value in fields.items() if name in PLAIN and not isinstance(value, dict | list)}
+        told = {name: jsonable(value) for name, value in fields.items() if name not in body}
+        payloads: tuple[Any, ...] = ()
+        if told:  # what it says may be personal: sealed, as everything that people or agents have written
+            payload, _ = journal.seal(told)
+            body["detail"], payloads = payload.address, (payload,)
+        await journal.record(kinds.NOTE, key, body, payloads)
 
     # --- waiting ---------------------------------------------------------------------------------
 

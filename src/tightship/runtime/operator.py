@@ -13,6 +13,7 @@ from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
+from tightship.runtime.purse import wrong_grant
 from tightship.workflow.loader import WorkspaceFiles
 
 
@@ -56,6 +57,11 @@ class Operator:
         found, package = await self.item(item)
         roles = {role: set(people) for role, people in self._files.config.roles.items()}
         check_decision(decision, found, roles=roles, schema=self._schema(package))
+        wrong = wrong_grant(decision.value) if found.type == "budget" and decision.value is not None else None
+        if wrong is not None:
+            raise InputRejected(
+                f"this grants nothing: {wrong}", fix="--value '{\"usd\": 0.5}', or no value for as much again"
+            )
         payloads: tuple[SealedPayload, ...] = ()
         address = ""
         if decision.value is not None:

@@ -257,7 +257,7 @@ class Maker:
             outfit.tools,
             limits=outfit.files.config.limits,
             ambient=self._ambient,
-            claim=lambda key: self._ledger.mac("default", "claim", key),
+            claim=lambda tenant, key: self._ledger.mac(tenant, "claim", key),
             agent_seconds=outfit.files.config.settings.agent_seconds,
             make_model=lambda spec: self._model(spec, rebuilt.tiers),
             rehearse=self._rehearsal() if outfit.rehearse else None,

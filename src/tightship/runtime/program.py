@@ -50,7 +50,7 @@ class Program:
         *,
         limits: Limits,
         ambient: Callable[[Program, str], Json],
-        claim: Callable[[bytes], str],
+        claim: Callable[[str, bytes], str],
         agent_seconds: float = 120.0,
         make_model: Callable[[AgentSpec], ModelCaller | None] | None = None,
         rehearse: Callable[[AgentSpec], AgentFunction] | None = None,
@@ -201,9 +201,9 @@ class Program:
             raise NotDeclared(f"there is no tool {name!r}", fix="declare its connector in tightship.yaml")
         return found
 
-    def claim(self, business_key: str) -> str:
-        """The keyed hash of a business key."""
-        return self._claim(normal(business_key))
+    def claim(self, tenant: str, business_key: str) -> str:
+        """The keyed hash of a tenant's business key."""
+        return self._claim(tenant, normal(business_key))
 
     # --- values ----------------------------------------------------------------------------------
 

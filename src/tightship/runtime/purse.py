@@ -8,7 +8,7 @@ from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeT
 from tightship.core import kinds
 from tightship.core.money import NANO
 from tightship.core.ports import EntryView
-from tightship.core.signals import OverBudget
+from tightship.core.signals import OverBudget, Refused
 from tightship.effects.frame import Question
 from tightship.ledger import Entry
 from tightship.review.package import from_exception
@@ -71,7 +71,7 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
     """
     task = frame.task
     program, session = task.program, task.session
-    package = from_exception(signal, program.context(frame))
+    package = from_exception(signal, program.context(frame, signal.scope))
     key = frame.next_key("budget")
     question = Question("budget", package.title, program.escalation_role, package.to_json())
     answer = await frame.at(f"budget/{key.rsplit('/', 1)[-1]}").ask(question)
@@ -101,13 +101,9 @@ def _short(tree: EnvelopeTree, signal: OverBudget) -> Envelope | None:
     return min(found, key=lambda envelope: envelope.left(unit) or 0, default=None)
 
 
-class Refused(OverBudget):
-    """An envelope cannot cover this, and nobody granted more."""
-
-
 def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, Any]:
     """What an answer grants: figures by unit (money in USD), or as much again as the envelope had."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and not wrong_grant(value):
         granted: dict[str, Any] = {name: int(value[name]) for name in ("tokens", "calls") if name in value}
         if "usd" in value:
             granted["usd"] = int(float(value["usd"]) * NANO)
@@ -121,3 +117,17 @@ def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, An
         return {}
     limit = {"usd": short.limit.usd, "tokens": short.limit.tokens, "calls": short.limit.calls}
     return {signal.unit: limit.get(signal.unit) or 0}
+
+
+def wrong_grant(value: Any) -> str | None:
+    """What is wrong with the value of an answer to a budget question, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value:
+        return 'give figures by unit, for example {"usd": 0.5}'
+    for name, figure in value.items():
+        if name not in ("usd", "tokens", "calls", "seconds"):
+            return f"{name!r} is no unit: use usd, tokens, calls or seconds"
+        if isinstance(figure, bool) or not isinstance(figure, int | float) or not 0 <= figure < 1e9:
+            return f"{name} has to be a number from 0 up, not {figure!r}"
+    return None

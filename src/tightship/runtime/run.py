@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, LedgerError, StoreError, TightshipError
+from tightship.core.errors import GuardRefused, LedgerError, StoreError, TightshipError, Unforeseen
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, Signal
 from tightship.effects.frame import Scope
@@ -78,6 +78,7 @@ class RunTask:
             StaleOwner: another owner has it. StoreError: the disk; the run stays as its ledger says.
         """
         self.session.watch.start()
+        await self.read_mail()  # what came while it was loaded
         for entry in self.journal.signals:
             self._note_signal(entry)
         try:
@@ -150,13 +151,17 @@ class RunTask:
             raise error
         if isinstance(error, (TightshipError, Signal)):
             return error
+        if isinstance(error, Exception):  # nobody foresaw it: a person looks at it, the run does not hang
+            return Unforeseen(f"{type(error).__name__}: {error}", needed="look at it, and report it as a defect")
         raise error  # a defect of ours: the run stays open, nothing is lost
 
     async def _interpret(self) -> Json:
         frame = NodeFrame(self, "", Scope(self._names))
         output: Json = None
         for step in self.program.steps:
-            output = await frame.step(step)
+            found = await frame.step(step)
+            if step.hands_on:
+                output = found
         return await self.program.output(frame, output)
 
     def partial(self) -> dict[str, Json]:

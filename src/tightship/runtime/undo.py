@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import Amount
-from tightship.core.errors import OutcomeUnknown, StaleOwner, StoreError, TightshipError
+from tightship.core import kinds
+from tightship.core.errors import (
+    NotDeclared,
+    OutcomeUnknown,
+    PayloadErased,
+    StaleOwner,
+    StoreError,
+    TightshipError,
+    Unavailable,
+)
 from tightship.core.ports import Json, UndoSpec
 from tightship.core.signals import Signal
 from tightship.effects.call import Call
 from tightship.effects.door import Door
 from tightship.effects.journal import Body
+from tightship.effects.outcomes import describe
 from tightship.workflow.conditions import Values
 
 if TYPE_CHECKING:
@@ -29,7 +39,7 @@ class Undo:
 
     async def run(self) -> None:
         """Undo everything that can be; collect what remains."""
-        for key, body in reversed(self.actions()):
+        for key, body in reversed(await self.actions()):
             await self._take_back(key, body)
 
     async def settle_open(self) -> None:
@@ -39,7 +49,12 @@ class Undo:
             if body["cls"] == "undo":
                 continue  # taken up again when its action is undone
             try:
-                await Door(task.session).close(await self._reopened(key, body))
+                call = await self._reopened(key, body)
+            except (NotDeclared, PayloadErased) as error:
+                await self._give_up(key, body, error)
+                continue
+            try:
+                await Door(task.session).close(call)
             except (StoreError, StaleOwner):
                 raise
             except (TightshipError, Signal):
@@ -47,6 +62,23 @@ class Undo:
         for key, body in task.journal.effects.items():
             if body["cls"] == "write" and body.get("error", {}).get("error") == OutcomeUnknown.__name__:
                 self._remains(key, body, "whether it was done is unknown")
+
+    async def _give_up(self, key: str, body: Body, why: TightshipError) -> None:
+        """What cannot be asked about any more (its tool or its arguments are gone) is settled from its admit."""
+        task = self._task
+        error: TightshipError = Unavailable("the run was stopped before the answer came")
+        if body["cls"] == "write":
+            error = OutcomeUnknown(f"whether {body['name']} was done is not known: {why.message}")
+        head, detail = describe(error)
+        payload, _ = task.journal.seal(detail)
+        reserve = body.get("reserve", {})
+        settled: Body = {name: body[name] for name in ("name", "cls", "agent")}
+        settled |= {"workflow": task.session.facts.workflow, "ms": 0, "error": head, "detail": payload.address}
+        if reserve.get("usd"):
+            settled["usd"] = reserve["usd"]
+        if reserve.get("tokens"):
+            settled["tokens_in"] = reserve["tokens"]
+        await task.journal.record(kinds.SETTLED, key, settled, (payload,))
 
     async def _reopened(self, key: str, body: Body) -> Call:
         undo = body.get("undo")
@@ -62,16 +94,15 @@ class Undo:
             settling=True,
         )
 
-    def actions(self) -> list[tuple[str, Body]]:
+    async def actions(self) -> list[tuple[str, Body]]:
         """Writes that were settled and not undone, in the order of settling, over branches and children."""
         journal = self._task.journal
         found = [(n, key, journal.effects[key]) for key, n in journal.actions.items()]
         for entry in journal.signals:
             if entry.body["type"] == "child":
-                child = entry.body["child"]
-                found.extend(
-                    (action["n"], f"{child}:{action['key']}", action) for action in entry.body.get("actions", ())
-                )
+                child, told = entry.body["child"], entry.body.get("actions")
+                done = await journal.ledger.value(told) if told else ()
+                found.extend((action["n"], f"{child}:{action['key']}", action) for action in done)
         found.sort(key=lambda one: one[0])
         return [(key, {**body, "n": n}) for n, key, body in found if key not in journal.undone]
 
@@ -109,6 +140,7 @@ class Undo:
             self.undone.append(key)
 
     def _remains(self, key: str, body: Body, why: str) -> None:
+        self.residual = [one for one in self.residual if one["key"] != key]
         self.residual.append({"key": key, "tool": body["name"], "why": why, "args": body.get("args")})
 
 

@@ -138,14 +138,22 @@ class Workspace:
 
     async def close(self) -> None:
         """End what this process drives (it can be resumed), write the last checkpoint, close the store."""
-        if self._dispatcher is not None:
-            await self._dispatcher.close()
-        if self._ledger is not None and not self._given_ledger:
-            await self._ledger.close()
+        try:
+            if self._dispatcher is not None:
+                await self._dispatcher.close()
+        finally:
+            try:
+                if self._ledger is not None and not self._given_ledger:
+                    await self._ledger.close()
+            finally:
+                self._release()
+                await self._outfit.close()
+                self._ledger = self._engine = self._dispatcher = None
+
+    def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
-        await self._outfit.close()
-        self._ledger = self._engine = self._dispatcher = self._lock = None
+            self._lock = None
 
     @property
     def folder(self) -> Path:
@@ -173,7 +181,11 @@ class Workspace:
         ledger = await self.ledger()
         async with self._opening:
             if self._engine is None:
-                self._engine = await self._build_engine(ledger)
+                try:
+                    self._engine = await self._build_engine(ledger)
+                except BaseException:
+                    self._release()  # it may be tried again, by this process or another
+                    raise
             return self._engine
 
     async def _build_engine(self, ledger: Ledger) -> Engine:
@@ -198,7 +210,7 @@ class Workspace:
             ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
         )
         engine.live = not self.rehearse
-        self._dispatcher = LocalDispatcher(engine)
+        self._dispatcher = LocalDispatcher(engine, self.files.config.name)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
