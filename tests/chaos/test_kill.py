@@ -82,7 +82,7 @@ def test_a_kill_at_any_point_changes_nothing(calm: dict[str, Any]):
     points, race_from = calm["report"]["points"], calm["report"]["race_from"]
     cases = [f"{number}:{side}" for number in range(1, len(points) + 1) for side in SIDES]
     played = check(cases, points)
-    # How two runs at once share commits is a matter of time, so only there a point may be missing, and not most of them.
+    # How two runs at once share commits is a matter of time, so only there may points be missing, and not most.
     alive = [case for case in cases if not played[case]["killed"]]
     assert all(int(case.split(":")[0]) >= race_from for case in alive), f"nobody was killed at {alive}"
     assert len(alive) <= len(points) - race_from, f"nobody was killed at {alive}"
