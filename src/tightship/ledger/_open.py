@@ -44,6 +44,13 @@ def open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend,
     master = load_master(folder / "keys" / "master.key", create=not keys.exists())
     store = FileKeyStore(keys)
     try:
+        gone = not ledger.exists() or not ledger.stat().st_size
+        if gone and store.page("", 1):
+            raise StoreMissing(
+                "the ledger's database is gone; the keystore has keys of what was in it",
+                where=str(ledger),
+                fix="restore it from your backup",
+            )
         return SqliteBackend(ledger, create), Keyring(store, master, world)
     except BaseException:
         store.close()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from tightship.core.errors import PayloadErased, StoreError, StoreMissing, TamperError, TightshipError
 from tightship.ledger._reading import LogReader
-from tightship.ledger._schema import projection_tables, schema
+from tightship.ledger._schema import SCHEMA_VERSION, check_structure, empty_database, projection_tables, schema
 from tightship.ledger._verify_log import LogCheck
 from tightship.ledger._wal import kept_aside
 from tightship.ledger.entries import Entry, payload_crc
 from tightship.ledger.findings import AuditReport, Progress
-from tightship.ledger.keyring import FileKeyStore, KeyStore
+from tightship.ledger.keyring import KEYS_VERSION, FileKeyStore, KeyStore, empty_keystore
 from tightship.ledger.ledger import Ledger
 from tightship.ledger.scratch import Scratch, in_order, same_row
 from tightship.ledger.sequencer import PUBLIC_KEYS, published_keys, signer_of
@@ -29,6 +33,25 @@ _SHOWN = 80
 def verify_store(ledger: Ledger, progress: Progress) -> AuditReport:
     """Check everything that the ledger's store holds."""
     return _Verifier(ledger, progress).run()
+
+
+def examine_files(folder: Path, error: TightshipError) -> AuditReport:
+    """What can be said of a store that does not open: why, and what SQLite finds in its two files."""
+    report = AuditReport()
+    where = Path(error.where or folder / "ledger.db")
+    report.add(where.name if where.parent == folder else str(where), "opening", error.message)
+    for name, version, make in (
+        ("ledger.db", SCHEMA_VERSION, empty_database),
+        (KEYS, KEYS_VERSION, empty_keystore),
+    ):
+        path = folder / name
+        if not path.exists():
+            continue
+        uri = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as db, closing(make()) as fresh:
+            for found in check_structure(db, fresh, version):
+                report.add(name, "structure", found)
+    return report
 
 
 class _Verifier:

@@ -6,7 +6,7 @@ All of it streams: memory does not grow with the ledger. `progress` is called fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,17 @@ from urllib.parse import quote
 
 import orjson
 
-from tightship.core.errors import LedgerError, PayloadErased, StoreReadOnly, UnknownName
-from tightship.ledger._verify import verify_store
+from tightship.core.errors import (
+    LedgerError,
+    PayloadErased,
+    StoreError,
+    StoreMissing,
+    StoreReadOnly,
+    TamperError,
+    UnknownName,
+)
+from tightship.core.ports import Projection
+from tightship.ledger._verify import examine_files, verify_store
 from tightship.ledger.entries import Entry
 from tightship.ledger.findings import AuditReport, Finding, Progress
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger
@@ -48,6 +57,31 @@ async def verify(ledger: Ledger, progress: Progress = _silent, *, integrate: boo
     if report.ok and report.uncovered and integrate:
         report.integrated = await cover(ledger)
     return report
+
+
+async def verify_folder(
+    folder: Path, projections: Iterable[Projection], progress: Progress = _silent, *, integrate: bool = True
+) -> AuditReport:
+    """`verify` for a store that may be too damaged to be opened: then what keeps it from opening is what is found.
+
+    Args:
+        folder: the store's folder.
+        projections: those of its workspace.
+        progress, integrate: as `verify` has them.
+
+    Raises:
+        StoreMissing: there is no store. StoreReadOnly: the folder cannot be used.
+    """
+    try:
+        ledger = await Ledger.open(folder, projections=projections, create=False)
+    except (StoreMissing, StoreReadOnly):
+        raise
+    except (StoreError, TamperError) as error:
+        return await asyncio.to_thread(examine_files, folder, error)
+    try:
+        return await verify(ledger, progress, integrate=integrate)
+    finally:
+        await ledger.close()
 
 
 async def prove(ledger: Ledger, n: int, log: str = DEFAULT_LOG) -> str:
@@ -239,4 +273,5 @@ __all__ = [
     "prove",
     "rebuild",
     "verify",
+    "verify_folder",
 ]

@@ -247,14 +247,20 @@ class FileKeyStore(KeyStore):
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file's structure, and how its schema differs from ours."""
-        with self._lock, contextlib.closing(sqlite3.connect(":memory:")) as fresh:
-            fresh.executescript(script(KEYS_MIGRATION))
+        with self._lock, contextlib.closing(empty_keystore()) as fresh:
             return check_structure(self._db, fresh, KEYS_VERSION)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+
+def empty_keystore() -> sqlite3.Connection:
+    """A keystore in memory with nothing in it."""
+    db = sqlite3.connect(":memory:")
+    db.executescript(script(KEYS_MIGRATION))
+    return db
 
 
 def _checked_row(row: tuple[object, ...], path: Path) -> WrappedKey:

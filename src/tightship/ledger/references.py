@@ -22,8 +22,8 @@ def addresses_of(entry: EntryView) -> Iterator[str]:
     if entry.kind in (kinds.SIGNAL, kinds.CLOSED):
         if _is_address(value):
             yield value
-        for action in body.get("actions") or ():
-            yield from _named(action)
+        if _is_address(body.get("actions")):
+            yield body["actions"]
     elif entry.kind == kinds.DECIDED and isinstance(value, Mapping) and "error" in value:
         yield from _named(value)
 
