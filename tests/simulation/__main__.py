@@ -1,4 +1,4 @@
-"""`python -m tests.simulation --seeds 2000`: play seeds and check what must hold; reproduce one with `--seed N --trace`."""
+"""`python -m tests.simulation --seeds 2000` plays seeds and checks what must hold; `--seed N --trace` shows one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections import Counter
 
 from .run import Result, run_seed
-
 
 MOST = 20
 """Failures after which it stops."""

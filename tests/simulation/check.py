@@ -112,7 +112,9 @@ class Checker:
             count["unknown"] += effect.unknown
             count["from cache"] += any(entry.body.get("cached") for entry in effect.settles)
             count["retried"] += len(effect.settles) > 1
-            count["found by look-up"] += effect.done is not None and bool(effect.done.body.get("meta", {}).get("looked_up"))
+            count["found by look-up"] += effect.done is not None and bool(
+                effect.done.body.get("meta", {}).get("looked_up")
+            )
             codes = [entry.body.get("error", {}).get("error") for entry in effect.final]
             count["refused claims"] += codes == ["DuplicateClaim"]
         for entry in self.entries:
@@ -153,7 +155,9 @@ class Checker:
             ends = [entry for entry in entries if entry.kind == kinds.ENDED]
             if row["state"] == "ended":
                 self._require(len(ends) == 1, f"run {run} has {len(ends)} ends")
-                self._require(ends[0].body["outcome"] in kinds.OUTCOMES, f"run {run} ended as {ends[0].body['outcome']}")
+                self._require(
+                    ends[0].body["outcome"] in kinds.OUTCOMES, f"run {run} ended as {ends[0].body['outcome']}"
+                )
                 late = [entry for entry in entries if entry.n > ends[0].n and entry.epoch]
                 self._require(not late, f"run {run} went on after its end: {[entry.kind for entry in late]}")
                 self._parents(row)
@@ -229,7 +233,9 @@ class Checker:
                 spent += held.pop(key, 0)
                 held[key] = int(body.get("reserve", {}).get("usd", 0))
                 total = spent + sum(held.values())
-                self._require(not held[key] or total <= limit, f"the tenant's budget is exceeded at {entry.n}: {total} of {limit}")
+                self._require(
+                    not held[key] or total <= limit, f"the tenant's budget is exceeded at {entry.n}: {total} of {limit}"
+                )
             elif entry.kind == kinds.SETTLED:
                 held.pop(key, None)
                 spent += int(body.get("usd") or 0)
@@ -246,7 +252,9 @@ class Checker:
             what = f"{effect.key} of {effect.run} ({effect.settles[-1].body['name'] if effect.settles else 'open'})"
             self._require(count == 1, f"{what} was done {count} times")
             if effect.done is None and self.rows[effect.run]["state"] == "ended":
-                self._require(effect.unknown, f"{what} was done, and the run says {[e.body.get('error') for e in effect.final]}")
+                self._require(
+                    effect.unknown, f"{what} was done, and the run says {[e.body.get('error') for e in effect.final]}"
+                )
         for effect in self.effects.values():
             if effect.done is not None and effect.done.body["cls"] in ("write", "undo"):
                 self._require(done.get(effect.token) == 1, f"{effect.key} of {effect.run} was settled and not done")
@@ -279,14 +287,16 @@ class Checker:
         for run, row in self.rows.items():
             if row["state"] != "ended":
                 continue
-            told = self._actions(run)
-            undone = [entry.body for entry in self.by_run[run] if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo"]
+            told = await self._actions(run)
+            undone = [
+                entry.body for entry in self.by_run[run] if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo"
+            ]
             first = list(dict.fromkeys(body["undoes"] for body in undone))
             order = [told.index(key) for key in first if key in told]
             self._require(order == sorted(order, reverse=True), f"run {run} undid in the order {order}")
             await self._residual(run, row, told)
 
-    def _actions(self, run: str) -> list[str]:
+    async def _actions(self, run: str) -> list[str]:
         """What the run and its children did, in the order in which it was settled."""
         found: list[tuple[int, str]] = []
         for entry in self.by_run[run]:
@@ -295,8 +305,9 @@ class Checker:
                 if effect.admits[0].body["cls"] == "write":
                     found.append((entry.n, entry.key))
             elif entry.kind == kinds.SIGNAL and entry.body["type"] == "child":
-                child = entry.body["child"]
-                found += [(action["n"], f"{child}:{action['key']}") for action in entry.body.get("actions", ())]
+                child, told = entry.body["child"], entry.body.get("actions")
+                done = await self.ledger.value(told) if told else ()
+                found += [(action["n"], f"{child}:{action['key']}") for action in done]
         return [key for _, key in sorted(found)]
 
     async def _residual(self, run: str, row: dict[str, Any], told: list[str]) -> None:
@@ -318,7 +329,10 @@ class Checker:
         detail = await self.ledger.value(end.body["detail"]) if "detail" in end.body else {}
         said = {one["key"] for one in detail.get("residual", ())}
         expected = [key for key in expected if not key.startswith("undo/")]
-        self._require(set(expected) <= said, f"run {run} ({row['outcome']}) does not report that {sorted(set(expected) - said)} remain")
+        self._require(
+            set(expected) <= said,
+            f"run {run} ({row['outcome']}) does not report that {sorted(set(expected) - said)} remain",
+        )
 
     # --- claims, inbox, money -----------------------------------------------------------------------
 
@@ -348,7 +362,9 @@ class Checker:
         billed = _billed(page)
         recorded = sum(int(e.body.get("usd") or 0) for e in self.entries if e.kind == kinds.SETTLED)
         recorded += sum(
-            int(effect.admits[-1].body.get("reserve", {}).get("usd", 0)) for effect in self.effects.values() if effect.open
+            int(effect.admits[-1].body.get("reserve", {}).get("usd", 0))
+            for effect in self.effects.values()
+            if effect.open
         )
         self._require(recorded >= billed, f"the company charged {billed}, the ledger knows {recorded}")
 

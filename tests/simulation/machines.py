@@ -122,9 +122,7 @@ class SlowWriter:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        while self._waiting or self._writing:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)  # longer than a batch takes
 
 
 class SimLedger(Ledger):

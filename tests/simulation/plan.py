@@ -239,7 +239,11 @@ class Maker:
         mark = f'"{self._count}:" + input.case'
         tool, given, undo = rng.choice(
             (
-                ("refunds.create", {"order_id": f'"{rng.choice(ORDERS)}"', "amount": "0.01", "reason": '"lost"'}, "refunds.cancel"),
+                (
+                    "refunds.create",
+                    {"order_id": f'"{rng.choice(ORDERS)}"', "amount": "0.01", "reason": '"lost"'},
+                    "refunds.cancel",
+                ),
                 ("purchasing.create", {"sku": '"SKU-503"', "quantity": "2"}, "purchasing.cancel"),
                 ("helpdesk.reply", {"ticket_id": '"T-3006"', "body": mark}, "helpdesk.retract"),
                 ("helpdesk.note", {"ticket_id": '"T-3006"', "body": mark}, "none"),
@@ -257,7 +261,13 @@ class Maker:
     def _concurrent(self, depth: int, bound: list[str]) -> Any:
         rng = self._rng
         branches = [{"sequence": self.steps(depth - 1, list(bound))} for _ in range(rng.randint(2, 3))]
-        return {"concurrent": {"branches": branches, "on_failure": rng.choice(("end", "escalate", "keep")), **self._extras()}}
+        return {
+            "concurrent": {
+                "branches": branches,
+                "on_failure": rng.choice(("end", "escalate", "keep")),
+                **self._extras(),
+            }
+        }
 
     def _foreach(self, depth: int, bound: list[str]) -> Any:
         rng = self._rng
@@ -279,14 +289,21 @@ class Maker:
 
     def _review(self, depth: int, bound: list[str]) -> Any:
         rng, name = self._rng, self._rng.choice(bound)
-        fields: dict[str, Any] = {"by": ROLE, "of": name, "when": rng.choice((f"{name}.c < 0.7", f"{name}.c < threshold"))}
+        fields: dict[str, Any] = {
+            "by": ROLE,
+            "of": name,
+            "when": rng.choice((f"{name}.c < 0.7", f"{name}.c < threshold")),
+        }
         if rng.random() < 0.7:
             fields |= {"within": rng.choice((1, 5, 30)), "otherwise": rng.choice(("escalate", "reject", "fail"))}
         return {"review": {**fields, "on_reject": rng.choice(("escalate", "fail"))}}
 
     def _when(self, depth: int, bound: list[str]) -> Any:
         rng, name = self._rng, self._rng.choice(bound)
-        fields: dict[str, Any] = {"if": f"{name}.ok && input.amount > 1.0", "then": self.steps(max(0, depth - 1), list(bound))}
+        fields: dict[str, Any] = {
+            "if": f"{name}.ok && input.amount > 1.0",
+            "then": self.steps(max(0, depth - 1), list(bound)),
+        }
         if rng.random() < 0.5:
             fields["else"] = self.steps(0, list(bound))
         return {"when": {**fields, **self._extras()}}

@@ -1,4 +1,4 @@
-"""Replay equals first run: what a finished run recorded is walked through again, and nothing is asked of the outside."""
+"""Replay equals first run: what a finished run recorded is walked through again, and the outside is not asked."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def _followed(world: World, row: dict[str, Any], entries: list[Entry]) -> bool:
     spec = next(spec for spec in world.plan.workflows if spec.workflow == row["workflow"])
     if spec.budget.seconds is not None:
         return False
-    return row["outcome"] == "completed" or not any(entry.key.startswith(("concurrent", "foreach")) for entry in entries)
+    return row["outcome"] == "completed" or not any(
+        entry.key.startswith(("concurrent", "foreach")) for entry in entries
+    )
 
 
 def _finished(entry: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""One seed's story: processes that run, die and start again; people; second terminals; in the end everything settles."""
+"""One seed's story: processes that run, die and start again; people; second terminals; a calm end."""
 
 from __future__ import annotations
 
@@ -184,7 +184,9 @@ def _set_faults(world: World, rng: random.Random, hard: float) -> None:
 async def _calm(world: World) -> None:
     world.trouble.calm()
     world.outside.faults.set([])
-    operator = Operator(world.ledger(), world.workspace(world.ledger(), None, {"letters.send": _Spec()}).files, world.sim.world())
+    operator = Operator(
+        world.ledger(), world.workspace(world.ledger(), None, {"letters.send": _Spec()}).files, world.sim.world()
+    )
     for halt in await operator.halts():
         await operator.unhalt(halt["scope"], PERSON)
     world.tell("calm")
