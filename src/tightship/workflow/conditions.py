@@ -11,8 +11,10 @@ import datetime as dt
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -86,8 +88,16 @@ def _compile(source: str) -> _Compiled:
     return _assemble(program, scan)
 
 
-def _program(source: str) -> Any:
+def _evaluator() -> Any:
+    """The CEL library without its own command line, whose imports take longer than everything else here."""
+    sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
     import cel
+
+    return cel
+
+
+def _program(source: str) -> Any:
+    cel = _evaluator()
 
     try:
         return cel.compile(source)
@@ -290,7 +300,7 @@ def _add_ambient(names: dict[str, Any], wanted: tuple[str, ...], given: Mapping[
 def _context(names: dict[str, Any], functions: Mapping[str, Callable[..., Any]]) -> Any:
     if not functions:
         return names
-    import cel
+    cel = _evaluator()
 
     return cel.Context(names, dict(functions))
 
