@@ -235,6 +235,12 @@ async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
             return await agent.function(context, give)
         value = await asyncio.to_thread(agent.function, context, give)
         return await value if inspect.isawaitable(value) else value
+    except AgentHung as error:  # raised in it from outside (runtime.watchdog)
+        raise AgentHung(
+            f"{agent.name} blocked the event loop, and with it every other run",
+            where=_origin(error) or agent.where,
+            fix="await what can be awaited; run the rest by `asyncio.to_thread`, or write a plain `def`",
+        ) from error
     except (TightshipError, Signal, asyncio.CancelledError, KeyboardInterrupt):
         raise
     except RecursionError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
+from tightship.runtime.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from tightship.ledger.sequencer import Sequencer
@@ -49,6 +50,7 @@ class LocalDispatcher:
         self._tasks: list[asyncio.Task[Any]] = []
         self._driving: set[asyncio.Task[Ended]] = set()
         self._sequencer: Sequencer | None = None
+        self._watchdog: Watchdog | None = None
         self.refused: dict[str, Ended] = {}
         """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
@@ -57,6 +59,7 @@ class LocalDispatcher:
         """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
         self._tasks.append(asyncio.ensure_future(self._poll()))
         if sequence:
+            self._watchdog = Watchdog()
             from tightship.ledger.sequencer import Sequencer
 
             self._sequencer = sequencer = Sequencer(self._ledger, self._name)
@@ -65,6 +68,8 @@ class LocalDispatcher:
     async def close(self) -> None:
         """Stop driving; what was under way is resumed later. The last checkpoint covers all entries."""
         await self._engine.put_down()
+        if self._watchdog is not None:
+            self._watchdog.close()
         for task in [*self._driving, *self._tasks]:
             task.cancel()
         for task in [*self._driving, *self._tasks]:
