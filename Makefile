@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 NAME ?= support
 SEEDS ?= 2000
 
-.PHONY: help demo test check fix sim bench lock clean
+.PHONY: help demo test check fix docs sim bench lock clean
 
 help:
 	@echo "make demo          run the sample team on the sample company    (NAME=support)"
 	@echo "make test          all checks and tests"
 	@echo "make check         ruff, pyright, import-linter"
+	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000)"
 	@echo "make bench         measure beside LangGraph and DBOS"
 
@@ -41,6 +42,9 @@ check: $(VENV)/.dev
 fix: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	@$(BIN)/python scripts/make_docs.py
 
 sim: $(VENV)/.dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)

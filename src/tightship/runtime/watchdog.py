@@ -1,8 +1,8 @@
 """A watch over the event loop: an agent that blocks it stops every run of the process, so it is named and stopped.
 
 A thread notices that the loop no longer ticks and looks at what the loop's thread is doing. Only where that is an
-agent's own code, called by its turn, an exception is raised in it; the turn then ends as AgentHung. Code that never comes back
-to the interpreter (a long call into C, `time.sleep` included) is named at once and stopped when it returns.
+agent's own code, called by its turn, an exception is raised in it; the turn then ends as AgentHung. Code that never
+comes back to the interpreter (a long call into C, `time.sleep` included) is named at once and stopped on its return.
 """
 
 from __future__ import annotations
