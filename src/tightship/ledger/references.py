@@ -9,7 +9,7 @@ from typing import Any, Final, TypeGuard
 from tightship.core import kinds
 from tightship.core.ports import EntryView
 
-FIELDS: Final = ("definition", "input", "args", "out", "output", "detail", "package")
+FIELDS: Final = frozenset({"definition", "input", "args", "out", "output", "detail", "package"})
 """Fields of a body that hold the address of a stored payload. (`hash` of a turn is one that is not stored.)"""
 _ADDRESS = re.compile("[0-9a-f]{64}")
 
@@ -29,9 +29,8 @@ def addresses_of(entry: EntryView) -> Iterator[str]:
 
 
 def _named(fields: Mapping[str, Any]) -> Iterator[str]:
-    for name in FIELDS:
-        value = fields.get(name)
-        if _is_address(value):
+    for name, value in fields.items():
+        if name in FIELDS and _is_address(value):
             yield value
 
 

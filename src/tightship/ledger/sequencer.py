@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import math
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +43,8 @@ BUSY: Final = 2000
 """Entries between two looks from which packing waits for a quieter time."""
 BACKLOG: Final = 500_000
 """Entries not packed from which it no longer waits."""
+CLOSING: Final = 2.0
+"""Seconds that packing may take when the store is closed."""
 PUBLIC_KEYS: Final = "log.vkey"
 """The file beside the store with the public keys of its logs, one a line."""
 EXECUTOR_LOCK: Final = "executor.lock"
@@ -116,7 +119,7 @@ class Sequencer:
         return sequencer
 
     async def close(self) -> None:
-        """End the task, cover everything with a checkpoint, pack all that is full."""
+        """End the task, cover everything with a checkpoint, pack all that is full, as far as a short time allows."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -124,7 +127,7 @@ class Sequencer:
             self._task = None
         self._unlisten()
         await self.run_once()
-        await self.pack(0)
+        await self.pack(0, CLOSING)
 
     async def run(self) -> None:
         """Integrate what is new, again and again, until cancelled.
@@ -167,16 +170,24 @@ class Sequencer:
             self.error = None
             return covered
 
-    async def pack(self, hot: int) -> int:
-        """Pack full bundles of covered entries, all but the latest `hot`; returns how many entries were packed.
+    async def pack(self, hot: int, seconds: float = math.inf) -> int:
+        """Pack full bundles of covered entries; returns how many entries were packed.
+
+        Args:
+            hot: how many of the latest entries stay as they are.
+            seconds: about how long it may take; the rest is packed another time.
 
         Raises:
             TamperError: an entry is damaged; it and those behind it stay as they are. StoreError: the disk.
         """
         ledger, moved = self._ledger, 0
+        clock = ledger.world.clock
+        end = clock.monotonic() + seconds
         for log, head in list(self._known.items()):
-            while head.size > hot and (
-                some := await ledger.job(functools.partial(ledger.backend.compact, log, head.size - hot))
+            while (
+                head.size > hot
+                and clock.monotonic() < end
+                and (some := await ledger.job(functools.partial(ledger.backend.compact, log, head.size - hot)))
             ):
                 moved += some
         self._packed += moved

@@ -29,6 +29,8 @@ from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.store import Batch, Condition
 
 projection_columns = projection_tables
+BUNDLES_AT_ONCE = 4
+"""Bundles packed in one transaction, so that no commit waits long."""
 
 
 def open_database(path: Path, create: bool) -> sqlite3.Connection:
@@ -137,17 +139,19 @@ class SqliteBackend:
         return [decode(log, n, data) for n, data in rows]
 
     def compact(self, log: str, covered: int) -> int:
-        """Pack one full bundle of entries that a checkpoint covers (`covered` entries at most).
+        """Pack a few full bundles of entries that a checkpoint covers (`covered` entries at most).
 
         Returns: how many entries moved; 0 when there is no such bundle.
 
         Raises:
-            TamperError: an entry of it is missing or damaged; nothing was moved.
+            TamperError: an entry is missing or damaged; nothing was moved.
         """
+        moved = 0
         with translate_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                moved = self._compact(log, covered)
+                while moved < BUNDLES_AT_ONCE * WIDTH and (some := self._compact(log, covered)):
+                    moved += some
                 self._db.execute("COMMIT")
             except BaseException:
                 self.rollback()
