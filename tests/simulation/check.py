@@ -163,7 +163,9 @@ class Checker:
                 self._parents(row)
             else:
                 self._require(not ends, f"run {run} has ended and is {row['state']}")
-                self._require(await waits_for_people(self.ledger, row), f"run {run} is {row['state']} for no reason")
+                self._require(
+                    await waits_for_people(self.world, self.ledger, row), f"run {run} is {row['state']} for no reason"
+                )
 
     def _parents(self, row: dict[str, Any]) -> None:
         children = [child for child in self.rows.values() if child["parent"] == row["id"]]

@@ -118,6 +118,8 @@ class World:
     outside: Outside
     trouble: Trouble
     runs: dict[str, str] = field(default_factory=dict[str, str])
+    never: set[str] = field(default_factory=set[str])
+    """Inbox items that nobody will decide."""
     crashes: int = 0
     replayed: int = 0
     errors: list[str] = field(default_factory=list[str])
@@ -279,7 +281,8 @@ async def _people(world: World, stop: asyncio.Event) -> None:
             if item.type in ("escalation", "residual"):
                 continue
             if item.item not in looked:
-                never = rng.random() < 0.1
+                if never := rng.random() < 0.1:
+                    world.never.add(item.item)
                 looked[item.item] = float("inf") if never else sim.loop.time() + rng.choice((0.0, 0.5, 2.0, 10.0))
             if sim.loop.time() >= looked[item.item]:
                 looked[item.item] = float("inf")
@@ -338,7 +341,7 @@ async def _settled(world: World, machine: asyncio.Task[None]) -> None:
         if machine.done():
             machine.result()
         rows = await ledger.select("runs")
-        left = [row for row in rows if row["state"] != "ended" and not await waits_for_people(ledger, row)]
+        left = [row for row in rows if row["state"] != "ended" and not await waits_for_people(world, ledger, row)]
         if not left and len([row for row in rows if row["reference"]]) == len(world.plan.runs):
             return
         if world.sim.loop.time() > until:
@@ -346,11 +349,12 @@ async def _settled(world: World, machine: asyncio.Task[None]) -> None:
         await world.sim.clock.sleep(1.0)
 
 
-async def waits_for_people(ledger: SimLedger, row: dict[str, Any]) -> bool:
-    """Whether a run is parked and only a person can move it, or its child."""
+async def waits_for_people(world: World, ledger: SimLedger, row: dict[str, Any]) -> bool:
+    """Whether a run is parked and could only be moved, or its child, by a decision that nobody will take."""
     if row["state"] != "parked":
         return False
-    if await ledger.select("inbox", [("run", "=", row["id"]), ("state", "=", "open"), ("due", "=", 0.0)]):
+    items = await ledger.select("inbox", [("run", "=", row["id"]), ("state", "=", "open"), ("due", "=", 0.0)])
+    if items and all(item["item"] in world.never for item in items):
         return True
     children = await ledger.select("runs", [("parent", "=", row["id"]), ("state", "!=", "ended")])
-    return any([await waits_for_people(ledger, child) for child in children])
+    return not items and any([await waits_for_people(world, ledger, child) for child in children])
