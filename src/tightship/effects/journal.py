@@ -206,6 +206,9 @@ class Journal:
             self.late.add(future)
             future.add_done_callback(self._take_late)
             raise
+        except (StoreError, StaleOwner) as error:
+            self.broken = error
+            raise
         for entry in entries:
             self.index(entry)
 
