@@ -136,9 +136,8 @@ def _followed(world: World, row: dict[str, Any], entries: list[Entry]) -> bool:
     spec = next(spec for spec in world.plan.workflows if spec.workflow == row["workflow"])
     if spec.budget.seconds is not None:
         return False
-    return row["outcome"] == "completed" or not any(
-        entry.key.startswith(("concurrent", "foreach")) for entry in entries
-    )
+    forked = any("concurrent" in entry.key or "foreach" in entry.key for entry in entries)
+    return row["outcome"] == "completed" or not forked
 
 
 def _finished(entry: Entry) -> bool:
