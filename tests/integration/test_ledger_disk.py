@@ -179,7 +179,7 @@ async def test_a_folder_without_a_database_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     with pytest.raises(StoreMissing):
         await Ledger.open(tmp_path / "store", create=False)
-    assert not (tmp_path / "store" / "ledger.db").exists()
+    assert list((tmp_path / "store").iterdir()) == [], "nothing is made in a folder that is somebody else's"
 
 
 # --- damaged, or another's -------------------------------------------------------------------------------

@@ -9,6 +9,9 @@ from tightship.core.world import World
 from tightship.ledger.keyring import FileKeyStore, Keyring, load_master
 from tightship.ledger.sqlite import SqliteBackend
 
+LEDGER = "ledger.db"
+KEYS = "keys/keys.db"
+
 
 def make_folders(folder: Path, create: bool) -> None:
     """The store's folders.
@@ -16,11 +19,8 @@ def make_folders(folder: Path, create: bool) -> None:
     Raises:
         StoreMissing: they are not there and may not be made. StoreReadOnly: they cannot be made.
     """
-    if not folder.exists() and not create:
-        raise StoreMissing(
-            where=str(folder),
-            fix="run `tightship init`, or correct store.url in tightship.yaml",
-        )
+    if not create and not (folder / LEDGER).exists() and not (folder / KEYS).exists():
+        raise StoreMissing(where=str(folder), fix="run `tightship init`, or correct store.url in tightship.yaml")
     try:
         (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "payloads").mkdir(exist_ok=True)
@@ -34,7 +34,7 @@ def make_folders(folder: Path, create: bool) -> None:
 
 def open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend, Keyring]:
     """Keys first: there is never a ledger without the keystore that it was sealed with."""
-    ledger, keys = folder / "ledger.db", folder / "keys" / "keys.db"
+    ledger, keys = folder / LEDGER, folder / KEYS
     if ledger.exists() and not keys.exists():
         raise StoreMissing(
             "the keystore is not there, and only its keys open what is in the ledger",

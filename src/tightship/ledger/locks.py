@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from tightship.core.errors import ExecutorBusy, StoreReadOnly
 
+_TRIES = 5
+_WAIT = 0.02
+"""Seconds between two tries: another command may look for a moment whether anybody holds the lock."""
+
 
 class ExecutorLock:
-    """An flock'd file that names its holder. The lock ends with the process, however it ends."""
+    """An flock'd file that names its holder. The lock ends with the process, however it ends. Taking it may block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,9 +36,7 @@ class ExecutorLock:
                 f"the lock file cannot be opened: {error.strerror}",
                 where=str(self._path),
             ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(handle):
             holder = os.read(handle, 64).decode(errors="replace").strip()
             os.close(handle)
             raise ExecutorBusy(
@@ -57,3 +60,13 @@ class ExecutorLock:
     def held(self) -> bool:
         """Whether this object holds the lock."""
         return self._handle is not None
+
+
+def _lock(handle: int) -> bool:
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_WAIT)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
