@@ -80,14 +80,7 @@ class Checker:
         Raises:
             Broken: with what does not hold.
         """
-        self.entries = await self.ledger.entries(0, 10**9)
-        self.rows = {row["id"]: row for row in await self.ledger.select("runs")}
-        for entry in self.entries:
-            if entry.run:
-                self.by_run[entry.run].append(entry)
-            if entry.kind in (kinds.ADMITTED, kinds.SETTLED):
-                effect = self.effects.setdefault((entry.run, entry.key), Effect(entry.run, entry.key))
-                (effect.admits if entry.kind == kinds.ADMITTED else effect.settles).append(entry)
+        await self._read()
         self._complaints()
         self._positions()
         self._projections()
@@ -99,6 +92,27 @@ class Checker:
         await self._claims()
         self._inbox()
         self._money()
+
+    async def check_now(self) -> None:
+        """Check what must hold at any moment.
+
+        Raises:
+            Broken: with what does not hold.
+        """
+        await self._read()
+        self._positions()
+        self._effects()
+        self._budgets()
+
+    async def _read(self) -> None:
+        self.entries = await self.ledger.entries(0, 10**9)
+        self.rows = {row["id"]: row for row in await self.ledger.select("runs")}
+        for entry in self.entries:
+            if entry.run:
+                self.by_run[entry.run].append(entry)
+            if entry.kind in (kinds.ADMITTED, kinds.SETTLED):
+                effect = self.effects.setdefault((entry.run, entry.key), Effect(entry.run, entry.key))
+                (effect.admits if entry.kind == kinds.ADMITTED else effect.settles).append(entry)
 
     def happened(self) -> Counter[str]:
         """What this seed has exercised."""

@@ -21,6 +21,8 @@ from tightship.runtime.workspace import projections
 
 TOKEN = "practice"
 BASE_URL = "http://company.test"
+FATES = ("well", "refused", "lost request", "dropped before", "late", "lost answer", "dropped after")
+"""What may become of a request."""
 
 
 class Trouble:
@@ -52,9 +54,11 @@ class Trouble:
         """Whether the disk refuses this batch."""
         return self.disk > 0 and self._random.random() < self.disk
 
-    def choose(self, kinds: list[str]) -> str:
-        """One of several."""
-        return self._random.choice(kinds)
+    def fate(self) -> str:
+        """What becomes of a request: one of FATES."""
+        if self.strikes(0.04):
+            return "refused"
+        return self._random.choice(FATES[2:]) if self.strikes(0.12) else "well"
 
     def delay(self, most: float) -> float:
         """Some seconds, most often few."""
@@ -168,12 +172,10 @@ class Network(httpx2.AsyncBaseTransport):
         name = f"{request.method} {request.url.path}"
         if self._dies(f"before {name}"):
             await self._never()
-        if trouble.strikes(0.04):
+        fate = trouble.fate()
+        if fate == "refused":
             raise httpx2.ConnectError("simulated: connection refused", request=request)
         answer: asyncio.Future[httpx2.Response] = self._sim.loop.create_future()
-        fate = "well"
-        if trouble.strikes(0.12):
-            fate = trouble.choose(["lost request", "dropped before", "late", "lost answer", "dropped after"])
         arrives = trouble.delay(0.8 * limit) if fate == "late" else trouble.delay(0.05)
         if fate in ("lost request", "dropped before"):
             await asyncio.sleep(arrives)
@@ -209,13 +211,12 @@ class Network(httpx2.AsyncBaseTransport):
 class Outside:
     """The company and a letter box that has neither keys nor look-ups, in a process that never dies."""
 
-    def __init__(self, sim: Simulation, rates: dict[str, float]) -> None:
+    def __init__(self, sim: Simulation) -> None:
         self._sim = sim
         self.process = sim.loop.process("company")
         self.company = Company(clock=sim.clock.now, rng=sim.random("company"))
         self.faults = Faults(sim.random("faults"))
         self.letters: list[dict[str, Any]] = []
-        self.rates = rates
         self._app = httpx2.ASGITransport(app=build_app(self.company, self.faults, TOKEN))
 
     def deliver(self, request: httpx2.Request, after: float, answer: asyncio.Future[httpx2.Response]) -> None:

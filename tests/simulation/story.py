@@ -133,6 +133,11 @@ class World:
         """The ledger as somebody outside of the executor opens it."""
         return SimLedger(self.state, self.sim.world())
 
+    def operator(self) -> Operator:
+        """A second terminal."""
+        files = self.workspace(self.ledger(), None, {"letters.send": _Spec()}).files
+        return Operator(self.ledger(), files, self.sim.world())
+
     def workspace(self, ledger: SimLedger, network: Any, tools: dict[str, Any] | None = None) -> Workspace:
         """The workspace with this seed's workflows."""
         world = self.sim.world(network)
@@ -145,23 +150,20 @@ class World:
 
 async def play(sim: Simulation, kept: list[World]) -> World:
     """Live through one seed. The world is put into `kept` at once, for whoever looks at it after a failure."""
-    plan = make_plan(sim.seed)
     rng = sim.random("story")
     hard = rng.random()
     trouble = Trouble(sim, hard if hard > 0.2 else 0.0, rng.choice((0, 1, 2, 4)), rng.choice((0.0, 0.0, 0.0, 0.02)))
     trouble.crash_rate = rng.choice((0.01, 0.03, 0.1))
-    trouble.told = told = list[str]()
-    world = World(sim.seed, sim, plan, MemoryState(), Outside(sim, {}), trouble)
-    world.told = told
+    world = make_world(sim, trouble)
     kept.append(world)
     _set_faults(world, rng, hard)
     stop = asyncio.Event()
-    helpers = [asyncio.ensure_future(work) for work in (_people(world, stop), _meddlers(world))]
-    machine = asyncio.ensure_future(_machine(world, stop))
+    helpers = [asyncio.ensure_future(work) for work in (people(world, stop), _meddlers(world))]
+    machine = asyncio.ensure_future(keep_running(world, stop))
     try:
         await sim.clock.sleep(TROUBLE_SECONDS)
-        await _calm(world)
-        await _settled(world, machine)
+        await calm(world)
+        await settled(world, machine)
     finally:
         stop.set()
         for helper in helpers:
@@ -170,6 +172,13 @@ async def play(sim: Simulation, kept: list[World]) -> World:
     for helper in helpers:
         if helper.done() and not helper.cancelled() and helper.exception() is not None:
             raise helper.exception() or AssertionError
+    return world
+
+
+def make_world(sim: Simulation, trouble: Trouble) -> World:
+    """The world of a seed before anything happens in it."""
+    world = World(sim.seed, sim, make_plan(sim.seed), MemoryState(), Outside(sim), trouble)
+    world.told = trouble.told
     return world
 
 
@@ -183,12 +192,11 @@ def _set_faults(world: World, rng: random.Random, hard: float) -> None:
     world.outside.faults.set(faults)
 
 
-async def _calm(world: World) -> None:
+async def calm(world: World) -> None:
+    """From now on nothing goes wrong, and nothing is halted."""
     world.trouble.calm()
     world.outside.faults.set([])
-    operator = Operator(
-        world.ledger(), world.workspace(world.ledger(), None, {"letters.send": _Spec()}).files, world.sim.world()
-    )
+    operator = world.operator()
     for halt in await operator.halts():
         await operator.unhalt(halt["scope"], PERSON)
     world.tell("calm")
@@ -203,7 +211,7 @@ class _Spec:
 # --- the machine --------------------------------------------------------------------------------------
 
 
-async def _machine(world: World, stop: asyncio.Event) -> None:
+async def keep_running(world: World, stop: asyncio.Event) -> None:
     """Keep a process running: when it has died, start another."""
     sim = world.sim
     number = 0
@@ -233,15 +241,19 @@ async def _life(world: World, process: Any, stop: asyncio.Event) -> None:
     engine.owner = process.name  # a process id would differ from one time to the next
     if world.plan.nervous:
         engine.shared.breakers = Breakers(sim.clock, BreakerRule(minimum=3, cooldown=1.0))
-    jobs = [asyncio.ensure_future(_submit(world, ws, *run)) for run in world.plan.runs]
     serving = asyncio.ensure_future(ws.serve(stop, concurrency=8))
-    await serving
-    for job in jobs:
+    jobs: dict[str, asyncio.Task[None]] = {}
+    while not serving.done():
+        for run in world.plan.runs:
+            if run[1] not in jobs:
+                jobs[run[1]] = asyncio.ensure_future(_submit(world, ws, *run))
+        await asyncio.wait({serving}, timeout=0.5)
+    serving.result()
+    for job in jobs.values():
         job.cancel()
-    await asyncio.wait(jobs)
-    for job in jobs:
-        if not job.cancelled() and job.exception() is not None:
-            raise job.exception() or AssertionError
+    for outcome in await asyncio.gather(*jobs.values(), return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
     await ws.close()
 
 
@@ -268,13 +280,11 @@ async def _submit(world: World, ws: Workspace, at: float, reference: str, workfl
 # --- people -----------------------------------------------------------------------------------------
 
 
-async def _people(world: World, stop: asyncio.Event) -> None:
+async def people(world: World, stop: asyncio.Event) -> None:
     """Somebody looks into the inbox and decides, sooner or later, some items never."""
     sim = world.sim
     rng = sim.random("people")
-    ledger = world.ledger()
-    files = world.workspace(world.ledger(), None, {"letters.send": _Spec()}).files
-    operator = Operator(ledger, files, sim.world())
+    operator = world.operator()
     looked: dict[str, float] = {}
     while not stop.is_set():
         for item in await operator.items():
@@ -309,9 +319,7 @@ async def _meddlers(world: World) -> None:
     """Second terminals: cancel, halt, unhalt."""
     sim = world.sim
     rng = sim.random("meddlers")
-    ledger = world.ledger()
-    files = world.workspace(world.ledger(), None, {"letters.send": _Spec()}).files
-    operator = Operator(ledger, files, sim.world())
+    ledger, operator = world.ledger(), world.operator()
     for _ in range(rng.choice((0, 0, 1, 2))):
         await sim.clock.sleep(rng.random() * TROUBLE_SECONDS / 2)
         rows = await ledger.select("runs", [("state", "!=", "ended")])
@@ -334,7 +342,7 @@ async def _meddlers(world: World) -> None:
 # --- the end ----------------------------------------------------------------------------------------
 
 
-async def _settled(world: World, machine: asyncio.Task[None]) -> None:
+async def settled(world: World, machine: asyncio.Task[None]) -> None:
     """Wait until every run has ended, or is parked for a person who does not answer."""
     ledger, until = world.ledger(), world.sim.loop.time() + CALM_SECONDS
     while True:

@@ -271,12 +271,24 @@ class Simulation:
             Stuck: it waits for something that nobody will do.
         """
         try:
-            asyncio.set_event_loop(self.loop)
+            return self.step(story)
+        finally:
+            self.close()
+
+    def step(self, story: Awaitable[_T]) -> _T:
+        """Run a part of a story; what it leaves behind goes on in the next part.
+
+        Raises:
+            Stuck: it waits for something that nobody will do.
+        """
+        asyncio.set_event_loop(self.loop)
+        try:
             return self.loop.run_until_complete(story)
         finally:
-            self._end()
+            asyncio.set_event_loop(None)
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """The story is over: what is left of it never goes on."""
         with warnings.catch_warnings():
             # Tasks of dead processes end without having been awaited to their end: that is what a kill is.
             warnings.simplefilter("ignore")
@@ -285,7 +297,6 @@ class Simulation:
             for task in left:
                 _close(task)
             self.loop.close()
-            asyncio.set_event_loop(None)
 
 
 def simulate(story: Callable[[Simulation], Awaitable[_T]], seed: int | str = 0, *, shuffle: bool = False) -> _T:
