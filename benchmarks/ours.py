@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,15 @@ from typing import Any
 from benchmarks import harness, workload
 from benchmarks.harness import Alone, Flight, Job, Load, Outcome
 from tightship import Agent, Workflow, Workspace
+from tightship.core import kinds
 from tightship.core.ports import Reply, Request, ToolSpec, Usage
+from tightship.effects.arguments import check_arguments, check_result
+from tightship.effects.call import Call
+from tightship.effects.governance import DeclaredOnly
+from tightship.ledger import Draft, Ledger
 from tightship.models.conversation import Conversation, Message
 from tightship.models.port import ModelReply, ModelRequest, OnText
+from tightship.runtime.workspace import projections
 
 MODULE = "benchmarks.ours"
 ANSWER = {"number": "int", "text": "str"}
@@ -169,6 +176,92 @@ def team(job: Job) -> Outcome:
     return Outcome({"runs_per_s_5_agents_sqlite": load.runs_per_s})
 
 
+# --- line budget -------------------------------------------------------------------------------------
+
+
+def line_budget(job: Job) -> Outcome:
+    """Where the time of one effect goes: CPU microseconds of each line, the rest of the process being idle."""
+    asked = Call(
+        "a/1", Step("bench.paid", lambda: None, 1000), "read", "stepper", {"step": 1}, frozenset({"bench.paid"})
+    )
+    governance, validators = DeclaredOnly(), dict[str, Any]()
+    reply = Reply(workload.answer())
+
+    def checks() -> None:
+        check_arguments(validators, asked)
+        governance.flow(asked)
+        governance.outbound(asked)
+        check_result(validators, asked, governance.inbound(asked, reply.value))
+        governance.label(asked, reply)
+
+    policy = _cpu_us(lambda: governance.authorise(asked), 20_000)
+    return Outcome(
+        {
+            "line_append_us": asyncio.run(_append_us(job.folder("append"))),
+            "line_policy_us": policy,
+            "line_policy_miss_us": policy,
+            "line_checks_us": _cpu_us(checks, 20_000),
+            "line_interpreter_us": asyncio.run(_interpreter_us(job.folder("interpreter"))),
+        },
+        notes={"line_policy_miss_us": "the default policy (declared tools only) has no memo to miss"},
+    )
+
+
+def _cpu_us(work: Callable[[], object], times: int) -> float:
+    work()
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - began) / times * 1e6
+
+
+async def _append_us(folder: Path) -> float:
+    """Admit and settle with their payloads, straight into the ledger, 32 at once; sealing and commits included."""
+    ledger = await Ledger.open(folder / "store", projections=projections())
+    effects = 100
+
+    async def lane(number: int) -> None:
+        run = f"r-{number}"
+        scope = ledger.vault.new_scope(run)
+        await ledger.append(Draft(run, kinds.STARTED, "", {"workflow": "w", "owner": "bench", "scope": scope}, 1))
+        for step in range(effects):
+            args, out = ledger.seal(scope, {"step": step}), ledger.seal(scope, workload.answer())
+            body = {"name": "bench.paid", "cls": "read", "agent": "stepper", "workflow": "w"}
+            admit = {**body, "args": args.address, "not_after": 1.0, "reserve": {"usd": 1000, "tokens": 0}}
+            await ledger.append(Draft(run, kinds.ADMITTED, f"a/{step}", admit, 1, (args,)))
+            settle = {**body, "out": out.address, "usd": 1000, "ms": 0.1}
+            await ledger.append(Draft(run, kinds.SETTLED, f"a/{step}", settle, 1, (out,)))
+
+    began = time.process_time()
+    await asyncio.gather(*(lane(number) for number in range(workload.LANES)))
+    spent = time.process_time() - began
+    await ledger.close()
+    return spent / (workload.LANES * effects) * 1e6
+
+
+async def _interpreter_us(folder: Path) -> float:
+    """One more step of the tree that has no effect of its own (a checkpoint that holds), in a run."""
+
+    async def cpu_of(steps: int) -> float:
+        async with Workspace.open(_folder(folder / str(steps))) as ws:
+            ws.add(
+                Workflow(
+                    "walk",
+                    owner="bench",
+                    purpose="walk",
+                    input={"run": "str"},
+                    steps=[{"checkpoint": "input.run != ''"} for _ in range(steps)],
+                )
+            )
+            await _completed(ws, "walk", "warm")
+            began = time.process_time()
+            for number in range(20):
+                await _completed(ws, "walk", str(number))
+            return (time.process_time() - began) / 20
+
+    return (await cpu_of(201) - await cpu_of(1)) / 200 * 1e6
+
+
 # --- conversation ------------------------------------------------------------------------------------
 
 
@@ -234,7 +327,7 @@ def _held_team(flight: Flight, holding: bool) -> dict[str, Any]:
         flight.passed()
         return workload.answer()
 
-    functions = dict.fromkeys(workload.TEAM, _answer)
+    functions: dict[str, Any] = {name: _answer for name in workload.TEAM}
     functions[workload.TEAM[workload.HELD_AGENT]] = held
     functions[workload.TEAM[workload.HELD_AGENT + 1]] = after
     return functions
@@ -281,7 +374,14 @@ def resume(job: Job) -> Outcome:
 if __name__ == "__main__":
     harness.main(
         "ours",
-        {"concurrent": concurrent, "alone": alone, "team": team, "conversation": conversation, "resume": resume},
+        {
+            "concurrent": concurrent,
+            "alone": alone,
+            "team": team,
+            "conversation": conversation,
+            "line_budget": line_budget,
+            "resume": resume,
+        },
         versions={"tightship": version("tightship")},
         phases={"crash": _crash, "resumed": _resumed},
     )
