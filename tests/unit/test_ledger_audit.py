@@ -305,7 +305,7 @@ async def test_a_forged_payload_does_not_open(ledger: Ledger) -> None:
     address = await keep(ledger, scope, {"amount": 10})
     other = ledger.vault.seal(ledger.vault.new_scope("r-2"), b'{"amount":99}')
     assert other.data is not None
-    crc = payload_crc(address, scope, other.data)
+    crc = payload_crc(bytes.fromhex(address), scope, other.data)
     await sql(ledger, "UPDATE payloads SET data = ?, crc = ?", other.data, crc)
     assert said(await verify(ledger)) == [
         f"ledger.db: payloads, row 1: payload {address} was changed: its seal does not open"

@@ -165,7 +165,7 @@ class _Verifier:
             if data is None:
                 self.report.add(file, place, f"the file is missing (payloads, row {row_id})")
                 return
-        sound = payload_crc(address, scope, data) == crc
+        sound = payload_crc(raw, scope, data) == crc
         if not sound:
             self.report.add(file, place, f"payload {address} is not what was written: its checksum does not hold")
         try:

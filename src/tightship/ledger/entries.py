@@ -178,6 +178,6 @@ def entry_crc(log: int, run: bytes, data: bytes) -> int:
     return crc32(data, crc32(run, log))
 
 
-def payload_crc(address: str, scope: str, data: bytes) -> int:
+def payload_crc(address: bytes, scope: str, data: bytes) -> int:
     """The checksum of a payload's row, its sealed bytes included where they lie in a file."""
-    return crc32(data, crc32(f"{address}{scope}".encode()))
+    return crc32(data, crc32(scope.encode(), crc32(address)))

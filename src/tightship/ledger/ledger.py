@@ -202,7 +202,7 @@ class Ledger:
             kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreReadOnly
             where = None if self.path is None else str(self.path / "payloads")
             raise kind(f"a large payload could not be written: {error.strerror}", where=where) from error
-        return SealedPayload(address, scope, None, payload_crc(address, scope, data))
+        return SealedPayload(address, scope, None, payload_crc(bytes.fromhex(address), scope, data))
 
     # --- others' entries -------------------------------------------------------------------------
 

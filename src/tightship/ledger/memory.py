@@ -218,8 +218,8 @@ class MemoryBackend:
             )
         payloads: list[tuple[Any, ...]] = []
         for at, (address, (scope, data, crc)) in enumerate(self._payloads.items(), start=1):
-            crc = payload_crc(address, scope, data or b"") if crc is None else crc
-            payloads.append((at, bytes.fromhex(address), scope, data, crc))
+            raw = bytes.fromhex(address)
+            payloads.append((at, raw, scope, data, payload_crc(raw, scope, data or b"") if crc is None else crc))
         yield "payloads", payloads
         yield "tiles", [(*key, data) for key, data in self._tiles.items()]
         yield (

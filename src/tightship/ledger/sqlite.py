@@ -107,9 +107,8 @@ class SqliteBackend:
         for payloads in chunks(list(batch.payloads.values())):
             values = []
             for address, scope, data, crc in payloads:
-                if crc is None:
-                    crc = payload_crc(address, scope, data or b"")
-                values += (bytes.fromhex(address), scope, data, crc)
+                raw = bytes.fromhex(address)
+                values += (raw, scope, data, payload_crc(raw, scope, data or b"") if crc is None else crc)
             execute(insert_sql("insert_payloads", 4, len(payloads)), values)
         write_deltas(self._db, batch.deltas, tables)
         for log, (log_id, head) in batch.heads.items():
