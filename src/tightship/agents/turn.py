@@ -110,9 +110,7 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
         return await _replay(session, recorded, payload.address, key)
     for limits in session.counters(agent.name):
         limits.count_turn(key)
-    # a declared retry of the same turn is no loop
-    attempt = key.rpartition("/")[2].partition("~")[2]
-    session.loops.turn(key, agent.name, payload.address + attempt, turn.line)
+    session.loops.turn(key, agent.name, state_of(key, payload.address), turn.line)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))
     clock = session.shared.world.clock
@@ -139,6 +137,11 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
     await journal.record(kinds.TURN, key, body, (payload, out))
     return orjson.loads(data)
+
+
+def state_of(key: str, address: str) -> str:
+    """What the detection of loops compares of a turn: a declared retry of the same turn is no loop."""
+    return address + key.rpartition("/")[2].partition("~")[2]
 
 
 async def _replay(session: Session, body: Body, address: str, key: str) -> Json:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tightship.agents.turn import state_of
 from tightship.controls.budgets import EnvelopeTree
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
@@ -355,7 +356,7 @@ class Engine:
         for name, own in session.agent_limits.items():
             own.restore([entry for entry in entries if entry.body.get("agent") == name])
         lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
-        session.loops.restore(entries, lambda key: lines.get(key, ""))
+        session.loops.restore([_as_seen(entry) for entry in entries], lambda key: lines.get(key, ""))
         for entry in entries:
             if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
                 session.watch.extend(entry.body["seconds"])
@@ -502,6 +503,13 @@ def _agent_limits(program: Program) -> dict[str, RunLimits]:
 def _retrieve(job: asyncio.Task[Ended]) -> None:
     if not job.cancelled():
         job.exception()
+
+
+def _as_seen(entry: Entry) -> Entry:
+    """A turn's entry with the state that the detection of loops saw when it was taken."""
+    if entry.kind != kinds.TURN or "~" not in entry.key:
+        return entry
+    return replace(entry, body={**entry.body, "hash": state_of(entry.key, str(entry.body.get("hash", "")))})
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
