@@ -6,4 +6,5 @@ FAILED_ONCE = (
     *(12, 36, 40, 109, 175, 209, 315, 502, 562),  # an agent took a full disk for a failed effect, and went on
     *(373,),  # what a crash had left open was not counted against the tenant's budget
     *(432, 568),  # a recorded effect was counted again on replay, and refused by a limit
+    *(20393, 20963),  # a declared retry was taken for a loop, but only after a crash
 )
