@@ -21,7 +21,7 @@ ENDED: Final = "run.ended"
 [reason, output (address), detail (address), package (address), residual: how many effects remain]"""
 SIGNAL: Final = "signal"
 """type (cancel | halt | answer | child), by, and the type's fields: reason, scope, item,
-child with outcome, output, package and actions"""
+child with outcome, output, package, usd, tokens_in, tokens_out, calls and actions (address)"""
 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
