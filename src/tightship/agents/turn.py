@@ -25,7 +25,7 @@ from tightship.core.errors import (
     WrongShape,
 )
 from tightship.core.ports import Json
-from tightship.core.signals import Signal
+from tightship.core.signals import OverBudget, Signal
 from tightship.effects.journal import Body
 from tightship.effects.outcomes import describe, restore
 from tightship.effects.session import Session
@@ -197,7 +197,10 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     turn.over = True
     if not done:
         await _stop(task)
-        session.watch.check()
+        if limit == left:
+            raise OverBudget(
+                f"the time budget of {session.watch.scope} is used up", scope=session.watch.scope, unit="seconds"
+            )
         raise AgentHung(
             f"{agent.name} did not finish within {limit:g} s",
             where=agent.where,
