@@ -171,6 +171,9 @@ class Doubt(Ticket):
                 if reply is None:
                     self.doubtful = False
                     return None
+                if reservation is None:  # what is settled counts as a call, in the ledger and so here
+                    session = self.session
+                    session.envelopes.chain(session.purse(self.call.task)).charge(Amount(0, 0, 1))
                 return await self.settle_reply(reply, 0, reservation)
         unknown = self.unknown(why)
         if reservation is not None and reservation.open:
