@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -315,7 +316,7 @@ def test_retry_after_is_respected_and_attempts_are_bounded() -> None:
     run, at = simulate(story)
     assert run.reason == "unavailable"
     assert len(at) == 3
-    assert all(later - earlier > 19.9 for earlier, later in zip(at, at[1:], strict=False))
+    assert all(later - earlier > 19.9 for earlier, later in itertools.pairwise(at))
 
 
 def test_an_agent_that_swallows_a_full_disk_does_not_go_on() -> None:
