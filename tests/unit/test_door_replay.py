@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from desk import Desk, Hanging, simulate, tool, write
+from engine_desk import Desk, Hanging, simulate, tool, write
 
 from tightship.core import kinds
 from tightship.core.errors import DataMissing, TightshipError

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from desk import Desk, Hanging, lost, simulate, tool, write
+from engine_desk import Desk, Hanging, lost, simulate, tool, write
 
 from tightship.connectors.testing import ScriptedTool
 from tightship.core import kinds
