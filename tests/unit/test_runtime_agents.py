@@ -122,7 +122,11 @@ def test_a_wrong_shape_is_handed_back_with_what_is_wrong_before_it_is_given_up()
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(OutOfScope("not ours"), "out_of_scope"), (LowConfidence("who knows"), "low_confidence"), (RuleConflict("a and b"), "rule_conflict")],
+    [
+        (OutOfScope("not ours"), "out_of_scope"),
+        (LowConfidence("who knows"), "low_confidence"),
+        (RuleConflict("a and b"), "rule_conflict"),
+    ],
 )
 def test_what_an_agent_raises_on_purpose_reaches_a_person_as_what_it_is(error: TightshipError, reason: str) -> None:
     async def agent(ctx: Any, given: dict[str, Any]) -> Any:

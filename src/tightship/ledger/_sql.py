@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Generator
 from functools import cache
 from importlib import resources
@@ -64,7 +65,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     try:
         if journal == "WAL":
             db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only: freed pages are given back
-        mode = db.execute(f"PRAGMA journal_mode={journal}").fetchone()[0]
+        mode = _use_journal(db, journal)
         if mode != journal.lower():
             raise StoreError(
                 f"the database cannot use the journal mode {journal}, only {mode}",
@@ -82,6 +83,18 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _use_journal(db: sqlite3.Connection, journal: str) -> str:
+    """Set the journal mode; SQLite does not wait by itself while another process makes the same file anew."""
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return db.execute(f"PRAGMA journal_mode={journal}").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
