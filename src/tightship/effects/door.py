@@ -31,6 +31,7 @@ from tightship.core.signals import Halted, OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
 from tightship.effects.doubt import Doubt
+from tightship.effects.flight import Flight
 from tightship.effects.journal import Body
 from tightship.effects.session import Session
 from tightship.ledger import Guards
@@ -60,7 +61,7 @@ class Door:
         if not session.live:
             call.claim = None
         passage = _Passage(session, call)
-        flying = session.flying.get(call.key)
+        flying = session.flights.get(call.key)
         if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time
             return await passage.join(flying)
         recorded = session.journal.effects.get(call.key)
@@ -180,31 +181,21 @@ class _Passage(Doubt):
 
     async def shielded(self, work: Coroutine[Any, Any, Json]) -> Json:
         """Whoever waits may be cut off, a write in flight never is; what was not admitted yet is not begun any more."""
-        key, session = self.call.key, self.session
-        task = asyncio.ensure_future(work)
-        session.inflight.add(task)
-        session.flying[key] = self.args, task
-
-        def landed(_: asyncio.Task[Json]) -> None:
-            session.inflight.discard(task)
-            session.flying.pop(key, None)
-
-        task.add_done_callback(landed)
+        key, flights = self.call.key, self.session.flights
+        flight = flights.begin(key, self.args, work)
         try:
-            return await asyncio.shield(task)
+            return await flight.landing()
         except asyncio.CancelledError:
             self.cut = True
             if not self.begun:
-                session.flying.pop(key, None)
-                task.cancel()
+                flights.abandon(key, flight)
             raise
 
-    async def join(self, flying: tuple[str, asyncio.Task[Json]]) -> Json:
+    async def join(self, flight: Flight) -> Json:
         """Wait for the same effect, which is under way already."""
-        args, task = flying
-        if args != self.args:
-            await self.replay({"name": self.call.tool.spec.name, "args": args})
-        return await asyncio.shield(task)
+        if flight.args != self.args:
+            await self.replay({"name": self.call.tool.spec.name, "args": flight.args})
+        return await flight.landing()
 
     async def _attempts(self) -> Json:
         while True:
@@ -271,8 +262,7 @@ class _Passage(Doubt):
         guards = Guards(claim=call.claim, scopes=session.scopes(call.agent) if self.bound else ())
         payloads = (self.payload, *call.said)
         try:
-            for entry in await session.journal.append(kinds.ADMITTED, call.key, body, payloads, guards):
-                session.journal.index(entry)
+            await session.journal.record(kinds.ADMITTED, call.key, body, payloads, guards)
         except GuardRefused as refused:
             reservation.release()
             raise _Refused(self._what_refused(refused)) from None

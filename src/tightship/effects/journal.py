@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -24,7 +24,6 @@ class Journal:
         effects: the final settle of each effect (attempts that were followed by another are not final).
         admitted: admits without a settle, with their store time: what a crash has left open.
         broken: why nothing more can be written.
-        late: entries on their way to the disk for which nobody waits any more.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided: recorded outputs and decisions by key.
         actions: settled writes, by key, with the positions at which they were settled.
@@ -41,7 +40,6 @@ class Journal:
         self.admitted: dict[str, tuple[Body, float]] = {}
         self.again: dict[str, Body] = {}
         self.broken: StoreError | StaleOwner | None = None
-        self.late: set[asyncio.Future[list[Entry]]] = set()
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
         self.decided: dict[str, Json] = {}
@@ -170,7 +168,7 @@ class Journal:
         payloads: tuple[SealedPayload, ...] = (),
         guards: Guards | None = None,
     ) -> asyncio.Future[list[Entry]]:
-        """Append an entry under this run's epoch.
+        """Append an entry under this run's epoch, without taking it in.
 
         After a failure of the store nothing more is written: what an agent would do in the belief that an effect has
         failed might be wrong. The run stays as its ledger says.
@@ -181,42 +179,36 @@ class Journal:
         if self.broken is not None:
             raise self.broken
         draft = Draft(self.run, kind, key, body, self.epoch, payloads)
-        future = self.ledger.append(draft, guards=guards, log=self.log)
-        future.add_done_callback(self._watch)
-        return future
-
-    def _watch(self, future: asyncio.Future[list[Entry]]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if isinstance(error, (StoreError, StaleOwner)):
-            self.broken = error
+        return self.ledger.append(draft, guards=guards, log=self.log)
 
     async def record(
         self,
         kind: str,
         key: str,
         body: Body,
-        payloads: Sequence[SealedPayload] = (),
+        payloads: tuple[SealedPayload, ...] = (),
         guards: Guards | None = None,
     ) -> None:
-        """Append an entry and take it in, also when whoever asked for it is cut off meanwhile."""
-        future = self.append(kind, key, body, tuple(payloads), guards)
-        try:
-            entries = await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self.late.add(future)
-            future.add_done_callback(self._take_late)
-            raise
-        except (StoreError, StaleOwner) as error:
-            self.broken = error
-            raise
-        for entry in entries:
-            self.index(entry)
+        """Append an entry and take it in, also when whoever asked for it is cut off meanwhile.
 
-    def _take_late(self, future: asyncio.Future[list[Entry]]) -> None:
-        self.late.discard(future)
-        if not future.cancelled() and future.exception() is None:
+        Raises:
+            as `append`; CancelledError once the outcome is known.
+        """
+        future = self.append(kind, key, body, payloads, guards)
+        try:
+            await future
+        finally:
+            self._take_in(future)
+
+    def _take_in(self, future: asyncio.Future[list[Entry]]) -> None:
+        if not future.done():  # the event loop is being thrown away under us
+            return
+        error = future.exception()
+        if error is None:
             for entry in future.result():
                 self.index(entry)
+        elif isinstance(error, (StoreError, StaleOwner)):
+            self.broken = error
 
     async def decide(self, key: str, value: Json) -> Json:
         """Record a decision; what comes back is what a replay will give."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from tightship.controls.loops import LoopDetector
 from tightship.controls.rates import Rates
 from tightship.core.ports import Tool
 from tightship.core.world import World
+from tightship.effects.flight import Flights
 from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
 from tightship.effects.journal import Journal
@@ -69,11 +69,9 @@ class Session:
     loops: LoopDetector
     watch: Stopwatch
     tools: Mapping[str, Tool]
-    inflight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    flights: Flights = field(default_factory=Flights)
     """Admitted effects that have not settled: they outlive the branch that waited for them."""
     agent_limits: Mapping[str, RunLimits] = field(default_factory=dict[str, RunLimits])
-    flying: dict[str, tuple[str, asyncio.Task[Any]]] = field(default_factory=dict[str, tuple[str, asyncio.Task[Any]]])
-    """The same by key, each with the address of its arguments."""
     asks_on_budget: bool = True
     """Whether a person is asked when an envelope is short; the refused key then stays open."""
     live: bool = True
@@ -106,5 +104,4 @@ class Session:
 
     async def drain(self) -> None:
         """Wait until every admitted effect has settled. No run ends, parks or undoes before."""
-        while left := self.inflight | self.journal.late:
-            await asyncio.wait(left)
+        await self.flights.drain()

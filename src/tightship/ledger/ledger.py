@@ -152,7 +152,8 @@ class Ledger:
         Raises (through the future):
             StaleOwner: the run was taken over. GuardRefused: a guard did not hold. StoreError: the disk.
         """
-        tails = tuple(encode_tail(draft, self.world.chance.token(12).hex()) for draft in drafts)
+        token = self.world.chance.token
+        tails = tuple([encode_tail(draft, token(12).hex()) for draft in drafts])
         return self._writer.submit(Unit(log, drafts, guards, tails))
 
     def job(self, work: Callable[[], _T]) -> asyncio.Future[_T]:

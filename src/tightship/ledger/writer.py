@@ -16,6 +16,20 @@ DeliverFunction = Callable[[list[Entry], bool], None]
 MAX_BATCH = 2048
 
 
+class Commitment(asyncio.Future[list[Entry]]):
+    """What waits for a unit. It cannot be cancelled: whoever is cut off hears of it once the outcome is known.
+
+    A task that is cancelled while it awaits this is told so (CancelledError) once the unit is on the disk or refused,
+    and finds the outcome here: nobody ever has to guess whether something was written.
+    """
+
+    __slots__ = ()
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """Refused: what was handed to the writer is on its way."""
+        return False
+
+
 class Writer(Protocol):
     """A port: a thread in a live process, in the loop itself under simulation."""
 
@@ -67,7 +81,7 @@ def _closed() -> StoreError:
 
 
 def resolve_units(units: list[Unit], error: BaseException | None) -> None:
-    """Give each waiting caller its outcome. A caller that no longer waits does not matter: the entry stands."""
+    """Give each caller its outcome."""
     for unit in units:
         future = unit.future
         if future is None or future.done():
@@ -95,7 +109,7 @@ class ThreadWriter:
 
     def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
         """Queue a unit for the next hand-over."""
-        future = unit.future = self._loop.create_future()
+        future = unit.future = Commitment(loop=self._loop)
         if not self._open:
             future.set_exception(_closed())
             return future
@@ -196,7 +210,7 @@ class LoopWriter:
     def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
         """Queue a unit for the end of this tick."""
         loop = asyncio.get_running_loop()
-        future = unit.future = loop.create_future()
+        future = unit.future = Commitment(loop=loop)
         if not self._open:
             future.set_exception(_closed())
             return future
