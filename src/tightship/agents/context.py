@@ -172,7 +172,7 @@ class AgentContext:
         ledger = turn.session.journal.ledger
         if claim is not None and spec.effect == "read":
             claim = None  # only what is done can be done twice
-        return await self.perform(
+        return await self._perform(
             Call(
                 key=key,
                 tool=tool,
@@ -270,6 +270,9 @@ class AgentContext:
     async def perform(self, call: Call) -> Json:
         """Bring a call to the door, from this context's own task."""
         self._check_task()
+        return await self._perform(call)
+
+    async def _perform(self, call: Call) -> Json:
         try:
             return await Door(self._turn.session).perform(call)
         except (RunError, LedgerError, StoreError) as error:

@@ -241,21 +241,24 @@ class _Passage(Doubt):
             if not shared.rates.try_acquire(name, call.ceiling.tokens):
                 within = session.watch.left if self.bound else None
                 await shared.rates.acquire(name, call.ceiling.tokens, within=within)
-            await self._pass_breaker()
+            try:
+                shared.breakers.check(self.service)
+            except Unavailable as error:
+                await self._wait_for_breaker(error)
         except Unavailable as error:
             raise _Refused(error) from None
         try:
-            return await self._reserve_and_admit()
+            reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
+            not_after = shared.world.clock.now() + call.tool.spec.timeout
+            if call.costs:
+                await self._record_admit(reservation, not_after)
         except BaseException:
             shared.breakers.abandon(self.service)
             raise
+        return reservation, not_after
 
-    async def _reserve_and_admit(self) -> tuple[Reservation, float]:
+    async def _record_admit(self, reservation: Reservation, not_after: float) -> None:
         session, call = self.session, self.call
-        reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
-        not_after = session.shared.world.clock.now() + call.tool.spec.timeout
-        if not call.costs:
-            return reservation, not_after
         self.not_after = not_after
         self.begun = True
         body = self._admit_body(not_after)
@@ -269,28 +272,33 @@ class _Passage(Doubt):
         except BaseException:
             reservation.release()
             raise
-        return reservation, not_after
 
-    async def _pass_breaker(self) -> None:
-        """Ask the breaker; what takes back or finds out has the patience to wait for it."""
+    async def _wait_for_breaker(self, error: Unavailable) -> None:
+        """What takes back or finds out has the patience to wait for a breaker that is open; nothing else has.
+
+        Raises:
+            Unavailable: the error that was given, or the last one.
+        """
+        if self.bound:
+            raise error
         shared = self.session.shared
-        for turn in range(PATIENCE):
+        for _ in range(PATIENCE - 1):
+            await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
             try:
                 shared.breakers.check(self.service)
                 return
-            except Unavailable as error:
-                if self.bound or turn == PATIENCE - 1:
-                    raise
-                await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
+            except Unavailable as again:
+                error = again
+        raise error
 
     async def _reserve(self, amount: Amount) -> Reservation:
         """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold.
 
         An envelope that is short only of what calls in flight have set aside is waited for: most of them cost less.
         """
-        chain = self.session.envelopes.chain(self.session.purse(self.call.task))
+        chain = self.session.chain(self.call.task)
         clock = self.session.shared.world.clock
-        until = clock.monotonic() + LONGEST_WAIT
+        until = 0.0
         while True:
             try:
                 return chain.reserve(amount)
@@ -299,6 +307,7 @@ class _Passage(Doubt):
                     chain.charge(amount)
                     return Reservation((), amount)
                 short = chain.shortage(amount)
+                until = until or clock.monotonic() + LONGEST_WAIT
                 left = until - clock.monotonic()
                 if short is None or not short.passing or left <= 0:
                     raise _Refused(signal) from None
@@ -376,16 +385,21 @@ class _Passage(Doubt):
             await self._answered(False)
             raise self._unanswered(f"{spec.name} raised {type(error).__name__}: {error}") from error
         took = clock.monotonic() - began
-        await self._answered(True, took)
+        changed = session.shared.breakers.record(self.service, True, took)
+        if changed is not None:
+            await self._note_breaker(changed)
         return reply, took * 1000
 
-    async def _answered(self, ok: bool, seconds: float = 0.0) -> None:
-        """Tell the breaker how it went; a breaker that opens or closes is worth an entry."""
-        name = self.service
-        changed = self.session.shared.breakers.record(name, ok, seconds)
+    async def _answered(self, ok: bool) -> None:
+        """Tell the breaker how a call that failed went: whether there was an answer at all."""
+        changed = self.session.shared.breakers.record(self.service, ok)
         if changed is not None:
-            note = {"type": "breaker", "name": name, "state": changed}
-            await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
+            await self._note_breaker(changed)
+
+    async def _note_breaker(self, state: str) -> None:
+        """A breaker that opens or closes is worth an entry."""
+        note = {"type": "breaker", "name": self.service, "state": state}
+        await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
 
     def _check_shape(self, reply: Reply) -> None:
         """The outcome fits the contract. A write of which the result cannot be read was done all the same."""

@@ -172,8 +172,7 @@ class Doubt(Ticket):
                     self.doubtful = False
                     return None
                 if reservation is None:  # what is settled counts as a call, in the ledger and so here
-                    session = self.session
-                    session.envelopes.chain(session.purse(self.call.task)).charge(Amount(0, 0, 1))
+                    self.session.chain(self.call.task).charge(Amount(0, 0, 1))
                 return await self.settle_reply(reply, 0, reservation)
         unknown = self.unknown(why)
         if reservation is not None and reservation.open:

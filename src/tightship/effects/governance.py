@@ -41,6 +41,9 @@ class Governance(Protocol):
 class DeclaredOnly:
     """Default deny: a call passes when its actor declared the tool; nothing else is known to be allowed."""
 
+    def __init__(self) -> None:
+        self._labels: dict[str, Label] = {}
+
     def authorise(self, call: Call) -> tuple[str, ...]:
         """Allow declared tools.
 
@@ -68,4 +71,8 @@ class DeclaredOnly:
 
     def label(self, call: Call, reply: Reply) -> Label:
         """What comes from outside is untrusted."""
-        return Label(Integrity.UNTRUSTED, sources=frozenset({call.tool.spec.name}))
+        name = call.tool.spec.name
+        label = self._labels.get(name)
+        if label is None:
+            label = self._labels[name] = Label(Integrity.UNTRUSTED, sources=frozenset({name}))
+        return label

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tightship.controls.breakers import Breakers
-from tightship.controls.budgets import EnvelopeTree
+from tightship.controls.budgets import Chain, EnvelopeTree
 from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts, scopes_of
 from tightship.controls.limits import RunLimits, Stopwatch
@@ -78,6 +78,7 @@ class Session:
     """Whether writes are real; a rehearsal holds no claims, which real work may need."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
+    _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:
         """Directly before sending: is the run still ours?
@@ -90,12 +91,20 @@ class Session:
 
     def scopes(self, agent: str) -> tuple[str, ...]:
         """The halt scopes that an effect of this agent lies in."""
-        facts = self.facts
-        return scopes_of(tenant=facts.tenant, workflow=facts.workflow, run=facts.id, agent=agent)
+        found = self._scopes.get(agent)
+        if found is None:
+            facts = self.facts
+            found = scopes_of(tenant=facts.tenant, workflow=facts.workflow, run=facts.id, agent=agent)
+            self._scopes[agent] = found
+        return found
 
     def purse(self, task: str) -> str:
         """The envelope that a task is paid from: its own, or the run's."""
         return task if task in self.envelopes else "run"
+
+    def chain(self, task: str) -> Chain:
+        """The envelopes that a task is paid from."""
+        return self.envelopes.chain(self.purse(task))
 
     def counters(self, agent: str) -> tuple[RunLimits, ...]:
         """What a turn or call of this agent counts against: the run's limits, and its own where it declares some."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from tightship.controls.budgets import Amount, Reservation
+from tightship.controls.budgets import Alert, Amount, Reservation
 from tightship.core import kinds
 from tightship.core.errors import FormatMismatch, NondeterminismError, OutcomeUnknown, PayloadTooLarge, TightshipError
 from tightship.core.ports import FREE, Json, Reply, Usage
@@ -127,16 +127,16 @@ class Ticket:
         if call.cls == "read":
             session.loops.news(payload.address, call.line)
         if call.ceiling.usd or call.ceiling.tokens:
-            await self._alert()
+            for alert in session.chain(call.task).alerts():
+                await self._alert(alert)
         return orjson.loads(data)
 
-    async def _alert(self) -> None:
+    async def _alert(self, alert: Alert) -> None:
         """Say early that an envelope runs dry."""
-        session = self.session
-        for alert in session.envelopes.chain(session.purse(self.call.task)).alerts():
-            key = f"budget/{alert.scope}/{alert.period}/{alert.unit}/{alert.limit}"
-            if key not in session.journal.notes:
-                await session.journal.record(kinds.NOTE, key, {"type": "budget.alert", **alert.as_dict()})
+        journal = self.session.journal
+        key = f"budget/{alert.scope}/{alert.period}/{alert.unit}/{alert.limit}"
+        if key not in journal.notes:
+            await journal.record(kinds.NOTE, key, {"type": "budget.alert", **alert.as_dict()})
 
     async def settle_error(
         self,
