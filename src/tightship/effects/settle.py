@@ -95,8 +95,7 @@ class Ticket:
     ) -> Json:
         """Label, restore tokens, charge, and record the outcome; what comes back is what a replay will give."""
         session, call = self.session, self.call
-        governance = session.shared.governance
-        value = governance.inbound(call, reply.value)
+        value = session.shared.governance.inbound(call, reply.value)
         try:
             payload, data = session.journal.seal(value)
         except (PayloadTooLarge, TypeError) as error:
@@ -106,19 +105,9 @@ class Ticket:
                 reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 1))
             await self.settle_error(mismatch, usage=reply.usage)
             raise mismatch from None
-        body = self._settle_body(reply.usage, ms)
-        body["out"] = payload.address
-        label = governance.label(call, reply)
-        if label.integrity:
-            body["trust"] = int(label.integrity)
+        body = self._outcome_body(reply, ms, payload.address)
         if cached:
             body["cached"] = True
-        if reply.meta:
-            body["meta"] = dict(reply.meta)
-        if call.claim:
-            body["claim"] = call.claim
-        if call.releases:
-            body["releases"] = call.releases
         if reservation is not None:
             over = reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
             if over:  # the other side has taken more than it said it would: charged, and never hidden
@@ -130,6 +119,21 @@ class Ticket:
             for alert in session.chain(call.task).alerts():
                 await self._alert(alert)
         return orjson.loads(data)
+
+    def _outcome_body(self, reply: Reply, ms: float, out: str) -> Body:
+        call = self.call
+        body = self._settle_body(reply.usage, ms)
+        body["out"] = out
+        label = self.session.shared.governance.label(call, reply)
+        if label.integrity:
+            body["trust"] = int(label.integrity)
+        if reply.meta:
+            body["meta"] = dict(reply.meta)
+        if call.claim:
+            body["claim"] = call.claim
+        if call.releases:
+            body["releases"] = call.releases
+        return body
 
     async def _alert(self, alert: Alert) -> None:
         """Say early that an envelope runs dry."""
