@@ -260,8 +260,8 @@ def undone_run() -> tuple[Log, dict[str, Any]]:
         "note", "step3/ledger.book/1!/note:exception/1", type="exception", kind="unforeseen", error="OutcomeUnknown"
     )
     log.add("effect.admitted", "step4/stock.take/1", name="stock.take", cls="write", agent="workflow", args="a-4")
-    log.add("signal", type="cancel", by="omar", reason="customer called")
-    log.add("decided", "run/interrupted", value={"signal": "Cancelled", "reason": "customer called", "scope": ""})
+    log.add("signal", type="cancel", by="omar", detail="a-said")
+    log.add("decided", "run/interrupted", value={"signal": "Cancelled", "reason": "", "scope": "", "detail": "a-said"})
     undo = {"name": "orders.cancel", "cls": "undo", "agent": "workflow", "args": "a-5"}
     log.add("effect.admitted", "undo/step1/orders.place/1", **undo, undoes="step1/orders.place/1")
     log.add(
@@ -275,4 +275,8 @@ def undone_run() -> tuple[Log, dict[str, Any]]:
     log.add("run.ended", outcome="cancelled", reason="cancelled", detail="a-detail", residual=1, usd=0, calls=4)
     residual = [{"key": "step2/mail.send/1", "tool": "mail.send", "why": "no compensation is declared for it"}]
     detail = {"message": "customer called", "undone": ["step1/orders.place/1"], "residual": residual}
-    return log, {"a-detail": detail, "a-lost": {"message": "the connection dropped"}}
+    return log, {
+        "a-detail": detail,
+        "a-lost": {"message": "the connection dropped"},
+        "a-said": {"reason": "customer called"},
+    }

@@ -42,9 +42,9 @@ def test_an_item_is_open_until_it_is_closed() -> None:
     opened = item()
     assert (opened.run, opened.log, opened.package, opened.opened_at) == ("r-1", "default", "a1", START + 1)
     assert opened.open and not opened.overdue(START + 59) and opened.overdue(START + 60)
-    closed = item(decision="edit", by="nora", value="a2", reason="wrong sum")
+    closed = item(decision="edit", by="nora", value="a2", detail="a3")
     assert not closed.open and not closed.overdue(START + 1e9)
-    assert (closed.decision, closed.decided_by, closed.value, closed.reason) == ("edit", "nora", "a2", "wrong sum")
+    assert (closed.decision, closed.decided_by, closed.value, closed.detail) == ("edit", "nora", "a2", "a3")
     assert closed.as_dict()["closed_at"] == START + 2
 
 
@@ -58,12 +58,12 @@ def test_a_decision_that_fits_passes_and_becomes_the_closing_entry() -> None:
     decision = Decision("edit", " nora ", {"amount": 20}, "half was used")
     schema = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
     check_decision(decision, item(), roles=ROLES, made_by=["omar"], schema=schema)
-    assert closing_body("i-1", decision, "a9") == {
+    assert closing_body("i-1", decision, "a9", "a8") == {
         "item": "i-1",
         "decision": "edit",
         "by": "nora",
         "value": "a9",
-        "reason": "half was used",
+        "detail": "a8",
     }
     assert closing_body("i-1", Decision("approve", "nora")) == {"item": "i-1", "decision": "approve", "by": "nora"}
 

@@ -11,7 +11,9 @@ from tightship.cli._exit import DONE, ERROR
 from tightship.cli._shell import Shell, command, run_async
 
 _BY = click.option("--by", help="Who does it (default: whoever is logged in).")
-_REASON = click.option("--reason", default="", help="Why; it stands in the ledger and in what people are told.")
+_REASON = click.option(
+    "--reason", default="", help="Why, about the scope and no person: it stands in clear and is never erased."
+)
 
 
 @click.command()

@@ -137,7 +137,9 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
     made = command(decide)
     if takes_value:
         made = click.option("--value", metavar="JSON", help="The value (JSON, or plain text).")(made)
-    made = click.option("--reason", default="", help="Why; it stands in the ledger.")(made)
+    made = click.option("--reason", default="", help="Why; sealed like the values of the run, and erased with them.")(
+        made
+    )
     made = click.option("--by", help="Who decides (default: whoever is logged in).")(made)
     made = click.argument("item")(made)
     inbox.command(decision)(made)

@@ -318,7 +318,7 @@ def _error(one: Ended) -> dict[str, Any]:
 @runs.command()
 @click.argument("run")
 @click.option("--by", help="Who cancels (default: whoever is logged in).")
-@click.option("--reason", default="", help="Why; it stands in the ledger.")
+@click.option("--reason", default="", help="Why; sealed like the values of the run, and erased with them.")
 @command
 def cancel(shell: Shell, run: str, by: str | None, reason: str) -> None:
     """Cancel a run: it undoes what it has done, in reverse order, and ends as cancelled."""

@@ -20,8 +20,9 @@ ENDED: Final = "run.ended"
 """outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
 [reason, output (address), detail (address), package (address), residual: how many effects remain]"""
 SIGNAL: Final = "signal"
-"""type (cancel | halt | answer | child), by, and the type's fields: reason, scope, item,
-child with outcome, output, package, usd, tokens_in, tokens_out, calls and actions (address)"""
+"""type (cancel | halt | answer | child), by, and the type's fields: detail (address of what the person said), reason
+(the engine's own words), scope, item, child with outcome, output, package, usd, tokens_in, tokens_out, calls and
+actions (address)"""
 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
@@ -46,11 +47,12 @@ rehearsal.decision | …), its fields"""
 OPENED: Final = "inbox.opened"
 """item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s)]"""
 CLOSED: Final = "inbox.closed"
-"""item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address), reason]"""
+"""item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
+detail (address of what the person said), reason (the engine's own words)]"""
 
 # --- control -----------------------------------------------------------------------------------------
 HALT: Final = "halt.set"
-"""scope (all | tenant:X | workflow:X | agent:X | run:X), by, reason"""
+"""scope (all | tenant:X | workflow:X | agent:X | run:X), by, reason (in clear: about the scope, never a person)"""
 UNHALT: Final = "halt.lifted"
 """scope, by, reason"""
 ENVELOPE: Final = "envelope.lent"

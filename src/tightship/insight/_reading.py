@@ -266,6 +266,14 @@ def clock(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}" if at > 0 else ""
 
 
+def said_of(body: Mapping[str, Any], values: Mapping[str, Json]) -> str:
+    """What was said with a decision or a signal: a person's words are sealed, the engine's stand in the entry."""
+    told = values.get(str(body.get("detail") or ""))
+    if isinstance(told, dict):
+        return str(told.get("reason") or "")
+    return ERASED if told == ERASED else str(body.get("reason") or "")
+
+
 def alert_text(body: Mapping[str, Any]) -> str:
     """A budget alert as people read it."""
     show = show_usd if body.get("unit") == "usd" else lambda figure: f"{figure:,} {body.get('unit')}"

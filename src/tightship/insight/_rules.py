@@ -14,8 +14,10 @@ def needed(entries: Sequence[EntryView]) -> list[str]:
     """Addresses of the values that `explain` looks into: definition, inputs, outputs, reasons, packages, answers."""
     wanted: list[str] = []
     for entry in entries:
+        value = entry.body.get("value")
+        body = value if entry.kind == kinds.DECIDED and isinstance(value, dict) else entry.body
         for name in _OPENED.get(entry.kind, ()):
-            address = entry.body.get(name)
+            address = body.get(name)
             if isinstance(address, str) and address:
                 wanted.append(address)
     return list(dict.fromkeys(wanted))
@@ -28,7 +30,9 @@ _OPENED = {
     kinds.NODE: ("out",),
     kinds.NOTE: ("detail",),
     kinds.OPENED: ("package",),
-    kinds.CLOSED: ("value",),
+    kinds.CLOSED: ("value", "detail"),
+    kinds.SIGNAL: ("detail",),
+    kinds.DECIDED: ("detail",),
     kinds.ENDED: ("detail",),
 }
 

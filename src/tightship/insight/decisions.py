@@ -23,6 +23,7 @@ from tightship.insight._reading import (
     effects,
     first,
     granted_text,
+    said_of,
     same_item,
     short,
     turn_key,
@@ -291,7 +292,7 @@ class _Explaining:
                 action=decision,
                 data=data,
                 rules=[] if opened is None else self._review_rules(opened),
-                reason=str(body.get("reason") or ""),
+                reason=said_of(body, self.values),
                 accountable=by or role or self.declared.owner,
             ),
             f"the decision of {by or 'nobody'}",
@@ -357,7 +358,7 @@ class _Explaining:
                 trigger=self._previous(""),
                 action=f"asked to {body['type']} the run",
                 rules=[Rule("halt", scope)] if scope else [],
-                reason=str(body.get("reason") or ""),
+                reason=said_of(body, self.values),
                 accountable=by,
             ),
             f"the {body['type']} by {by or 'somebody'}",
@@ -377,7 +378,7 @@ class _Explaining:
             return
         if key == "run/interrupted" and isinstance(value, dict):
             cause = value.get("signal") or (value.get("error") or {}).get("error") or ""
-            reason, scope = str(value.get("reason") or ""), str(value.get("scope") or "")
+            reason, scope = said_of(value, self.values), str(value.get("scope") or "")
             self._plain(
                 entry, "stop", f"the run turned around: {cause}", [Rule(str(cause), scope)] if scope else [], reason
             )

@@ -10,7 +10,17 @@ from tightship.core import kinds
 from tightship.core.errors import UnknownName
 from tightship.core.money import show_usd, to_usd
 from tightship.core.ports import EntryView, Json
-from tightship.insight._reading import ERASED, alert_text, base_of, clock, duration, effects, first, granted_text
+from tightship.insight._reading import (
+    ERASED,
+    alert_text,
+    base_of,
+    clock,
+    duration,
+    effects,
+    first,
+    granted_text,
+    said_of,
+)
 from tightship.insight._tree import StepNode, draw, step_tree
 from tightship.insight.costs import RunCosts, run_costs
 from tightship.ledger import Ledger
@@ -103,7 +113,8 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     """
     entries = await ledger.run_entries(run)
     ended = first(entries, kinds.ENDED)
-    wanted = [str(ended.body["detail"])] if ended is not None and ended.body.get("detail") else []
+    told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL) or entry is ended]
+    wanted = [str(entry.body["detail"]) for entry in told if entry.body.get("detail")]
     return timeline(entries, await ledger.values(wanted, erased=ERASED))
 
 
@@ -112,7 +123,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
 
     Args:
         entries: all of its entries, in order.
-        values: opened values by address; used is the detail of how it ended.
+        values: opened values by address; used are the details of how it ended and of what people said.
 
     Raises:
         UnknownName: the entries are not those of a run.
@@ -124,7 +135,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
     costs = run_costs(started.run, entries)
     found = {name: list[Event]() for name in _EVENTS}
     for entry in entries:
-        placed = _event(entry)
+        placed = _event(entry, values or {})
         if placed is not None:
             found[placed[0]].append(placed[1])
     return Timeline(
@@ -239,7 +250,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
-def _event(entry: EntryView) -> tuple[str, Event] | None:
+def _event(entry: EntryView, values: Mapping[str, Json]) -> tuple[str, Event] | None:
     """The event that an entry makes, and the list it belongs to."""
     body, kind = entry.body, entry.kind
     if kind == kinds.NOTE:
@@ -254,10 +265,13 @@ def _event(entry: EntryView) -> tuple[str, Event] | None:
         return "exceptions", Event(entry.n, entry.at, entry.key, "turn.failed", _turn_said(body))
     if kind == kinds.EXTENDED:
         return "budget", Event(entry.n, entry.at, base_of(entry.key), kind, _said(entry))
-    if kind in (kinds.OPENED, kinds.CLOSED):
+    if kind == kinds.OPENED:
         return "people", Event(entry.n, entry.at, base_of(entry.key), kind, _said(entry))
+    told = {**body, "reason": said_of(body, values)}
+    if kind == kinds.CLOSED:
+        return "people", Event(entry.n, entry.at, base_of(entry.key), kind, _LINES[kind](told))
     if kind == kinds.SIGNAL and body.get("type") in ("cancel", "halt"):
-        return "people", Event(entry.n, entry.at, "", kind, _said(entry))
+        return "people", Event(entry.n, entry.at, "", kind, _LINES[kind](told))
     return None
 
 

@@ -24,7 +24,7 @@ def addresses_of(entry: EntryView) -> Iterator[str]:
             yield value
         if _is_address(body.get("actions")):
             yield body["actions"]
-    elif entry.kind == kinds.DECIDED and isinstance(value, Mapping) and "error" in value:
+    elif entry.kind == kinds.DECIDED and isinstance(value, Mapping) and ("error" in value or "signal" in value):
         yield from _named(value)
 
 

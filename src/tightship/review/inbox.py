@@ -23,7 +23,7 @@ _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
 }
 _TEXTS: Final = (
     *("item", "run", "log", "type", "role", "title", "package", "state"),
-    *("decision", "decided_by", "value", "reason"),
+    *("decision", "decided_by", "value", "detail"),
 )
 _TIMES: Final = ("due", "opened_at", "closed_at")
 ANYBODY: Final = "*"
@@ -43,7 +43,7 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class InboxItem:
     """One row of the `inbox` table. `due`, `opened_at` and `closed_at` are store time (s), 0 where there is none;
-    `package` and `value` are addresses."""
+    `package`, `value` and `detail` are addresses. `reason` is what the person has said, once `detail` was opened."""
 
     item: str
     run: str
@@ -57,9 +57,10 @@ class InboxItem:
     decision: str
     decided_by: str
     value: str
-    reason: str
+    detail: str
     opened_at: float
     closed_at: float
+    reason: str = ""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> InboxItem:
@@ -106,7 +107,7 @@ class InboxProjection:
                 "decision": str(body.get("decision") or ""),
                 "decided_by": str(body.get("by") or ""),
                 "value": str(body.get("value") or ""),
-                "reason": str(body.get("reason") or ""),
+                "detail": str(body.get("detail") or ""),
                 "closed_at": entry.at,
             },
         )
@@ -167,19 +168,20 @@ def check_decision(
     _check_value(decision, schema)
 
 
-def closing_body(item: str, decision: Decision, value: str = "") -> dict[str, Json]:
-    """The body of the `inbox.closed` entry.
+def closing_body(item: str, decision: Decision, value: str = "", detail: str = "") -> dict[str, Json]:
+    """The body of the `inbox.closed` entry: what the person wrote stands in it by address only.
 
     Args:
         item: the item's id.
         decision: as checked.
         value: the address under which the decision's value is stored, empty without one.
+        detail: the address under which its reason is stored (`{"reason": …}`), empty without one.
     """
     body: dict[str, Json] = {"item": item, "decision": decision.type, "by": decision.by.strip()}
     if value:
         body["value"] = value
-    if decision.reason:
-        body["reason"] = decision.reason
+    if detail:
+        body["detail"] = detail
     return body
 
 

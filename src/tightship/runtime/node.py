@@ -313,7 +313,7 @@ class NodeFrame:
             await task.wait(item, due)
         body = journal.closed[item]
         value = await journal.value(body["value"]) if body.get("value") else None
-        return Answer(body["decision"], body.get("by", ""), value, body.get("reason", ""))
+        return Answer(body["decision"], body.get("by", ""), value, await task.said(body))
 
     async def _rehearsed(self, question: Question) -> Answer:
         """Nobody is asked in a rehearsal: a review passes, anything else goes unanswered."""

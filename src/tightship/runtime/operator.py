@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tightship.controls.halts import check_scope
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, InputRejected, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, PayloadErased, UnknownName
 from tightship.core.ports import Json
 from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
@@ -33,7 +34,7 @@ class Operator:
         if role is not None:
             where.append(("role", "=", role))
         rows = await self._ledger.select("inbox", where, [("opened_at", "asc")], limit)
-        items = [InboxItem.from_row(row) for row in rows]
+        items = await self._worded([InboxItem.from_row(row) for row in rows])
         return sorted(items, key=lambda item: (item.due or float("inf"), item.opened_at))
 
     async def item(self, item: str) -> tuple[InboxItem, Mapping[str, Json]]:
@@ -43,9 +44,14 @@ class Operator:
             UnknownName: there is none.
         """
         rows = await self._ledger.select("inbox", [("item", "=", item)])
-        found = require_item(rows[0] if rows else None, item)
+        [found] = await self._worded([require_item(rows[0] if rows else None, item)])
         package = await self._ledger.values([found.package], erased={"title": "erased"}) if found.package else {}
         return found, package.get(found.package, {})
+
+    async def _worded(self, items: list[InboxItem]) -> list[InboxItem]:
+        """The items with what people said when they decided them."""
+        told = await self._ledger.values([item.detail for item in items if item.detail], erased={"reason": "(erased)"})
+        return [replace(item, reason=told[item.detail]["reason"]) if item.detail else item for item in items]
 
     async def decide(self, item: str, decision: Decision) -> InboxItem:
         """Take a person's decision: the first one stands.
@@ -62,13 +68,15 @@ class Operator:
             raise InputRejected(
                 f"this grants nothing: {wrong}", fix="--value '{\"usd\": 0.5}', or no value for as much again"
             )
-        payloads: tuple[SealedPayload, ...] = ()
+        payloads: list[SealedPayload] = []
         address = ""
         if decision.value is not None:
             scope = await self._scope(found.run)
-            sealed = self._ledger.vault.seal(scope, encode(decision.value))
-            payloads, address = (sealed,), sealed.address
-        closed = Draft(found.run, kinds.CLOSED, "", closing_body(item, decision, address), payloads=payloads)
+            payloads.append(self._ledger.vault.seal(scope, encode(decision.value)))
+            address = payloads[0].address
+        said = await self._said(found.run, decision.reason)
+        body = closing_body(item, decision, address, said[0].address if said else "")
+        closed = Draft(found.run, kinds.CLOSED, "", body, payloads=(*payloads, *said))
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
         try:
             await self._ledger.append(closed, signal, guards=Guards(open_item=item), log=found.log or "default")
@@ -90,6 +98,15 @@ class Operator:
             raise UnknownName(f"there is no run {run!r}")
         return str(entries[0].body["scope"])
 
+    async def _said(self, run: str, reason: str) -> tuple[SealedPayload, ...]:
+        """What a person has typed, sealed like the run's other values; nothing once the run's key was destroyed."""
+        if not reason:
+            return ()
+        try:
+            return (self._ledger.vault.seal(await self._scope(run), encode({"reason": reason})),)
+        except PayloadErased:  # the decision stands; its words could never be erased again
+            return ()
+
     # --- runs ------------------------------------------------------------------------------------
 
     async def cancel(self, run: str, by: str, reason: str = "") -> None:
@@ -103,13 +120,16 @@ class Operator:
             raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
         if rows[0]["state"] == "ended":
             raise InputRejected(f"run {run} has ended already: {rows[0]['outcome']}")
-        body = {"type": "cancel", "by": by, "reason": reason or f"cancelled by {by}"}
-        await self._ledger.append(Draft(run, kinds.SIGNAL, "", body), log=rows[0]["log"])
+        said = await self._said(run, reason)
+        body = {"type": "cancel", "by": by, **({"detail": said[0].address} if said else {})}
+        await self._ledger.append(Draft(run, kinds.SIGNAL, "", body, payloads=said), log=rows[0]["log"])
 
     # --- halts -----------------------------------------------------------------------------------
 
     async def halt(self, scope: str, by: str, reason: str = "") -> dict[str, int]:
         """Stop a scope: no new effect is begun in it. Returns what it stops: runs by state.
+
+        The reason stands in clear: every process reads it, and no erasure takes it away.
 
         Raises:
             InputRejected: no such scope.

@@ -142,7 +142,20 @@ def _decisions(entries: Sequence[Entry]) -> list[dict[str, Json]]:
             continue
         body = entry.body
         told: dict[str, Json] = {"n": entry.n, "at": entry.at, "kind": entry.kind, "key": entry.key}
-        for name in ("agent", "name", "cls", "decision", "by", "reason", "error", "refused", "policy", "out", "value"):
+        for name in (
+            "agent",
+            "name",
+            "cls",
+            "decision",
+            "by",
+            "reason",
+            "detail",
+            "error",
+            "refused",
+            "policy",
+            "out",
+            "value",
+        ):
             if name in body:
                 told[name] = body[name]
         found.append(told)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, LedgerError, StoreError, TightshipError, Unforeseen
+from tightship.core.errors import GuardRefused, LedgerError, PayloadErased, StoreError, TightshipError, Unforeseen
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, Signal
 from tightship.effects.frame import Scope
@@ -87,6 +87,7 @@ class RunTask:
                 cause = await self._forward()
                 if cause in (PARKED, PUT_DOWN):
                     return cause
+                cause = await self._worded(cause)
             return await Ending(self).finish(cause)
         finally:
             self.session.watch.stop()
@@ -97,15 +98,34 @@ class RunTask:
         if recorded is None:
             return None
         if "signal" in recorded:
-            return restore_signal(recorded)
+            return restore_signal(recorded | {"reason": await self.said(recorded)})
         return restore(recorded["error"], await self.journal.value(recorded["detail"]))
+
+    async def _worded(self, cause: Any) -> Any:
+        """A cancel with what its person said: signals come at any moment, and opening a value takes one."""
+        if not isinstance(cause, Cancelled):
+            return cause
+        body = next((entry.body for entry in self.journal.signals if entry.body["type"] == "cancel"), {})
+        return Cancelled(await self.said(body) or cause.reason)
+
+    async def said(self, body: Mapping[str, Any]) -> str:
+        """What a person said with a decision or a signal, or the engine's own words; empty once it was erased."""
+        if not body.get("detail"):
+            return str(body.get("reason") or "")
+        try:
+            told = await self.journal.value(body["detail"])
+        except PayloadErased:
+            return ""
+        return str(told.get("reason") or "") if isinstance(told, dict) else ""
 
     async def remember(self, cause: BaseException) -> None:
         """Record why the run turns around, so that after a crash it does not go forward again."""
         if INTERRUPTED in self.journal.decided:
             return
         if isinstance(cause, Signal):
-            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": describe_signal(cause)})
+            said, _ = self.journal.seal({"reason": cause.reason})
+            told = {**describe_signal(cause), "reason": "", "detail": said.address}
+            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": told}, (said,))
             return
         error = cause if isinstance(cause, TightshipError) else TightshipError(f"{type(cause).__name__}: {cause}")
         head, detail = describe(error)
@@ -296,7 +316,7 @@ class RunTask:
         self.seen = max(self.seen, entry.n)
         body = entry.body
         if body["type"] == "cancel":
-            self.interrupt(Cancelled(body.get("reason") or f"cancelled by {body.get('by', 'somebody')}"))
+            self.interrupt(Cancelled(f"cancelled by {body.get('by') or 'somebody'}"))
         elif body["type"] == "halt":
             self.interrupt(Halted(body.get("reason", ""), scope=body.get("scope", "")))
         elif body["type"] == "child":

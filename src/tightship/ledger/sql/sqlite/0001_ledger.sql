@@ -102,7 +102,7 @@ CREATE TABLE inbox (
     decision TEXT NOT NULL DEFAULT '',
     decided_by TEXT NOT NULL DEFAULT '',
     value TEXT NOT NULL DEFAULT '',
-    reason TEXT NOT NULL DEFAULT '',
+    detail TEXT NOT NULL DEFAULT '',
     opened_at REAL NOT NULL DEFAULT 0,
     closed_at REAL NOT NULL DEFAULT 0
 );
