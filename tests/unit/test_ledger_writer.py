@@ -93,6 +93,34 @@ async def test_a_caller_that_stops_waiting_harms_nobody_and_the_entry_stands(led
     assert [entry.body["n"] for entry in await ledger.entries()] == [1, 2]
 
 
+async def test_who_is_cut_off_hears_of_it_once_the_outcome_is_known(tmp_path: Path) -> None:
+    """Whoever is told that they were cut off can still see whether it was written: nothing is in between."""
+    store = Store("sqlite", tmp_path)
+    ledger = await store.open()
+    held, go = threading.Event(), threading.Event()
+    job = ledger.job(lambda: (held.set(), go.wait(60)))
+    await asyncio.to_thread(held.wait)
+    written: list[Entry] = []
+
+    async def caller() -> None:
+        future = ledger.append(note())
+        try:
+            await future
+        except asyncio.CancelledError:
+            written.extend(future.result())
+            raise
+
+    task = asyncio.ensure_future(caller())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    go.set()
+    await asyncio.gather(job, task, return_exceptions=True)
+    assert task.cancelled() and len(written) == 1
+    await store.close()
+
+
 async def test_a_job_runs_between_batches_after_what_was_appended_before_it(ledger: Ledger) -> None:
     appended = ledger.append(note())
     assert await ledger.job(lambda: ledger.backend.heads()["default"][1]) == 1
