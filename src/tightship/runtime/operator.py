@@ -15,6 +15,7 @@ from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
 from tightship.runtime.purse import wrong_grant
+from tightship.workflow.definition import Definition, from_definition
 from tightship.workflow.loader import WorkspaceFiles
 
 
@@ -62,7 +63,7 @@ class Operator:
         """
         found, package = await self.item(item)
         roles = {role: set(people) for role, people in self._files.config.roles.items()}
-        check_decision(decision, found, roles=roles, schema=self._schema(package))
+        check_decision(decision, found, roles=roles, schema=await self._schema(found, decision, package))
         wrong = wrong_grant(decision.value) if found.type == "budget" and decision.value is not None else None
         if wrong is not None:
             raise InputRejected(
@@ -86,17 +87,28 @@ class Operator:
             raise
         return (await self.item(item))[0]
 
-    def _schema(self, package: Mapping[str, Json]) -> Mapping[str, Any] | None:
-        """The shape that an edited value has to fit, where the package names one."""
+    async def _schema(
+        self, item: InboxItem, decision: Decision, package: Mapping[str, Json]
+    ) -> Mapping[str, Any] | None:
+        """The shape that a given value has to fit: as the package says, or as declared by what is reviewed."""
         schema = package.get("schema")
-        return schema if isinstance(schema, Mapping) else None
+        if isinstance(schema, Mapping):
+            return schema
+        if item.type != "review" or decision.type != "edit":
+            return None
+        started = await self._started(item.run)
+        definition = await self._ledger.value(started["definition"])
+        return reviewed_schema(from_definition(definition), str(package.get("agent") or ""))
 
     async def _scope(self, run: str) -> str:
         """The keys that the run's values are sealed with."""
+        return str((await self._started(run))["scope"])
+
+    async def _started(self, run: str) -> Mapping[str, Any]:
         entries = await self._ledger.run_entries(run)
         if not entries:
             raise UnknownName(f"there is no run {run!r}")
-        return str(entries[0].body["scope"])
+        return entries[0].body
 
     async def _said(self, run: str, reason: str) -> tuple[SealedPayload, ...]:
         """What a person has typed, sealed like the run's other values; nothing once the run's key was destroyed."""
@@ -166,3 +178,24 @@ class Operator:
         for row in await self._ledger.select("runs", where):
             counts[row["state"]] = counts.get(row["state"], 0) + 1
         return counts
+
+
+class _Declared:
+    """What a pinned definition declares, as `Step.gives` asks for it."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.agent = definition.agents.get
+        self.tool = definition.tools.get
+
+
+def reviewed_schema(definition: Definition, subject: str) -> Mapping[str, Any] | None:
+    """JSON Schema of the output that a review is about; None where nothing is declared, or several things differ.
+
+    Args:
+        definition: what the run is pinned to.
+        subject: the name under which the output is bound.
+    """
+    declared = _Declared(definition)
+    steps = [one for step in definition.workflow.steps for one in step.walk() if subject and one.result == subject]
+    schemas = [schema for step in steps if (schema := step.gives(declared)) is not None]
+    return schemas[0] if schemas and all(schema == schemas[0] for schema in schemas) else None
