@@ -87,6 +87,8 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_open ON runs (state, wake_at) WHERE state <> 'ended';
 CREATE INDEX runs_ended ON runs (outcome, ended_at) WHERE state = 'ended';
+-- The order of listings: the latest first, the key settling ties.
+CREATE INDEX runs_started ON runs (started_at DESC, id);
 CREATE INDEX runs_parent ON runs (parent) WHERE parent <> '';
 
 CREATE TABLE inbox (
