@@ -6,13 +6,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from tightship.agents.turn import state_of
 from tightship.controls.budgets import EnvelopeTree
-from tightship.controls.limits import Limits, RunLimits, Stopwatch
-from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
@@ -27,13 +24,13 @@ from tightship.core.ports import Json
 from tightship.core.signals import Halted
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
-from tightship.effects.session import Session, Shared
+from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
-from tightship.runtime.purse import build_envelopes, recharge
 from tightship.runtime.result import Run
 from tightship.runtime.run import RunTask
+from tightship.runtime.sessions import Sessions
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
 
@@ -111,7 +108,7 @@ class Engine:
         """Called when a run that is not here has something to do."""
         self._program = program
         self._pinned = pinned
-        self._envelopes = envelopes
+        self._sessions = Sessions(shared, envelopes)
         self._tell = tell
         self._runs: dict[str, Driven] = {}
         self._coming: dict[str, asyncio.Event] = {}
@@ -201,7 +198,7 @@ class Engine:
             raise
         else:
             self.ledger.defined(definition)
-            self._runs[run] = Driven(RunTask(self, program, self._session(facts, journal, program)))
+            self._runs[run] = Driven(RunTask(self, program, self._sessions.new(facts, journal, program)))
             return run
         finally:
             del self._coming[run]
@@ -227,24 +224,6 @@ class Engine:
             return facts.id
         names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
         return vault.scope([f"tenant:{facts.tenant}", *names])
-
-    def _session(self, facts: RunFacts, journal: Journal, program: Program) -> Session:
-        spec = program.spec
-        limits = program.limits
-        tree = build_envelopes(self._envelopes(facts.tenant), spec.name, spec.budget, dict(program.definition.agents))
-        return Session(
-            facts,
-            journal,
-            self.shared,
-            tree,
-            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs, limits.repeats)),
-            LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
-            Stopwatch(self.shared.world.clock, spec.budget.seconds, used=journal.seconds),
-            program.tools,
-            agent_limits=_agent_limits(program),
-            asks_on_budget=spec.budget.then == "ask",
-            live=program.live,
-        )
 
     # --- taking over -----------------------------------------------------------------------------
 
@@ -350,16 +329,7 @@ class Engine:
         if row["parent"]:
             program = program.for_parent(row["parent"])
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
-        session = self._session(facts, journal, program)
-        recharge(session.envelopes, entries)
-        session.limits.restore(entry for entry in entries if entry.body.get("cls") != "undo")
-        for name, own in session.agent_limits.items():
-            own.restore([entry for entry in entries if entry.body.get("agent") == name])
-        lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
-        session.loops.restore([_as_seen(entry) for entry in entries], lambda key: lines.get(key, ""))
-        for entry in entries:
-            if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
-                session.watch.extend(entry.body["seconds"])
+        session = self._sessions.revived(facts, journal, program, entries)
         self._runs[row["id"]] = Driven(RunTask(self, program, session))
 
     # --- driving ---------------------------------------------------------------------------------
@@ -486,30 +456,9 @@ class Engine:
             await parent.read_mail()
 
 
-def _agent_limits(program: Program) -> dict[str, RunLimits]:
-    """Counters of the agents that declare limits of their own; what they leave open is the run's."""
-    found: dict[str, RunLimits] = {}
-    for name, agent in program.definition.agents.items():
-        own, run = agent.limits, program.limits
-        if own.turns is None and own.calls is None and own.repeats is None:
-            continue
-        limits = Limits(
-            own.turns or run.turns, own.calls or run.calls, run.retries, run.handoffs, own.repeats or run.repeats
-        )
-        found[name] = RunLimits(limits, f"agent:{name}")
-    return found
-
-
 def _retrieve(job: asyncio.Task[Ended]) -> None:
     if not job.cancelled():
         job.exception()
-
-
-def _as_seen(entry: Entry) -> Entry:
-    """A turn's entry with the state that the detection of loops saw when it was taken."""
-    if entry.kind != kinds.TURN or "~" not in entry.key:
-        return entry
-    return replace(entry, body={**entry.body, "hash": state_of(entry.key, str(entry.body.get("hash", "")))})
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:

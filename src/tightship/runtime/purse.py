@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit, rebuild
@@ -38,7 +39,7 @@ def build_envelopes(shared: EnvelopeTree, workflow: str, budget: Any, agents: di
     return tree
 
 
-def recharge(tree: EnvelopeTree, entries: list[Entry]) -> None:
+def recharge(tree: EnvelopeTree, entries: Sequence[Entry]) -> None:
     """Charge a resumed run's envelopes with what its ledger says. Shared envelopes were charged when they were made."""
     own: dict[str, Chain] = {}
 

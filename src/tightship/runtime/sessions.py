@@ -1,0 +1,84 @@
+"""What the door knows of a run: made anew from its program, or as its ledger says when the run is taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tightship.agents.turn import state_of
+from tightship.controls.budgets import EnvelopeTree
+from tightship.controls.limits import Limits, RunLimits, Stopwatch
+from tightship.controls.loops import LoopDetector, LoopLimits
+from tightship.core import kinds
+from tightship.effects.frame import RunFacts
+from tightship.effects.journal import Journal
+from tightship.effects.session import Session, Shared
+from tightship.ledger import Entry
+from tightship.runtime.program import Program
+from tightship.runtime.purse import build_envelopes, recharge
+
+
+class Sessions:
+    """Makes the sessions of one process's runs.
+
+    Args:
+        shared: what they share.
+        envelopes: the envelopes above a tenant's runs.
+    """
+
+    def __init__(self, shared: Shared, envelopes: Callable[[str], EnvelopeTree]) -> None:
+        self._shared = shared
+        self._envelopes = envelopes
+
+    def new(self, facts: RunFacts, journal: Journal, program: Program) -> Session:
+        """The session of a run that has done nothing yet."""
+        spec, limits = program.spec, program.limits
+        tree = build_envelopes(self._envelopes(facts.tenant), spec.name, spec.budget, dict(program.definition.agents))
+        return Session(
+            facts,
+            journal,
+            self._shared,
+            tree,
+            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs, limits.repeats)),
+            LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
+            Stopwatch(self._shared.world.clock, spec.budget.seconds, used=journal.seconds),
+            program.tools,
+            agent_limits=_agent_limits(program),
+            asks_on_budget=spec.budget.then == "ask",
+            live=program.live,
+        )
+
+    def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:
+        """The session of a run that is taken over: with all that its entries say was counted and spent."""
+        session = self.new(facts, journal, program)
+        recharge(session.envelopes, entries)
+        session.limits.restore(entry for entry in entries if entry.body.get("cls") != "undo")
+        for name, own in session.agent_limits.items():
+            own.restore([entry for entry in entries if entry.body.get("agent") == name])
+        lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
+        session.loops.restore([_as_seen(entry) for entry in entries], lambda key: lines.get(key, ""))
+        for entry in entries:
+            if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
+                session.watch.extend(entry.body["seconds"])
+        return session
+
+
+def _agent_limits(program: Program) -> dict[str, RunLimits]:
+    """Counters of the agents that declare limits of their own; what they leave open is the run's."""
+    found: dict[str, RunLimits] = {}
+    for name, agent in program.definition.agents.items():
+        own, run = agent.limits, program.limits
+        if own.turns is None and own.calls is None and own.repeats is None:
+            continue
+        limits = Limits(
+            own.turns or run.turns, own.calls or run.calls, run.retries, run.handoffs, own.repeats or run.repeats
+        )
+        found[name] = RunLimits(limits, f"agent:{name}")
+    return found
+
+
+def _as_seen(entry: Entry) -> Entry:
+    """A turn's entry with the state that the detection of loops saw when it was taken."""
+    if entry.kind != kinds.TURN or "~" not in entry.key:
+        return entry
+    return replace(entry, body={**entry.body, "hash": state_of(entry.key, str(entry.body.get("hash", "")))})
