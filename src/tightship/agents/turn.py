@@ -189,7 +189,7 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     left = session.watch.left
     limit = agent.within if left is None else min(agent.within, left)
     try:
-        done, _ = await asyncio.wait({task}, timeout=limit)
+        done = await _ends(task, limit)
     except asyncio.CancelledError:
         turn.over = True  # before it is told: nothing is begun in its last second
         await _stop(task)
@@ -219,10 +219,28 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     return task.result()
 
 
+async def _ends(task: asyncio.Task[Json], within: float) -> bool:
+    """Whether a task ends within some seconds. What `asyncio.wait` does, for one task and at half its cost."""
+    loop = asyncio.get_running_loop()
+    gate: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not gate.done():
+            gate.set_result(None)
+
+    task.add_done_callback(wake)
+    timer = loop.call_later(within, wake)
+    try:
+        await gate
+    finally:
+        timer.cancel()
+        task.remove_done_callback(wake)
+    return task.done()
+
+
 async def _stop(task: asyncio.Task[Json]) -> None:
     task.cancel()
-    await asyncio.wait({task}, timeout=GRACE)
-    if task.done():
+    if await _ends(task, GRACE):
         _retrieve(task)
     else:
         task.add_done_callback(_retrieve)
