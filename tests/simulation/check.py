@@ -204,35 +204,43 @@ class Checker:
             scopes: dict[str, Any] = {"run": spec.budget}
             scopes |= {f"agent:{one.agent}": one.budget for one in self.world.plan.agents if not one.budget.empty}
             for scope, budget in scopes.items():
-                self._envelope(f"{scope} of {run}", scope, budget, self.by_run[run])
+                # what runs below it spend, a run has spent too
+                entries = self._with_children(run) if scope == "run" else self.by_run[run]
+                self._envelope(f"{scope} of {run}", run, scope, budget, entries)
         if self.world.plan.tenant_usd is not None:
             self._tenant(to_nano(self.world.plan.tenant_usd))
 
-    def _envelope(self, what: str, scope: str, budget: Any, entries: Iterable[Entry]) -> None:
+    def _with_children(self, run: str) -> list[Entry]:
+        family = {run}
+        while more := {one for one, row in self.rows.items() if row["parent"] in family} - family:
+            family |= more
+        return [entry for entry in self.entries if entry.run in family]
+
+    def _envelope(self, what: str, run: str, scope: str, budget: Any, entries: Iterable[Entry]) -> None:
         limit = {"usd": budget.usd, "calls": budget.calls}
-        held: dict[str, tuple[int, int]] = {}
+        held: dict[tuple[str, str], tuple[int, int]] = {}
         spent = {"usd": 0, "calls": 0}
         for entry in entries:
-            body = entry.body
+            body, key = entry.body, (entry.run, entry.key)
             mine = scope == "run" or scope == (body.get("task") or f"agent:{body.get('agent')}")
-            if entry.kind == kinds.EXTENDED and body["scope"] == scope:
+            if entry.kind == kinds.EXTENDED and body["scope"] == scope and entry.run == run:
                 limit = {unit: most if most is None else most + int(body.get(unit, 0)) for unit, most in limit.items()}
             elif entry.kind == kinds.ADMITTED and mine:
-                before = held.pop(entry.key, None)
+                before = held.pop(key, None)
                 if before is not None:
                     spent = {"usd": spent["usd"] + before[0], "calls": spent["calls"] + 1}
-                held[entry.key] = (int(body.get("reserve", {}).get("usd", 0)), 1)
+                held[key] = (int(body.get("reserve", {}).get("usd", 0)), 1)
                 if body["cls"] != "undo":
                     self._within(what, entry, limit, spent, held)
             elif entry.kind == kinds.SETTLED and mine:
-                held.pop(entry.key, None)
+                held.pop(key, None)
                 if not (body.get("denied") or body.get("refused") or body.get("cached")):
                     spent = {"usd": spent["usd"] + int(body.get("usd") or 0), "calls": spent["calls"] + 1}
 
     def _within(self, what: str, entry: Entry, limit: Any, spent: Any, held: Any) -> None:
         for index, unit in enumerate(("usd", "calls")):
             total = spent[unit] + sum(one[index] for one in held.values())
-            asked = held[entry.key][index]
+            asked = held[entry.run, entry.key][index]
             self._require(
                 limit[unit] is None or not asked or total <= limit[unit],
                 f"the budget of {what} is exceeded at {entry.n}: {total} of {limit[unit]} {unit}",

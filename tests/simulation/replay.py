@@ -108,7 +108,8 @@ async def _replay(
     journal = Journal(ledger, row["id"], row["epoch"], row["log"], "")
     sealed = await ledger.read_sealed(journal.needed(kept))
     await engine._revive(row, journal, kept, sealed)
-    driven = engine._runs.pop(row["id"])
+    driven = engine._runs[row["id"]]
+    engine._forget(row["id"])
     task = driven.task
     for entry in journal.signals:
         task._note_signal(entry)

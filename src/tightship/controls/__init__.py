@@ -17,7 +17,6 @@ from tightship.controls.budgets import (
     Limit,
     Reservation,
     Shortage,
-    rebuild,
 )
 from tightship.controls.cache import Flight, ResultCache
 from tightship.controls.claims import ClaimsProjection, normalise
@@ -27,6 +26,7 @@ from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.controls.periods import Forecast, Period, forecast, period_bounds, period_key
 from tightship.controls.rates import Rate, Rates
+from tightship.controls.rebuild import rebuild
 from tightship.controls.spend import SpendProjection
 
 __all__ = [

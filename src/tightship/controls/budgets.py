@@ -3,7 +3,7 @@
 An envelope belongs to one scope (`agent:NAME`, `task:KEY`, `run`, `workflow:NAME`, `tenant:NAME`) and holds money,
 tokens and calls. A chain is the path from an agent's envelope to its tenant's; what is reserved is reserved in all
 of them or in none. Everything here is in memory: the durable truth is the ledger, from which
-`rebuild` makes the same figures again.
+`controls.rebuild` makes the same figures again.
 
 For every unit that is reserved, `spent + reserved <= limit` holds after each reserve. A call that cost more than
 was reserved for it is charged as it was: the envelope then stands above its limit and lets nothing more through.
@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from tightship.core import kinds
 from tightship.core.money import show_usd
-from tightship.core.ports import EntryView, Json
+from tightship.core.ports import Json
 from tightship.core.signals import OverBudget
 
 Unit = Literal["usd", "tokens", "calls"]
@@ -82,12 +81,16 @@ UNLIMITED: Final = Limit()
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What keeps a reserve from being made: the innermost envelope that is short, and of what."""
+    """What keeps a reserve from being made: the innermost envelope that is short, and of what.
+
+    `scope` is its name on the chain that was looked at.
+    """
 
     envelope: Envelope
     unit: Unit
     asked: int
     left: int
+    scope: str = ""
 
     @property
     def passing(self) -> bool:
@@ -98,13 +101,14 @@ class Shortage:
     def signal(self) -> OverBudget:
         """The shortage as the door raises it."""
         envelope, unit = self.envelope, self.unit
-        name = envelope.scope if not envelope.period else f"{envelope.scope} ({envelope.period})"
+        scope = self.scope or envelope.scope
+        name = scope if not envelope.period else f"{scope} ({envelope.period})"
         limit = envelope.limit.of(unit) or 0
         reason = (
             f"the budget of {name} cannot cover this: {show_amount(unit, self.asked)} asked, "
             f"{show_amount(unit, max(self.left, 0))} of {show_amount(unit, limit)} left"
         )
-        return OverBudget(reason, scope=envelope.scope, unit=unit)
+        return OverBudget(reason, scope=scope, unit=unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,20 +339,22 @@ class Reservation:
 
 
 class Chain:
-    """The envelopes that an effect is paid from, the innermost first."""
+    """The envelopes that an effect is paid from, the innermost first; `scopes` are their names here, where they have
+    others than their own."""
 
-    __slots__ = ("envelopes",)
+    __slots__ = ("envelopes", "scopes")
 
-    def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
+    def __init__(self, envelopes: Iterable[Envelope] = (), scopes: Iterable[str] = ()) -> None:
         self.envelopes = tuple(envelopes)
+        self.scopes = tuple(scopes) or tuple(envelope.scope for envelope in self.envelopes)
 
     def shortage(self, amount: Amount) -> Shortage | None:
         """The innermost envelope that cannot cover the amount, or None when all can."""
-        for envelope in self.envelopes:
+        for place, envelope in enumerate(self.envelopes):
             unit = envelope._short_of(amount)
             if unit is not None:
                 cap, used = envelope._figures(unit)
-                return Shortage(envelope, unit, getattr(amount, unit), cap - used)
+                return Shortage(envelope, unit, getattr(amount, unit), cap - used, self.scopes[place])
         return None
 
     def reserve(self, amount: Amount) -> Reservation:
@@ -382,7 +388,12 @@ class Chain:
 
     def alerts(self) -> list[Alert]:
         """Alerts that are newly due in any envelope of the chain."""
-        return [alert for envelope in self.envelopes if envelope._alarming() for alert in envelope.alerts()]
+        return [
+            replace(alert, scope=scope)
+            for envelope, scope in zip(self.envelopes, self.scopes, strict=True)
+            if envelope._alarming()
+            for alert in envelope.alerts()
+        ]
 
 
 class EnvelopeTree:
@@ -398,17 +409,19 @@ class EnvelopeTree:
         self._parents: dict[str, str | None] = {}
         self._chains: dict[str, Chain] = {}
 
-    def add(self, envelope: Envelope, parent: str | None = None) -> Envelope:
-        """Hang an envelope below a scope that is there already; None for the outermost.
+    def add(self, envelope: Envelope, parent: str | None = None, scope: str = "") -> Envelope:
+        """Hang an envelope below a scope that is there already; None for the outermost. `scope`: its name here, where
+        that is another one than its own.
 
         Raises:
             ValueError: the parent is not there, or the scope hangs elsewhere already.
         """
         if parent is not None and parent not in self._parents:
             raise ValueError(f"there is no envelope {parent!r} to hang {envelope.scope!r} below")
-        if self._parents.setdefault(envelope.scope, parent) != parent:
-            raise ValueError(f"the envelope {envelope.scope!r} hangs below another scope already")
-        self._envelopes.setdefault(envelope.scope, []).append(envelope)
+        scope = scope or envelope.scope
+        if self._parents.setdefault(scope, parent) != parent:
+            raise ValueError(f"the envelope {scope!r} hangs below another scope already")
+        self._envelopes.setdefault(scope, []).append(envelope)
         self._chains.clear()
         return envelope
 
@@ -423,12 +436,12 @@ class EnvelopeTree:
         """
         chain = self._chains.get(scope)
         if chain is None:
-            path: list[Envelope] = []
+            path: list[tuple[Envelope, str]] = []
             at: str | None = scope
             while at is not None:
-                path.extend(self._envelopes[at])
+                path.extend((envelope, at) for envelope in self._envelopes[at])
                 at = self._parents[at]
-            chain = self._chains[scope] = Chain(path)
+            chain = self._chains[scope] = Chain((one for one, _ in path), (name for _, name in path))
         return chain
 
     def scopes(self) -> list[str]:
@@ -449,44 +462,6 @@ class EnvelopeTree:
     def envelopes(self) -> list[Envelope]:
         """Every envelope, outermost first."""
         return [envelope for found in self._envelopes.values() for envelope in found]
-
-
-def rebuild(entries: Iterable[EntryView], chain_of: Callable[[EntryView], Chain]) -> None:
-    """Charge a run's recorded effects to fresh envelopes, so that it goes on with the figures it had.
-
-    A settled effect is charged what it cost. An admit without its settle is charged in full, since the call may have
-    been made and paid: also when a retry under the same key was admitted later, which reserved anew.
-
-    Args:
-        entries: the run's entries in ledger order; kinds other than admits and settles are passed over.
-        chain_of: the chain that an entry's effect was paid from (by its agent and key).
-    """
-    admitted: dict[str, tuple[Chain, Amount]] = {}
-    for entry in entries:
-        if entry.kind == kinds.ADMITTED:
-            lost = admitted.pop(entry.key, None)
-            if lost is not None:
-                lost[0].charge(lost[1])
-            admitted[entry.key] = (chain_of(entry), reserved_by(entry))
-        elif entry.kind == kinds.SETTLED:
-            admitted.pop(entry.key, None)
-            chain_of(entry).charge(spent_by(entry))
-    for chain, amount in admitted.values():
-        chain.charge(amount)
-
-
-def reserved_by(entry: EntryView) -> Amount:
-    """What an `effect.admitted` entry has set aside; one call, and its `reserve`."""
-    reserve = entry.body.get("reserve") or {}
-    return Amount(int(reserve.get("usd", 0)), int(reserve.get("tokens", 0)), 1)
-
-
-def spent_by(entry: EntryView) -> Amount:
-    """What an `effect.settled` entry has cost; what was refused or answered from cache made no call."""
-    body = entry.body
-    tokens = int(body.get("tokens_in") or 0) + int(body.get("tokens_out") or 0)
-    made = not (body.get("refused") or body.get("denied") or body.get("cached"))
-    return Amount(int(body.get("usd") or 0), tokens, int(made))
 
 
 def show_amount(unit: Unit, figure: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tightship.controls.budgets import EnvelopeTree
+from tightship.controls.budgets import EnvelopeTree, Limit
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
@@ -26,15 +26,17 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
+from tightship.runtime.families import Families
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
+from tightship.runtime.purse import limit_of
 from tightship.runtime.result import Run
 from tightship.runtime.run import RunTask
 from tightship.runtime.sessions import Sessions
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
 
-MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED})
+MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED, kinds.EXTENDED})
 LOAD_TOGETHER = 64
 """Runs whose entries are read in one query when many are resumed."""
 
@@ -108,7 +110,8 @@ class Engine:
         """Called when a run that is not here has something to do."""
         self._program = program
         self._pinned = pinned
-        self._sessions = Sessions(shared, envelopes)
+        self._families = Families(ledger, self._budget)
+        self._sessions = Sessions(shared, envelopes, self._families)
         self._tell = tell
         self._runs: dict[str, Driven] = {}
         self._coming: dict[str, asyncio.Event] = {}
@@ -198,6 +201,7 @@ class Engine:
             raise
         else:
             self.ledger.defined(definition)
+            self._families.begin(run, start.parent, limit_of(program.spec.budget))
             self._runs[run] = Driven(RunTask(self, program, self._sessions.new(facts, journal, program)))
             return run
         finally:
@@ -249,7 +253,7 @@ class Engine:
             for run in taken:  # nobody will move them: they stay as their ledger says
                 driven = self._runs.get(run)
                 if driven is not None and not driven.moving:
-                    del self._runs[run]
+                    self._forget(run)
             raise
         return refused
 
@@ -303,10 +307,11 @@ class Engine:
         journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"] + 1, row["log"], "") for row in rows}
         needed = [address for run, journal in journals.items() for address in journal.needed(entries[run])]
         sealed = await self.ledger.read_sealed(needed)
+        parents = await self._families.parents(list(journals))
         for row in rows:
             run = row["id"]
             try:
-                await self._revive(row, journals[run], entries[run], sealed)
+                await self._revive(row, journals[run], entries[run], sealed, run not in parents)
             except TightshipError as error:
                 refused.append(Ended(run, "refused", error))
 
@@ -316,21 +321,33 @@ class Engine:
         journal: Journal,
         entries: list[Entry],
         sealed: dict[str, tuple[str, bytes | None]],
+        childless: bool = False,
     ) -> None:
         body = entries[0].body
         journal.scope = body["scope"]
         journal.load(entries, sealed)
         given = await journal.value(body["input"])
-        address = body["definition"]
-        program = self._pinned(address, None) or self._pinned(address, await self.ledger.value(address))
-        assert program is not None
+        program = await self._pinned_program(body["definition"])
         if not row["live"]:
             program = dry(program)
         if row["parent"]:
             program = program.for_parent(row["parent"])
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
-        session = self._sessions.revived(facts, journal, program, entries)
-        self._runs[row["id"]] = Driven(RunTask(self, program, session))
+        await self._families.join(row["id"], row["parent"], entries, childless)
+        self._runs[row["id"]] = Driven(RunTask(self, program, self._sessions.revived(facts, journal, program, entries)))
+
+    async def _pinned_program(self, address: str) -> Program:
+        program = self._pinned(address, None) or self._pinned(address, await self.ledger.value(address))
+        assert program is not None
+        return program
+
+    async def _budget(self, started: Entry) -> Limit:
+        """What a run may spend, by its first entry."""
+        return limit_of((await self._pinned_program(started.body["definition"])).spec.budget)
+
+    def _forget(self, run: str) -> None:
+        if self._runs.pop(run, None) is not None:
+            self._families.leave(run)
 
     # --- driving ---------------------------------------------------------------------------------
 
@@ -382,7 +399,7 @@ class Engine:
         except StaleOwner as error:
             return Ended(run, "refused", error)
         finally:
-            self._runs.pop(run, None)
+            self._forget(run)
             self._left.set()
             parent = self._runs.get(driven.task.program.parent)
             if parent is not None:

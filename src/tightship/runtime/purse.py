@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit, rebuild
+from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit
+from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
 from tightship.core.money import NANO
 from tightship.core.ports import EntryView
 from tightship.core.signals import OverBudget, Refused
 from tightship.effects.frame import Question
-from tightship.ledger import Entry
+from tightship.ledger import Draft, Entry
 from tightship.review.package import from_exception
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
+
+
+ABOVE = "run:"
+"""The scope of a run above: `run:ID`. A run's own envelope is called `run`."""
+AGENT = "agent:"
 
 
 def limit_of(budget: Any) -> Limit:
@@ -23,8 +29,18 @@ def limit_of(budget: Any) -> Limit:
     return Limit(budget.usd, budget.tokens, budget.calls)
 
 
-def build_envelopes(shared: EnvelopeTree, workflow: str, budget: Any, agents: dict[str, Any]) -> EnvelopeTree:
-    """The run's envelope below the workflow's and tenant's (which all runs of the process share), agents' below it."""
+def build_envelopes(
+    shared: EnvelopeTree, workflow: str, line: Sequence[tuple[str, Envelope]], agents: Mapping[str, Any]
+) -> EnvelopeTree:
+    """A run's envelopes, outermost first: those of tenant and workflow, which all runs of the process share, those of
+    the runs above it, its own, and its agents'.
+
+    Args:
+        shared: tenant and workflows.
+        workflow: the run's.
+        line: the runs' envelopes by id, the run's own last.
+        agents: the agents by name.
+    """
     tree = EnvelopeTree()
     parent: str | None = None
     for scope in shared.scopes():
@@ -32,7 +48,11 @@ def build_envelopes(shared: EnvelopeTree, workflow: str, budget: Any, agents: di
             for envelope in shared.of(scope):
                 tree.add(envelope, parent)
             parent = scope
-    tree.add(Envelope("run", limit_of(budget)), parent)
+    for run, envelope in line[:-1]:
+        scope = f"{ABOVE}{run}"
+        tree.add(envelope, parent, scope)
+        parent = scope
+    tree.add(line[-1][1], parent)
     for name, agent in agents.items():
         if not agent.budget.empty:
             tree.add(Envelope(f"agent:{name}", limit_of(agent.budget)), "run")
@@ -40,21 +60,18 @@ def build_envelopes(shared: EnvelopeTree, workflow: str, budget: Any, agents: di
 
 
 def recharge(tree: EnvelopeTree, entries: Sequence[Entry]) -> None:
-    """Charge a resumed run's envelopes with what its ledger says. Shared envelopes were charged when they were made."""
-    own: dict[str, Chain] = {}
+    """Charge the agents' envelopes of a resumed run with what its ledger says. Those above them are charged where they
+    are made: the run's own may be in use already, by a child that was resumed before it."""
+    nothing = Chain()
+    chains = {scope: Chain(tree.of(scope)) for scope in tree.scopes() if scope.startswith(AGENT)}
 
     def chain_of(entry: EntryView) -> Chain:
         body = entry.body
-        task = str(body.get("task") or f"agent:{body.get('agent')}")
-        scope = task if task in tree else "run"
-        if scope not in own:
-            names = {"run", scope}
-            own[scope] = Chain([envelope for envelope in tree.chain(scope).envelopes if envelope.scope in names])
-        return own[scope]
+        return chains.get(str(body.get("task") or f"{AGENT}{body.get('agent')}"), nothing)
 
     rebuild(entries, chain_of)
     for entry in entries:
-        if entry.kind == kinds.EXTENDED and "period" not in entry.body:
+        if entry.kind == kinds.EXTENDED and entry.body["scope"] in chains:
             extend(tree, entry.body)
 
 
@@ -86,11 +103,26 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
     short = _short(session.envelopes, signal)
     if short is not None and short.period:
         body["period"] = short.period
-    await task.journal.record(kinds.EXTENDED, key, body)
+    if signal.scope.startswith(ABOVE):
+        await _extend_above(frame, key, body)
+    else:
+        await task.journal.record(kinds.EXTENDED, key, body)
     if "seconds" in body:
         session.watch.extend(body["seconds"])
     else:
         extend(session.envelopes, body)
+
+
+async def _extend_above(frame: NodeFrame, key: str, body: dict[str, Any]) -> None:
+    """What is granted to a run above stands in that run's record too, from which its envelope is made again."""
+    journal, run = frame.task.journal, frame.run.id
+    above = body["scope"].removeprefix(ABOVE)
+    entries = await journal.ledger.append(
+        Draft(run, kinds.EXTENDED, key, body, journal.epoch),
+        Draft(above, kinds.EXTENDED, f"{run}:{key}", {**body, "scope": "run"}),
+        log=journal.log,
+    )
+    journal.index(entries[0])
 
 
 def _short(tree: EnvelopeTree, signal: OverBudget) -> Envelope | None:

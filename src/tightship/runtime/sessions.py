@@ -14,6 +14,7 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.effects.session import Session, Shared
 from tightship.ledger import Entry
+from tightship.runtime.families import Families
 from tightship.runtime.program import Program
 from tightship.runtime.purse import build_envelopes, recharge
 
@@ -24,16 +25,19 @@ class Sessions:
     Args:
         shared: what they share.
         envelopes: the envelopes above a tenant's runs.
+        families: the envelopes of runs.
     """
 
-    def __init__(self, shared: Shared, envelopes: Callable[[str], EnvelopeTree]) -> None:
+    def __init__(self, shared: Shared, envelopes: Callable[[str], EnvelopeTree], families: Families) -> None:
         self._shared = shared
         self._envelopes = envelopes
+        self._families = families
 
     def new(self, facts: RunFacts, journal: Journal, program: Program) -> Session:
-        """The session of a run that has done nothing yet."""
+        """The session of a run that has done nothing yet; its family holds it."""
         spec, limits = program.spec, program.limits
-        tree = build_envelopes(self._envelopes(facts.tenant), spec.name, spec.budget, dict(program.definition.agents))
+        line = self._families.line(facts.id)
+        tree = build_envelopes(self._envelopes(facts.tenant), spec.name, line, program.definition.agents)
         return Session(
             facts,
             journal,

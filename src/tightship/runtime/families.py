@@ -1,0 +1,119 @@
+"""The envelopes of runs and of the runs above them: what a child spends, its parent's budget covers too.
+
+A run's envelope is one object for all of its family that is here: its children reserve in it what they spend. It is
+made from the ledger when the first of them comes (a child may go on while its parent is parked), charged with what the
+run and all runs below it have spent, and forgotten when the last of them has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tightship.controls.budgets import Amount, Chain, Envelope, Limit
+from tightship.controls.rebuild import rebuild
+from tightship.core import kinds
+from tightship.ledger import Entry, Ledger
+
+
+@dataclass(slots=True)
+class _Member:
+    envelope: Envelope
+    parent: str
+    here: int = 0
+    """How many runs are here that pay from it: itself, and runs below it."""
+
+
+class Families:
+    """The envelopes of the runs of one process.
+
+    Args:
+        ledger: where the figures come from.
+        budget: what a run may spend, by its first entry.
+    """
+
+    def __init__(self, ledger: Ledger, budget: Callable[[Entry], Awaitable[Limit]]) -> None:
+        self._ledger = ledger
+        self._budget = budget
+        self._members: dict[str, _Member] = {}
+        self._loading = asyncio.Lock()
+
+    def begin(self, run: str, parent: str, limit: Limit) -> None:
+        """A new run is here; its parent is."""
+        self._members[run] = _Member(Envelope("run", limit), parent)
+        self._count(run, 1)
+
+    async def parents(self, runs: list[str]) -> set[str]:
+        """Those of some runs that have children."""
+        return {row["parent"] for row in await self._ledger.select("runs", [("parent", "in", runs)])}
+
+    async def join(self, run: str, parent: str, entries: Sequence[Entry], childless: bool) -> None:
+        """A run that was taken over is here.
+
+        Raises:
+            StoreError: the disk. TightshipError: a run above it cannot be read.
+        """
+        async with self._loading:  # two children of one parent make its envelope once
+            await self._bring(run, parent, entries, childless)
+            self._count(run, 1)
+
+    def leave(self, run: str) -> None:
+        """A run is not here any more."""
+        self._count(run, -1)
+
+    def line(self, run: str) -> list[tuple[str, Envelope]]:
+        """The envelopes that a run pays from with their runs' ids, the outermost first and its own last."""
+        found: list[tuple[str, Envelope]] = []
+        while run:
+            member = self._members[run]
+            found.insert(0, (run, member.envelope))
+            run = member.parent
+        return found
+
+    def _count(self, run: str, change: int) -> None:
+        while run:
+            member = self._members[run]
+            member.here += change
+            if not member.here:
+                del self._members[run]
+            run = member.parent
+
+    # --- from the ledger -------------------------------------------------------------------------
+
+    async def _bring(self, run: str, parent: str, entries: Sequence[Entry], childless: bool = False) -> None:
+        if run in self._members:
+            return
+        if parent and parent not in self._members:
+            above = await self._ledger.run_entries(parent)
+            await self._bring(parent, above[0].body.get("parent", ""), above)
+        envelope = Envelope("run", await self._budget(entries[0]))
+        chain = Chain([envelope])
+        _charge(chain, entries)
+        for entry in entries:
+            if entry.kind == kinds.EXTENDED and entry.body["scope"] == "run":
+                envelope.extend(granted(entry))
+        await self._charge_below(chain, [] if childless else [run])
+        self._members[run] = _Member(envelope, parent)
+
+    async def _charge_below(self, chain: Chain, runs: list[str]) -> None:
+        """Charge what runs below have spent: an ended one's totals, and the effects of the others."""
+        while runs:
+            rows = await self._ledger.select("runs", [("parent", "in", runs)])
+            for row in rows:
+                if row["state"] == "ended":
+                    chain.charge(Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"]))
+            left = [row["id"] for row in rows if row["state"] != "ended"]
+            for entries in (await self._ledger.runs_entries(left)).values() if left else ():
+                _charge(chain, entries)
+            runs = [row["id"] for row in rows]
+
+
+def granted(entry: Entry) -> Amount:
+    """What an extension grants."""
+    body = entry.body
+    return Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
+
+
+def _charge(chain: Chain, entries: Sequence[Entry]) -> None:
+    rebuild(entries, lambda _: chain)
