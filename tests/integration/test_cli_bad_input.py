@@ -235,6 +235,28 @@ def test_a_read_only_store_says_so(desk: Path) -> None:
     assert answer(desk, "runs", "list")
 
 
+def test_a_store_that_may_only_be_read_can_be_looked_at_and_not_a_byte_of_it_changes(desk: Path) -> None:
+    run = answer(desk, "run", "pay", "--data", ONE)["runs"][0]["run"]
+    store = desk / ".tightship"
+    modes = {path: path.stat().st_mode for path in [*store.rglob("*"), store]}
+    looks = [("runs", "list"), ("runs", "show", run), ("runs", "why", run), ("costs",), ("costs", "--run", run)]
+    looks += [("inbox", "list"), ("halt", "--list"), ("audit", "verify")]
+    for path, mode in modes.items():
+        path.chmod(mode & 0o555)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    try:
+        done = {look: limited(desk, unprivileged, *look, "--json") for look in looks}
+        halted = limited(desk, unprivileged, "halt", "all", "--yes", "--json")
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+    assert json.loads(done["audit", "verify"].stdout)["findings"] == []
+    assert {look: (one.returncode, one.stderr) for look, one in done.items()} == {look: (0, "") for look in looks}
+    assert json.loads(done["runs", "list"].stdout)[0]["id"] == run
+    assert json.loads(halted.stderr.splitlines()[-1])["error"] == "StoreReadOnly"
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_that_cannot_be_written_gets_no_half_workspace(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()

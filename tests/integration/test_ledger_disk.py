@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import Store, dump, flip, note, projections, run_script
 from tightship.core.errors import StoreCorrupt, StoreFull, StoreMissing, StoreReadOnly, StoreVersionError
+from tightship.core.world import FolderDisk, World
 from tightship.ledger import Draft, Ledger
+from tightship.ledger._open import open_files
 from tightship.ledger.audit import verify, verify_folder
 
 
@@ -84,7 +86,7 @@ async def test_a_disk_that_refuses_every_further_write_loses_nothing_acknowledge
         "async def main():\n"
         "    ledger = await Ledger.open(STORE, None, projections())\n"
         "    await ledger.append(note(n=-1))\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (440_000, 440_000))\n"
         "    done = 0\n"
         "    try:\n"
         "        while True:\n"
@@ -164,6 +166,52 @@ async def test_a_file_in_the_place_of_the_folder_says_so(tmp_path: Path) -> None
     (tmp_path / "store").write_text("no folder")
     with pytest.raises(StoreReadOnly, match="cannot be made"):
         await Ledger.open(tmp_path / "store")
+
+
+def only_reading(folder: Path) -> Ledger:
+    backend, keyring = open_files(folder, World(), create=False, read_only=True)
+    return Ledger(backend, keyring, FolderDisk(folder / "payloads"), World(), projections(), True, folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_a_reader_changes_nothing_and_sees_all_that_was_committed(tmp_path: Path, crashed: bool) -> None:
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    ledger = await Ledger.open(store, None, projections())
+    payload = ledger.seal(ledger.vault.new_scope("r-1"), "a value")
+    await ledger.append(Draft("", "note", "", {}, 0, (payload,)))
+    if crashed:
+        shutil.copytree(store, copy)  # as a killed process leaves it: the entry is in the write-ahead log alone
+        await ledger.close()
+    else:
+        await ledger.close()
+        shutil.copytree(store, copy)
+    before = contents(copy)
+    assert any(name.endswith("-wal") for name in before) == crashed
+    reader = only_reading(copy)
+    assert (await reader.head(), await reader.value(payload.address)) == (1, "a value")
+    assert (await verify(reader)).ok
+    with pytest.raises(StoreReadOnly):
+        await reader.append(note())
+    await reader.close()
+    assert contents(copy) == before
+
+
+async def test_a_log_that_cannot_be_taken_over_where_nothing_may_be_written_says_so(tmp_path: Path) -> None:
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    ledger = await Ledger.open(store, None, projections())
+    await ledger.append(note())
+    shutil.copytree(store, copy)
+    await ledger.close()
+    (copy / "ledger.db-shm").unlink()
+    before = contents(copy)
+    with pytest.raises(StoreReadOnly, match="write-ahead log") as refused:
+        only_reading(copy)
+    assert "copy its folder" in str(refused.value.fix)
+    assert contents(copy) == before
 
 
 # --- missing ---------------------------------------------------------------------------------------------

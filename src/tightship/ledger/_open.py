@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tightship.core.errors import StoreMissing, StoreReadOnly
@@ -21,6 +22,8 @@ def make_folders(folder: Path, create: bool) -> None:
     """
     if not create and not (folder / LEDGER).exists() and not (folder / KEYS).exists():
         raise StoreMissing(where=str(folder), fix="run `tightship init`, or correct store.url in tightship.yaml")
+    if unwritable(folder):
+        return
     try:
         (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "payloads").mkdir(exist_ok=True)
@@ -32,8 +35,24 @@ def make_folders(folder: Path, create: bool) -> None:
         ) from error
 
 
-def open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend, Keyring]:
-    """Keys first: there is never a ledger without the keystore that it was sealed with."""
+def unwritable(folder: Path) -> bool:
+    """Whether a store is there that may only be read: a read-only mount, a backup, somebody else's folder."""
+    files = (folder / LEDGER, folder / KEYS)
+    effective = os.access in os.supports_effective_ids
+    return all(one.exists() for one in files) and not all(
+        os.access(one, os.W_OK, effective_ids=effective) for one in (*files, *(one.parent for one in files))
+    )
+
+
+def open_files(
+    folder: Path, world: World, create: bool, read_only: bool | None = None
+) -> tuple[SqliteBackend, Keyring]:
+    """Keys first: there is never a ledger without the keystore that it was sealed with.
+
+    A store that cannot be written is opened to be read: no byte of its folder changes, and every write is refused
+    with StoreReadOnly. `read_only` asks for that, whatever the folder allows.
+    """
+    read_only = unwritable(folder) if read_only is None else read_only
     ledger, keys = folder / LEDGER, folder / KEYS
     if ledger.exists() and not keys.exists():
         raise StoreMissing(
@@ -41,8 +60,8 @@ def open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend,
             where=str(keys),
             fix="restore it from your backup",
         )
-    master = load_master(folder / "keys" / "master.key", create=not keys.exists())
-    store = FileKeyStore(keys)
+    master = load_master(folder / "keys" / "master.key", create=not read_only and not keys.exists())
+    store = FileKeyStore(keys, read_only)
     try:
         gone = not ledger.exists() or not ledger.stat().st_size
         if gone and store.page("", 1):
@@ -51,7 +70,7 @@ def open_files(folder: Path, world: World, create: bool) -> tuple[SqliteBackend,
                 where=str(ledger),
                 fix="restore it from your backup",
             )
-        return SqliteBackend(ledger, create), Keyring(store, master, world)
+        return SqliteBackend(ledger, create and not read_only, read_only), Keyring(store, master, world)
     except BaseException:
         store.close()
         raise

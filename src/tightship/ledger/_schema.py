@@ -105,6 +105,21 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
             raise
 
 
+def require_current(db: sqlite3.Connection, path: Path) -> None:
+    """Whether this version can read the file without a migration.
+
+    Raises:
+        StoreVersionError: it has another schema. StoreCorrupt: it is not what its version says.
+    """
+    version = _version(db, path)
+    if version != SCHEMA_VERSION:
+        raise StoreVersionError(
+            f"the store has schema {version} and may not be written, this version reads {SCHEMA_VERSION}",
+            where=str(path),
+            fix="run any command where the store can be written: it is brought up to this version",
+        )
+
+
 def _version(db: sqlite3.Connection, path: Path) -> int:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:

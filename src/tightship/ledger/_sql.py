@@ -85,6 +85,34 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     return db
 
 
+def connect_read_only(path: Path, journal: str = "WAL") -> sqlite3.Connection:
+    """A connection that writes nothing, and makes no file beside the database's either.
+
+    A write-ahead log that somebody has left is read with it, by the index beside it (`-shm`); without a log the file
+    holds everything and is read as it stands (sqlite.org/wal.html, "Read-Only Databases").
+
+    Raises:
+        StoreReadOnly: the log cannot be read here: its index is not there, and may not be made.
+    """
+    wal, index = Path(f"{path}-wal"), Path(f"{path}-shm")
+    logged = journal == "WAL" and wal.exists() and wal.stat().st_size > 0
+    if logged and not index.exists():
+        raise StoreReadOnly(
+            "the store was not closed: its write-ahead log has to be taken over, and nothing may be written here",
+            where=str(wal),
+            fix="run any command where the store can be written, or copy its folder to such a place",
+        )
+    how = "mode=ro&readonly_shm=1" if index.exists() or journal != "WAL" else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        timeout=BUSY_SECONDS,
+    )
+
+
 def _use_journal(db: sqlite3.Connection, journal: str) -> str:
     """Set the journal mode; SQLite does not wait by itself while another process makes the same file anew."""
     end = time.monotonic() + BUSY_SECONDS

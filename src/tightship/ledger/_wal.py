@@ -48,8 +48,12 @@ class WalReport:
     """whole commits behind the transaction that holds the broken frame"""
 
 
-def check_before_writing(path: Path) -> list[str]:
+def check_before_writing(path: Path, keep: bool = True) -> list[str]:
     """Look at the write-ahead log that a dead process has left beside this database; [] when all is well.
+
+    Args:
+        path: the database.
+        keep: copy a suspicious log aside; not where nothing may be written.
 
     Returns: what is suspicious, in words; the log has been copied aside then.
 
@@ -76,10 +80,10 @@ def check_before_writing(path: Path) -> list[str]:
             where=str(wal),
             fix="restore the store from your backup; to go on without them, move this file away",
         )
-    aside = _set_aside(wal)
+    kept = f". The log was kept as {_set_aside(wal).name}" if keep else ""
     suspicion = (
         f"{wal.name}: {place} does not hold, so that its commit was not taken over: it was cut off before anybody "
-        f"was told that it stands (a power failure), or the disk has damaged it. The log was kept as {aside.name}"
+        f"was told that it stands (a power failure), or the disk has damaged it{kept}"
     )
     logging.getLogger(__name__).warning(suspicion)
     return [suspicion]

@@ -54,7 +54,7 @@ async def verify(ledger: Ledger, progress: Progress = _silent, *, integrate: boo
         integrate: when nothing is damaged and no process executes, put entries that no checkpoint covers under one.
     """
     report = await _in_thread(ledger, verify_store, ledger, progress)
-    if report.ok and report.uncovered and integrate:
+    if report.ok and report.uncovered and integrate and not getattr(ledger.backend, "read_only", False):
         report.integrated = await cover(ledger)
     return report
 

@@ -33,7 +33,7 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger._schema import check_structure, statements
-from tightship.ledger._sql import connect, corrupt, script, translate_errors
+from tightship.ledger._sql import connect, connect_read_only, corrupt, script, translate_errors
 
 MASTER_VARIABLE = "TIGHTSHIP_MASTER_KEY"
 KEY_BYTES = 32
@@ -155,17 +155,18 @@ class FileKeyStore(KeyStore):
         StoreReadOnly, StoreFull, StoreCorrupt: as the disk answers. StoreVersionError: a newer version wrote it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         super().__init__()
         self.path = path
         self._lock = threading.Lock()
         with translate_errors(path):
-            if not path.exists():
+            if not path.exists() and not read_only:
                 with contextlib.suppress(OSError):
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            self._db = connect(path, journal="DELETE")
+            self._db = connect_read_only(path, "DELETE") if read_only else connect(path, journal="DELETE")
             try:
-                self._db.execute("PRAGMA secure_delete=ON")
+                if not read_only:
+                    self._db.execute("PRAGMA secure_delete=ON")
                 self._migrate()
             except BaseException:
                 self._db.close()

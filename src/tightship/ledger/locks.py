@@ -35,6 +35,7 @@ class ExecutorLock:
             raise StoreReadOnly(
                 f"the lock file cannot be opened: {error.strerror}",
                 where=str(self._path),
+                fix="make the store's folder writable, or choose another in tightship.yaml",
             ) from None
         if not _lock(handle):
             holder = os.read(handle, 64).decode(errors="replace").strip()

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, chunks, empty_database, schema
-from tightship.ledger._sql import script, translate_errors
+from tightship.ledger._sql import connect_read_only, script, translate_errors
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK
 from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.sqlite import SqliteBackend
@@ -38,7 +38,7 @@ class Snapshot:
     def of(cls, backend: SqliteBackend | MemoryBackend) -> Snapshot:
         """The snapshot of a ledger's store. Other processes may go on writing meanwhile."""
         if isinstance(backend, SqliteBackend):
-            return cls.of_file(backend.path)
+            return cls.of_file(backend.path, backend.read_only)
         db = empty_database()
         for table, rows in backend.dump():
             marks = ",".join("?" * len(schema()[table].defaults))
@@ -47,10 +47,13 @@ class Snapshot:
         return cls(db, "memory")
 
     @classmethod
-    def of_file(cls, path: Path) -> Snapshot:
-        """The snapshot of a database file, which is not written to."""
+    def of_file(cls, path: Path, read_only: bool = False) -> Snapshot:
+        """The snapshot of a database file, which is not written to; `read_only` where nothing beside it may be made."""
         with translate_errors(path):
-            db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+            if read_only:
+                db = connect_read_only(path)
+            else:
+                db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
             try:
                 return cls(db, path.name)
             except BaseException:

@@ -19,10 +19,11 @@ from tightship.ledger._schema import (
     migrate,
     projection_tables,
     replace_rows,
+    require_current,
     select_sql,
     write_deltas,
 )
-from tightship.ledger._sql import ERRORS, connect, script, translate, translate_errors
+from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
 from tightship.ledger.bundles import WIDTH, bundle_crc, entries_of_row, entry_of_row, pack
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, log_crc, payload_crc
@@ -33,7 +34,7 @@ BUNDLES_AT_ONCE = 4
 """Bundles packed in one transaction, so that no commit waits long."""
 
 
-def open_database(path: Path, create: bool) -> sqlite3.Connection:
+def open_database(path: Path, create: bool, read_only: bool = False) -> sqlite3.Connection:
     """A connection to the ledger's file, its schema brought up to this version.
 
     Raises:
@@ -47,9 +48,9 @@ def open_database(path: Path, create: bool) -> sqlite3.Connection:
             fix="run `tightship init`, or correct store.url in tightship.yaml",
         )
     with translate_errors(path):
-        db = connect(path)
+        db = connect_read_only(path) if read_only else connect(path)
         try:
-            migrate(db, path)
+            (require_current if read_only else migrate)(db, path)
         except BaseException:
             db.close()
             raise
@@ -57,15 +58,16 @@ def open_database(path: Path, create: bool) -> sqlite3.Connection:
 
 
 class SqliteBackend:
-    """The store in a file."""
+    """The store in a file; `read_only` where nothing may be written."""
 
-    def __init__(self, path: Path, create: bool = True) -> None:
+    def __init__(self, path: Path, create: bool = True, read_only: bool = False) -> None:
         self.path = path
-        self.suspicions = check_before_writing(path)
+        self.read_only = read_only
+        self.suspicions = check_before_writing(path, keep=not read_only)
         """What the write-ahead log of an earlier process leaves open (see `_wal`)."""
-        self._db = open_database(path, create)
+        self._db = open_database(path, create, read_only)
         try:
-            self._reader = open_database(path, create)
+            self._reader = open_database(path, create, read_only)
         except BaseException:
             self._db.close()
             raise
