@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -224,6 +224,15 @@ class Envelope:
         self._set_marks()
         self._tell()
 
+    def renew(self, period: str, limit: Limit) -> None:
+        """Begin another period: nothing of it is spent, and what calls in flight have set aside will be spent in it."""
+        self.period = period
+        caps = (limit.usd, limit.tokens, limit.calls)
+        self._cap_usd, self._cap_tokens, self._cap_calls = (_OPEN if cap is None else cap for cap in caps)
+        self._used_usd, self._used_tokens, self._used_calls = self._held_usd, self._held_tokens, self._held_calls
+        self._set_marks()
+        self._tell()
+
     def alerts(self) -> list[Alert]:
         """Alerts that are newly due; each unit tells once, and again only after the limit was changed."""
         if not self._alarming():
@@ -339,17 +348,30 @@ class Reservation:
 
 
 class Chain:
-    """The envelopes that an effect is paid from, the innermost first; `scopes` are their names here, where they have
-    others than their own."""
+    """The envelopes that an effect is paid from, the innermost first.
 
-    __slots__ = ("envelopes", "scopes")
+    Args:
+        envelopes: those.
+        scopes: their names here, where they have others than their own.
+        refresh: called before they are looked at; begins what has to begin with a new day.
+    """
 
-    def __init__(self, envelopes: Iterable[Envelope] = (), scopes: Iterable[str] = ()) -> None:
+    __slots__ = ("_refresh", "envelopes", "scopes")
+
+    def __init__(
+        self,
+        envelopes: Iterable[Envelope] = (),
+        scopes: Iterable[str] = (),
+        refresh: Callable[[], None] | None = None,
+    ) -> None:
         self.envelopes = tuple(envelopes)
+        self._refresh = refresh
         self.scopes = tuple(scopes) or tuple(envelope.scope for envelope in self.envelopes)
 
     def shortage(self, amount: Amount) -> Shortage | None:
         """The innermost envelope that cannot cover the amount, or None when all can."""
+        if self._refresh is not None:
+            self._refresh()
         for place, envelope in enumerate(self.envelopes):
             unit = envelope._short_of(amount)
             if unit is not None:
@@ -399,12 +421,14 @@ class Chain:
 class EnvelopeTree:
     """The envelopes of one run with those above it, by scope; a chain goes from a scope up to the root.
 
-    A scope may have several envelopes (a day's and a month's budget): all of them are on its chain.
+    A scope may have several envelopes (a day's and a month's budget): all of them are on its chain. `refresh` is called
+    before a chain reserves.
     """
 
-    __slots__ = ("_chains", "_envelopes", "_parents")
+    __slots__ = ("_chains", "_envelopes", "_parents", "refresh")
 
-    def __init__(self) -> None:
+    def __init__(self, refresh: Callable[[], None] | None = None) -> None:
+        self.refresh = refresh
         self._envelopes: dict[str, list[Envelope]] = {}
         self._parents: dict[str, str | None] = {}
         self._chains: dict[str, Chain] = {}
@@ -441,7 +465,7 @@ class EnvelopeTree:
             while at is not None:
                 path.extend((envelope, at) for envelope in self._envelopes[at])
                 at = self._parents[at]
-            chain = self._chains[scope] = Chain((one for one, _ in path), (name for _, name in path))
+            chain = self._chains[scope] = Chain((one for one, _ in path), (name for _, name in path), self.refresh)
         return chain
 
     def scopes(self) -> list[str]:

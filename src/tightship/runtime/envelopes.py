@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tightship.controls.budgets import Amount, Envelope, EnvelopeTree
+from tightship.controls.budgets import Amount, Envelope, EnvelopeTree, Limit
 from tightship.controls.leases import EXTENSION
-from tightship.controls.periods import period_key
+from tightship.controls.periods import Period, period_bounds, period_key
 from tightship.core.world import Clock
 from tightship.effects.journal import Journal
 from tightship.ledger import Ledger
 from tightship.runtime.purse import limit_of
 from tightship.workflow.config import Budgets, Periods
+from tightship.workflow.models import Budget
 
-PERIODS = ("day", "month")
+PERIODS: tuple[Period, ...] = ("day", "month")
 
 
 class SharedEnvelopes:
     """Made from `budgets:` in tightship.yaml, charged with what the ledger says was spent in the period.
 
-    One process executes on an SQLite workspace, so it holds these envelopes whole.
+    One process executes on an SQLite workspace, so it holds these envelopes whole. A day or month that begins renews
+    them in their place, so that runs which are under way pay from the new one.
     """
 
     def __init__(self, budgets: Budgets, clock: Clock) -> None:
         self._budgets = budgets
         self._clock = clock
-        self._envelopes: dict[tuple[str, str], Envelope] = {}
+        self._envelopes: dict[tuple[str, Period], tuple[Envelope, Budget]] = {}
+        self._until = 0.0
+        """Store time (s) until which the envelopes are those of the day."""
         self._spent: dict[tuple[str, str], Amount] = {}
         self._granted: dict[tuple[str, str], Amount] = {}
 
@@ -64,7 +66,8 @@ class SharedEnvelopes:
 
     def of(self, tenant: str) -> EnvelopeTree:
         """The tenant's envelopes of today and this month, and below them the workflows'."""
-        tree = EnvelopeTree()
+        self._renew()
+        tree = EnvelopeTree(self._renew)
         parent: str | None = None
         scope = f"tenant:{tenant}"
         for envelope in self._for(scope, self._budgets.tenants.get(tenant, self._budgets.tenant)):
@@ -78,14 +81,29 @@ class SharedEnvelopes:
     def _for(self, scope: str, periods: Periods) -> list[Envelope]:
         found: list[Envelope] = []
         for period in PERIODS:
-            budget: Any = getattr(periods, period)
+            budget: Budget | None = getattr(periods, period)
             if budget is None or budget.empty:
                 continue
-            key = period_key(period, self._clock.now())
-            envelope = self._envelopes.get((scope, key))
-            if envelope is None:
-                limit = limit_of(budget).plus(self._granted.get((scope, key), Amount()))
-                envelope = Envelope(scope, limit, period=key, spent=self._spent.get((scope, key)))
-                self._envelopes[scope, key] = envelope
-            found.append(envelope)
+            known = self._envelopes.get((scope, period))
+            if known is None:
+                key = period_key(period, self._clock.now())
+                envelope = Envelope(
+                    scope, self._limit(scope, key, budget), period=key, spent=self._spent.get((scope, key))
+                )
+                known = self._envelopes[scope, period] = envelope, budget
+            found.append(known[0])
         return found
+
+    def _limit(self, scope: str, key: str, budget: Budget) -> Limit:
+        return limit_of(budget).plus(self._granted.get((scope, key), Amount()))
+
+    def _renew(self) -> None:
+        """Begin another day or month when it has come."""
+        now = self._clock.now()
+        if now < self._until:
+            return
+        self._until = period_bounds("day", now)[1]
+        for (scope, period), (envelope, budget) in self._envelopes.items():
+            key = period_key(period, now)
+            if key != envelope.period:
+                envelope.renew(key, self._limit(scope, key, budget))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit
+from tightship.controls.periods import period_bounds
 from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
 from tightship.core.money import NANO
@@ -41,7 +42,7 @@ def build_envelopes(
         line: the runs' envelopes by id, the run's own last.
         agents: the agents by name.
     """
-    tree = EnvelopeTree()
+    tree = EnvelopeTree(shared.refresh)
     parent: str | None = None
     for scope in shared.scopes():
         if scope.startswith("tenant:") or scope == f"workflow:{workflow}":
@@ -91,8 +92,11 @@ async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
     program, session = task.program, task.session
     package = from_exception(signal, program.context(frame, signal.scope))
     key = frame.next_key("budget")
-    question = Question("budget", package.title, program.escalation_role, package.to_json())
+    within = _rest_of_period(_short(session.envelopes, signal), session.shared.world.clock.now())
+    question = Question("budget", package.title, program.escalation_role, package.to_json(), within)
     answer = await frame.at(f"budget/{key.rsplit('/', 1)[-1]}").ask(question)
+    if answer.decision == "expired":
+        return  # another day or month has begun, with an envelope of its own
     if answer.decision not in ("approve", "edit", "answer"):
         raise Refused(
             f"{signal.reason}; {answer.by or 'nobody'} did not grant more", scope=signal.scope, unit=signal.unit
@@ -132,6 +136,13 @@ def _short(tree: EnvelopeTree, signal: OverBudget) -> Envelope | None:
         return None
     found = [envelope for envelope in tree.of(signal.scope) if envelope.left(unit) is not None]
     return min(found, key=lambda envelope: envelope.left(unit) or 0, default=None)
+
+
+def _rest_of_period(short: Envelope | None, now: float) -> float | None:
+    """Seconds until the envelope is renewed, or None when it never is."""
+    if short is None or not short.period:
+        return None
+    return period_bounds("day" if len(short.period) > len("2026-01") else "month", now)[1] - now
 
 
 def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, Any]:
