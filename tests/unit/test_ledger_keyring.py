@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger import Ledger
-from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, KeyStore, load_master
+from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, KeyStore, WrappedKey, load_master
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -251,3 +252,74 @@ def test_a_keystore_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_bytes(b"not a database" * 500)
     with pytest.raises(StoreCorrupt):
         FileKeyStore(tmp_path / "keys.db")
+
+
+class SlowRows(list[WrappedKey]):
+    """Rows that are being stored for as long as the test wants."""
+
+    def __init__(self, rows: list[WrappedKey]) -> None:
+        super().__init__(rows)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[WrappedKey]:
+        self.begun.set()
+        self.go_on.wait()
+        return super().__iter__()
+
+
+def test_a_look_up_waits_for_no_flush(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path / "keys.db")
+    known = WrappedKey("subject:1", b"w" * 60, 1.0)
+    store.put([known])
+    rows = SlowRows([WrappedKey("subject:2", b"v" * 60, 1.0)])
+    flush = threading.Thread(target=store.put, args=(rows,))
+    flush.start()
+    rows.begun.wait()
+    found: list[WrappedKey | None] = []
+    look = threading.Thread(target=lambda: found.extend([store.get("subject:1"), store.get("subject:2")]))
+    look.start()
+    look.join(timeout=20)
+    waited = look.is_alive()
+    rows.go_on.set()
+    flush.join()
+    look.join()
+    assert not waited
+    assert found == [known, None]
+    assert store.get("subject:2") is not None
+    store.close()
+
+
+def test_a_conflict_that_another_key_s_destruction_has_met_is_told_by_the_next_flush(store: KeyStore) -> None:
+    ours, theirs = ring(store), ring(store)
+    ours.key("subject:1", create=True)
+    theirs.key("subject:1", create=True)
+    theirs.flush()
+    ours.destroy("subject:2")
+    assert ours.flush() == ["subject:1"]
+    assert ours.flush() == []
+
+
+class HalfWay(KeyStore):
+    """A keystore whose disk answers only after the rows are stored, with an error."""
+
+    fails = 1
+
+    def put(self, rows: Sequence[WrappedKey]) -> list[str]:
+        taken = super().put(rows)
+        if self.fails:
+            self.fails -= 1
+            raise StoreError("the disk refused a write")
+        return taken
+
+
+def test_a_conflict_is_told_although_the_flush_that_found_it_failed() -> None:
+    store = HalfWay()
+    ours, theirs = ring(store), ring(store)
+    ours.key("subject:1", create=True)
+    kept = ours.key("subject:2", create=True)
+    KeyStore.put(store, [WrappedKey("subject:1", b"t" * 60, 1.0)])
+    with pytest.raises(StoreError):
+        ours.flush()
+    assert ours.flush() == ["subject:1"]
+    assert ours.conflicts == {"subject:1"}
+    assert theirs.key("subject:2") == kept

@@ -159,6 +159,7 @@ class FileKeyStore(KeyStore):
         super().__init__()
         self.path = path
         self._lock = threading.Lock()
+        self._looking = threading.Lock()  # a look-up waits for no flush: it has a connection of its own
         with translate_errors(path):
             if not path.exists() and not read_only:
                 with contextlib.suppress(OSError):
@@ -168,6 +169,7 @@ class FileKeyStore(KeyStore):
                 if not read_only:
                     self._db.execute("PRAGMA secure_delete=ON")
                 self._migrate()
+                self._reader = connect_read_only(path, "DELETE") if read_only else connect(path, journal="DELETE")
             except BaseException:
                 self._db.close()
                 raise
@@ -200,8 +202,8 @@ class FileKeyStore(KeyStore):
 
     def get(self, name: str) -> WrappedKey | None:
         """The row of a key."""
-        with self._lock, translate_errors(self.path):
-            row = self._db.execute("SELECT name, wrapped, created FROM keys WHERE name = ?", (name,)).fetchone()
+        with self._looking, translate_errors(self.path):
+            row = self._reader.execute("SELECT name, wrapped, created FROM keys WHERE name = ?", (name,)).fetchone()
         return None if row is None else _checked_row(row, self.path)
 
     def put(self, rows: Sequence[WrappedKey]) -> list[str]:
@@ -253,6 +255,8 @@ class FileKeyStore(KeyStore):
 
     def close(self) -> None:
         """Close the file."""
+        with self._looking:
+            self._reader.close()
         with self._lock:
             self._db.close()
 
@@ -277,7 +281,8 @@ class Keyring:
     The event loop makes keys, the writer's thread makes them durable, the reader's destroys: a lock guards each step.
     """
 
-    _CACHE = 4096
+    _CACHE = 32_768
+    """Unwrapped keys that are remembered, about 200 bytes each: those are never looked up again."""
 
     def __init__(self, store: KeyStore, master: bytes, world: World) -> None:
         self.store = store
@@ -289,6 +294,7 @@ class Keyring:
         self._pending: dict[str, WrappedKey] = {}
         self.conflicts: set[str] = set()
         """Names that two processes made at once, and this one's key is not the one that stands."""
+        self._untold: list[str] = []
 
     def reader(self) -> Keyring:
         """A keyring over the same keys with a memory of its own: a long reading does not push out what runs need."""
@@ -364,10 +370,20 @@ class Keyring:
 
         Returns:
             Names that another process has made at the same moment: its keys stand, ours are forgotten, and what was
-            sealed with ours must not be stored (see `conflicts`).
+            sealed with ours must not be stored (see `conflicts`). A name is given once, however many attempts it
+            took, and whoever has stored it.
         """
-        if not self._pending:
+        self._store()
+        if not self._untold:
             return []
+        with self._lock:
+            told, self._untold = self._untold, []
+        return told
+
+    def _store(self) -> None:
+        """Put what is pending on the disk; conflicts wait for the next `flush`."""
+        if not self._pending:
+            return
         with self._lock:
             rows = list(self._pending.values())
         taken = self.store.put(rows)
@@ -377,11 +393,12 @@ class Keyring:
             for name in taken:
                 self._keys.pop(name, None)
                 self.conflicts.add(name)
-        return taken
+                if name not in self._untold:
+                    self._untold.append(name)
 
     def destroy(self, name: str) -> None:
         """Destroy a key: whatever was sealed with it can never be read again."""
-        self.flush()
+        self._store()
         self.store.destroy(name)
         self.forget(name)
 
