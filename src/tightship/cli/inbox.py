@@ -22,7 +22,7 @@ def inbox() -> None:
 @inbox.command("list")
 @click.option("--role", help="Only what waits for this role.")
 @click.option("--all", "everything", is_flag=True, help="Decided items as well.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="At most so many.")
 @command
 def list_(shell: Shell, role: str | None, everything: bool, limit: int) -> None:
     """List open items, the most urgent first."""

@@ -37,7 +37,14 @@ def company() -> None:
 
 
 @company.command()
-@click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", metavar="DIR", help="See below.")
+@click.option(
+    "-w",
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=".",
+    metavar="DIR",
+    help="The workspace that it serves (default: here).",
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--db", metavar="FILE", help="Where its records are kept; `:memory:` forgets them at the end.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Drives faults that have a rate.")

@@ -175,6 +175,6 @@ def _settings(name: str, raw: Any, file: str | None) -> TierSettings:
         raise LoadError(
             f"tiers.{name} has a server of its own, so no price list knows its price",
             file=file,
-            fix="state `price: {input, output, source, date}` in USD for a million tokens, or `price: free`",
+            fix="state `price: {input, output, source, as_of}` in USD for a million tokens, or `price: free`",
         )
     return settings
