@@ -133,7 +133,7 @@ def test_no_key_is_lost_between_the_thread_that_makes_it_and_the_one_that_stores
 
     thread = threading.Thread(target=flushing)
     thread.start()
-    keys = {f"r-{n:05d}": made.create(f"r-{n:05d}") for n in range(3000)}
+    keys = {f"r-{n:05d}": made.create(f"r-{n:05d}").secret for n in range(3000)}
     done.set()
     thread.join()
     made.flush()
@@ -149,7 +149,7 @@ def test_a_key_that_is_not_stored_yet_is_never_dropped_from_memory(
     made = ring(store)
     keys: dict[str, bytes] = {}
     for number in range(100):
-        keys[f"r-{number}"] = made.create(f"r-{number}")
+        keys[f"r-{number}"] = made.create(f"r-{number}").secret
         if number == 50:
             made.flush()
     assert {name: made.key(name) for name in keys} == keys
@@ -161,7 +161,7 @@ def test_a_key_that_is_not_stored_yet_is_never_dropped_from_memory(
 
 def test_a_store_that_refuses_keeps_the_keys_waiting(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ring(store)
-    key = made.create("r-1")
+    key = made.create("r-1").secret
     with monkeypatch.context() as broken:
         broken.setattr(type(store), "put", lambda *_: (_ for _ in ()).throw(StoreError("no")))
         with pytest.raises(StoreError):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ledger_desk import Store, note
+from ledger_desk import SteppedClock, Store, note
 from tightship.core.errors import (
     LedgerError,
     PayloadErased,
@@ -99,6 +99,21 @@ async def test_equal_values_of_one_scope_are_stored_once(ledger: Ledger) -> None
     assert (await ledger.values([one.address, two.address])) == {one.address: {"a": [2], "b": 1}}
     table = ledger.backend._read("SELECT count(*) FROM payloads") if hasattr(ledger.backend, "_read") else [(1,)]
     assert table == [(1,)]
+
+
+def test_values_of_scopes_that_were_made_together_lie_together() -> None:
+    """An index of random addresses has a page of its own for nearly every value that a commit writes."""
+    keys, clock = KeyStore(), SteppedClock()
+    made = Vault(Keyring(keys, b"m" * 32, World(clock=clock)))
+    rounds: list[list[str]] = []
+    for number in range(3):
+        scopes = [made.new_scope(f"r-{number}-{n}") for n in range(20)]
+        rounds.append([made.seal(scope, b"%d" % value).address for scope in scopes for value in range(20)])
+        clock.time += 60
+    assert max(rounds[0]) < min(rounds[1]) and max(rounds[1]) < min(rounds[2])
+    made.keyring.flush()
+    again = Vault(Keyring(keys, b"m" * 32, World(clock=clock)))
+    assert again.address("r-0-0", b"7") == rounds[0][7], "the same, whoever asks and whenever"
 
 
 async def test_equal_values_of_two_scopes_cannot_be_compared(ledger: Ledger) -> None:

@@ -275,6 +275,13 @@ def _checked_row(row: tuple[object, ...], path: Path) -> WrappedKey:
     return WrappedKey(name, wrapped, created)
 
 
+class Key(NamedTuple):
+    """A key in memory: its 32 bytes, and when it was made (store time, seconds)."""
+
+    secret: bytes
+    created: float
+
+
 class Keyring:
     """Keys by name, unwrapped in memory; new ones become durable with `flush`, before anything sealed with them.
 
@@ -290,7 +297,7 @@ class Keyring:
         self._wrap = AESGCM(master)
         self._world = world
         self._lock = threading.Lock()
-        self._keys: dict[str, bytes] = {}
+        self._keys: dict[str, Key] = {}
         self._pending: dict[str, WrappedKey] = {}
         self.conflicts: set[str] = set()
         """Names that two processes made at once, and this one's key is not the one that stands."""
@@ -308,6 +315,14 @@ class Keyring:
             TamperError: the keystore's row was changed.
             StoreMissing: there is no such key and none may be created.
         """
+        return self.look_up(name, create).secret
+
+    def look_up(self, name: str, create: bool = False) -> Key:
+        """The key of that name, and when it was made.
+
+        Raises:
+            as `key`.
+        """
         known = self._keys.get(name)
         if known is not None:
             return known
@@ -319,7 +334,7 @@ class Keyring:
                     fix="restore the keystore from your backup",
                 )
             return self._create(name)
-        key = self.unwrap(row)
+        key = Key(self.unwrap(row), row.created)
         with self._lock:
             self._remember(name, key)
         return key
@@ -340,24 +355,23 @@ class Keyring:
                 fix="restore the keystore, or the master key that belongs to it, from your backup",
             ) from None
 
-    def create(self, name: str) -> bytes:
+    def create(self, name: str) -> Key:
         """A new key for a name that is new by its making (a fresh run's id): no look-up."""
         return self._keys.get(name) or self._create(name)
 
-    def _create(self, name: str) -> bytes:
-        key = self._world.chance.token(KEY_BYTES)
+    def _create(self, name: str) -> Key:
+        key = Key(self._world.chance.token(KEY_BYTES), self._world.clock.now())
         nonce = self._world.chance.token(12)
-        created = self._world.clock.now()
-        wrapped = nonce + self._wrap.encrypt(nonce, key, _bound(name, created))
+        wrapped = nonce + self._wrap.encrypt(nonce, key.secret, _bound(name, key.created))
         with self._lock:
             known = self._keys.get(name)
             if known is not None:
                 return known
-            self._pending[name] = WrappedKey(name, wrapped, created)
+            self._pending[name] = WrappedKey(name, wrapped, key.created)
             self._remember(name, key)
         return key
 
-    def _remember(self, name: str, key: bytes) -> None:
+    def _remember(self, name: str, key: Key) -> None:
         """Keep an unwrapped key; the oldest durable ones make room. A key that is not durable yet is never dropped."""
         if len(self._keys) - len(self._pending) >= self._CACHE:
             durable = (old for old in self._keys if old not in self._pending)

@@ -1,15 +1,17 @@
 """Payloads: sealed once, addressed by content, unreadable and incomparable without their scope's key.
 
-address = SHA-256(salt || plaintext), salt = HMAC(scope key, plaintext): equal values of one scope share a row, and
-nobody without the key can test a guess. Sealing is AES-256-GCM under a key derived from all of the scope's keys; the
-nonce is taken from the address, which differs whenever the plaintext does.
+address = time || SHA-256(salt || plaintext)[:28], salt = HMAC(scope key, plaintext): equal values of one scope share a
+row, and nobody without the key can test a guess. The time (4 bytes, seconds) is when the youngest of the scope's keys
+was made: what is written at about the same time lies together in the index of addresses, so that a commit touches a few
+of its pages and not one for each value. Sealing is AES-256-GCM under a key derived from all of the scope's keys; the
+nonce is taken from the address's hash, which differs whenever the plaintext does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tightship.core.errors import PayloadTooLarge, TamperError
 from tightship.ledger.entries import SealedPayload
-from tightship.ledger.keyring import Keyring, combine, derive, plain_address
+from tightship.ledger.keyring import Key, Keyring, combine, derive, plain_address
 
 PUBLIC = ""
 COMPRESS_FROM = 192
@@ -27,16 +29,20 @@ MAX_BYTES = 16 * 1024 * 1024
 """The largest value that is taken, in bytes of JSON."""
 _BLOCK_BYTES = 64
 """Bytes of a block of SHA-256."""
+_HASH_DIGITS = 56
+_NONCE_BYTES = 12
 _RAW, _ZLIB = b"\x00", b"\x01"
 
 
 class ScopeKeys:
     """The derived keys of one scope."""
 
-    __slots__ = ("_inner", "_outer", "aead", "scope")
+    __slots__ = ("_inner", "_outer", "_time", "aead", "scope")
 
-    def __init__(self, scope: str, key: bytes) -> None:
+    def __init__(self, scope: str, keys: Sequence[Key]) -> None:
         self.scope = scope
+        key = combine([key.secret for key in keys])
+        self._time = f"{int(max(key.created for key in keys)) & 0xFFFFFFFF:08x}"
         self.aead = AESGCM(derive(key, b"seal"))
         # The two halves of HMAC-SHA256 (RFC 2104) with their key hashed in. `hmac.digest` sets the key up for every
         # value, and gives up the interpreter lock on the way, for which the writer's thread then makes it wait.
@@ -49,7 +55,7 @@ class ScopeKeys:
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(data)
         outer.update(inner.digest())
-        return hashlib.sha256(outer.digest() + data).hexdigest()
+        return self._time + hashlib.sha256(outer.digest() + data).hexdigest()[:_HASH_DIGITS]
 
 
 def encode(value: Any) -> bytes:
@@ -84,7 +90,7 @@ class Vault:
     def new_scope(self, name: str) -> str:
         """A scope of one key that is new by its making."""
         scope = self.scope((name,))
-        self._keys_of(scope, self.keyring.create(name))
+        self._keys_of(scope, [self.keyring.create(name)])
         return scope
 
     def keys(self, scope: str, create: bool = True) -> ScopeKeys:
@@ -96,13 +102,13 @@ class Vault:
         known = self._scopes.get(scope)
         if known is not None:
             return known
-        return self._keys_of(scope, combine([self.keyring.key(name, create) for name in names_of(scope)]))
+        return self._keys_of(scope, [self.keyring.look_up(name, create) for name in names_of(scope)])
 
-    def _keys_of(self, scope: str, key: bytes) -> ScopeKeys:
+    def _keys_of(self, scope: str, parts: Sequence[Key]) -> ScopeKeys:
         if len(self._scopes) >= self._CACHE:
             for old in list(self._scopes)[: self._CACHE // 2]:
                 self._scopes.pop(old, None)
-        keys = self._scopes[scope] = ScopeKeys(scope, key)
+        keys = self._scopes[scope] = ScopeKeys(scope, parts)
         return keys
 
     def forget(self, name: str) -> None:
@@ -126,7 +132,7 @@ class Vault:
         if address is None:
             address = keys.address(data)
         raw = bytes.fromhex(address)
-        return SealedPayload(address, scope, keys.aead.encrypt(raw[:12], packed, raw))
+        return SealedPayload(address, scope, keys.aead.encrypt(raw[-_NONCE_BYTES:], packed, raw))
 
     def open(self, address: str, scope: str, sealed: bytes) -> bytes:
         """The plaintext; its address is checked.
@@ -139,7 +145,7 @@ class Vault:
         if scope:
             raw = bytes.fromhex(address)
             try:
-                packed = self.keys(scope, create=False).aead.decrypt(raw[:12], sealed, raw)
+                packed = self.keys(scope, create=False).aead.decrypt(raw[-_NONCE_BYTES:], sealed, raw)
             except (InvalidTag, ValueError):
                 raise TamperError(f"payload {address} was changed: its seal does not open") from None
         data = _unpack(address, packed)

@@ -212,7 +212,7 @@ class Engine:
         return self.ledger.define_once(program.address, lambda: program.definition_json)
 
     def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
-        """The keys that this run's values are sealed with: its data subjects', or its own before one is known.
+        """The keys that this run's values are sealed with: its own, and those of its data subjects.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
         """
@@ -221,13 +221,14 @@ class Engine:
         for expression in program.spec.subjects:
             value = _evaluate(expression, facts.input)
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
-        if not subjects:
-            if new:
-                return vault.new_scope(facts.id)
-            vault.keys(facts.id)
-            return facts.id
+        if new and not subjects:
+            return vault.new_scope(facts.id)
+        if new:
+            vault.keyring.create(facts.id)
         names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
-        return vault.scope([f"tenant:{facts.tenant}", *names])
+        scope = vault.scope([facts.id, f"tenant:{facts.tenant}", *names] if names else [facts.id])
+        vault.keys(scope)
+        return scope
 
     # --- taking over -----------------------------------------------------------------------------
 
