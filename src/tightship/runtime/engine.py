@@ -284,7 +284,7 @@ class Engine:
             what = "was a rehearsal" if self.live else "is real, and this is a rehearsal"
             error = InputRejected(f"run {run} {what}", fix="see --rehearse of `runs resume`")
             return Ended(run, "refused", error)
-        if row["build"] != self.build and not accept_code:
+        if row["build"] != self.build and not accept_code and not await self._accepted(row["parent"]):
             error = BuildMismatch(
                 f"run {run} was started by build {row['build']}, here is build {self.build}",
                 fix="resume it with the code that started it, or accept this code: `runs resume --accept-code`",
@@ -296,6 +296,15 @@ class Engine:
         except StaleOwner as error:
             return Ended(run, "refused", error)
         return None
+
+    async def _accepted(self, parent: str) -> bool:
+        """Whether a run above is in the hands of this code: whoever accepted it there accepted it for its children."""
+        while parent:
+            row = (await self.ledger.select("runs", [("id", "=", parent)]))[0]
+            if row["build"] == self.build:
+                return True
+            parent = row["parent"]
+        return False
 
     async def _is_fork(self, run: str) -> bool:
         """Whether a run that is not live is a fork whose writes alone are rehearsed."""
@@ -397,7 +406,7 @@ class Engine:
         try:
             state = await driven.task.drive()
             return Ended(run, state, result=driven.task.ended)
-        except StaleOwner as error:
+        except (StaleOwner, BuildMismatch) as error:
             return Ended(run, "refused", error)
         finally:
             self._forget(run)

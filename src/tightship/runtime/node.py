@@ -10,6 +10,7 @@ from tightship.agents.turn import take_turn
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
 from tightship.core.errors import (
+    BuildMismatch,
     GuardRefused,
     LedgerError,
     StoreError,
@@ -152,7 +153,7 @@ class NodeFrame:
             self.scope.names.update(before)
             raise late from None
         except TightshipError as error:
-            if not isinstance(error, (LedgerError, StoreError)):
+            if not isinstance(error, (LedgerError, StoreError, BuildMismatch)):
                 await task.journal.decide(raced, False)
             raise
         await task.journal.decide(raced, False)

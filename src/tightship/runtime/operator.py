@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tightship.controls.halts import check_scope
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, InputRejected, PayloadErased, UnknownName
+from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
-from tightship.ledger.vault import encode
+from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
 from tightship.runtime.purse import wrong_grant
 from tightship.workflow.definition import Definition, from_definition
 from tightship.workflow.loader import WorkspaceFiles
+
+
+_INHERITED: Final = ("workflow", "version", "definition", "tenant", "build", "priority", "live")
+"""What a linked run has in common with the run whose escalation was answered."""
+
+
+def linked_run(item: str) -> str:
+    """The id of the run that an answer to this item starts."""
+    return derived_id("r", item, "answer")
 
 
 class Operator:
@@ -78,14 +88,39 @@ class Operator:
         said = await self._said(found.run, decision.reason)
         body = closing_body(item, decision, address, said[0].address if said else "")
         closed = Draft(found.run, kinds.CLOSED, "", body, payloads=(*payloads, *said))
+        following = await self._following(found, decision)
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
         try:
-            await self._ledger.append(closed, signal, guards=Guards(open_item=item), log=found.log or "default")
+            drafts = (closed, signal, *following)
+            await self._ledger.append(*drafts, guards=Guards(open_item=item), log=found.log or "default")
         except GuardRefused:
             now, _ = await self.item(item)
             check_decision(decision, now, roles=roles)
             raise
         return (await self.item(item))[0]
+
+    async def _following(self, item: InboxItem, decision: Decision) -> tuple[Draft, ...]:
+        """The run that an answer to an escalation starts: an escalated run is final, what comes of it is another one.
+
+        An answer that is an object gives input that was missing or wrong; a sentence says what was done, and that is
+        all. The linked run has the definition, the tenant and the rest of the input of the run that was escalated. It
+        is nobody's yet: whoever executes takes it up, as after a crash.
+
+        Raises:
+            InputRejected: the input that comes of it does not fit. PayloadErased: the earlier input is gone.
+        """
+        if item.type != "escalation" or decision.type != "answer" or not isinstance(decision.value, dict):
+            return ()
+        first = await self._started(item.run)
+        spec = from_definition(await self._ledger.value(first["definition"])).workflow
+        given = check_input(spec.input, {**await self._ledger.value(first["input"]), **decision.value}, spec.name)
+        vault = self._ledger.vault
+        subjects = {vault.keyring.subject(first["tenant"], one) for one in subjects_of(spec.subjects, given)}
+        scope = vault.scope({*names_of(first["scope"]), *subjects})
+        payload = vault.seal(scope, encode(given))
+        body = {name: first[name] for name in _INHERITED if name in first}
+        body |= {"input": payload.address, "scope": scope, "linked": item.run}
+        return (Draft(linked_run(item.item), kinds.STARTED, "", body, 1, (payload,)),)
 
     async def _schema(
         self, item: InboxItem, decision: Decision, package: Mapping[str, Json]

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, LedgerError, PayloadErased, StoreError, TightshipError, Unforeseen
+from tightship.core.errors import (
+    BuildMismatch,
+    GuardRefused,
+    LedgerError,
+    PayloadErased,
+    StoreError,
+    TightshipError,
+    Unforeseen,
+)
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, Signal
 from tightship.effects.frame import Scope
@@ -167,8 +175,8 @@ class RunTask:
         error = main.exception()
         if error is None:
             return Done(main.result())
-        if isinstance(error, (LedgerError, StoreError)):
-            raise error
+        if isinstance(error, (LedgerError, StoreError, BuildMismatch)):
+            raise error  # it stays as it is, to be resumed
         if isinstance(error, (TightshipError, Signal)):
             return error
         if isinstance(error, Exception):  # nobody foresaw it: a person looks at it, the run does not hang
