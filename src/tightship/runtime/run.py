@@ -105,9 +105,20 @@ class RunTask:
         recorded = self.journal.decided.get(INTERRUPTED)
         if recorded is None:
             return None
+        await self._regain(recorded)
         if "signal" in recorded:
             return restore_signal(recorded | {"reason": await self.said(recorded)})
         return restore(recorded["error"], await self.journal.value(recorded["detail"]))
+
+    async def _regain(self, recorded: Mapping[str, Any]) -> None:
+        """What was finished and tried before the interruption, which nobody walks through again."""
+        try:
+            told = await self.journal.value(recorded["detail"]) if recorded.get("detail") else {}
+        except PayloadErased:
+            return
+        self._names |= told.get("partial", {})
+        for line in told.get("tried", ()):
+            self.add_tried(line)
 
     async def _worded(self, cause: Any) -> Any:
         """A cancel with what its person said: signals come at any moment, and opening a value takes one."""
@@ -130,14 +141,15 @@ class RunTask:
         """Record why the run turns around, so that after a crash it does not go forward again."""
         if INTERRUPTED in self.journal.decided:
             return
+        where = {"partial": self.partial(), "tried": self.tried()}
         if isinstance(cause, Signal):
-            said, _ = self.journal.seal({"reason": cause.reason})
+            said, _ = self.journal.seal({"reason": cause.reason, **where})
             told = {**describe_signal(cause), "reason": "", "detail": said.address}
             await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": told}, (said,))
             return
         error = cause if isinstance(cause, TightshipError) else TightshipError(f"{type(cause).__name__}: {cause}")
         head, detail = describe(error)
-        payload, _ = self.journal.seal(detail)
+        payload, _ = self.journal.seal({**detail, **where})
         value = {"error": head, "detail": payload.address}
         await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,))
 
