@@ -124,14 +124,18 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
     def decide(shell: Shell, item: str, by: str | None, reason: str, value: str | None = None) -> None:
         given = _value(value)
         closed, pid = run_async(lambda: _decide(shell, item, decision, by, reason, given))
-        shell.emit({**_told(closed), "executor": pid})
+        follows = _following(closed, given)
+        shell.emit({**_told(closed), "executor": pid, **({"linked": follows} if follows else {})})
         shell.say(f"{item}: {closed.decision} by {closed.decided_by}")
-        if closed.type in ("escalation", "residual"):
+        if closed.type in ("escalation", "residual") and not follows:
             return
+        goes_on = follows or closed.run
+        if follows:
+            shell.say(f"{follows} follows {closed.run}, with this answer in its input")
         if pid is not None:
-            shell.say(f"process {pid} goes on with {closed.run}")
+            shell.say(f"process {pid} goes on with {goes_on}")
         else:
-            shell.say(f"no process executes here; to go on: tightship runs resume {closed.run}{shell.place}")
+            shell.say(f"no process executes here; to go on: tightship runs resume {goes_on}{shell.place}")
 
     decide.__doc__ = text
     made = command(decide)
@@ -148,7 +152,23 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
 _deciding("approve", "Approve: the run goes on with what is proposed.", takes_value=False)
 _deciding("reject", "Reject: the run does not go on this way.", takes_value=False)
 _deciding("edit", "Approve with another value than the proposed one.", takes_value=True)
-_deciding("answer", "Answer a question, or close an escalation by saying what was done.", takes_value=True)
+_deciding(
+    "answer",
+    """Answer a question or an escalation.
+
+    To an escalation, an object gives input that was missing or wrong: a new run, linked to the old one, starts with it.
+    A sentence says what was done, and closes the case.
+    """,
+    takes_value=True,
+)
+
+
+def _following(closed: InboxItem, value: Any) -> str:
+    """The run that the answer to an escalation has started, empty when it has started none."""
+    from tightship.runtime.operator import linked_run
+
+    answered = closed.type == "escalation" and closed.decision == "answer" and isinstance(value, dict)
+    return linked_run(closed.item) if answered else ""
 
 
 def _value(text: str | None) -> Any:

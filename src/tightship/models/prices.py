@@ -161,7 +161,7 @@ def _names(tier: Tier) -> tuple[str, str]:
 def _unpriced(tier: Tier) -> LoadError:
     return LoadError(
         f"the price list does not know what {tier.model!r} costs (tier {tier.name!r})",
-        fix="state `price: {input, output, source, date}` in USD for a million tokens, or `price: free`",
+        fix="state `price: {input, output, source, as_of}` in USD for a million tokens, or `price: free`",
     )
 
 

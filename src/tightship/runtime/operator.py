@@ -18,7 +18,8 @@ from tightship.review.inbox import Decision, InboxItem, check_decision, closing_
 from tightship.runtime.purse import wrong_grant
 from tightship.workflow.definition import Definition, from_definition
 from tightship.workflow.loader import WorkspaceFiles
-
+from tightship.workflow.models import WorkflowSpec
+from tightship.workflow.types import check_input
 
 _INHERITED: Final = ("workflow", "version", "definition", "tenant", "build", "priority", "live")
 """What a linked run has in common with the run whose escalation was answered."""
@@ -115,12 +116,21 @@ class Operator:
         spec = from_definition(await self._ledger.value(first["definition"])).workflow
         given = check_input(spec.input, {**await self._ledger.value(first["input"]), **decision.value}, spec.name)
         vault = self._ledger.vault
-        subjects = {vault.keyring.subject(first["tenant"], one) for one in subjects_of(spec.subjects, given)}
+        subjects = {vault.keyring.subject(first["tenant"], one) for one in self._subjects(spec, given)}
         scope = vault.scope({*names_of(first["scope"]), *subjects})
         payload = vault.seal(scope, encode(given))
         body = {name: first[name] for name in _INHERITED if name in first}
         body |= {"input": payload.address, "scope": scope, "linked": item.run}
         return (Draft(linked_run(item.item), kinds.STARTED, "", body, 1, (payload,)),)
+
+    @staticmethod
+    def _subjects(spec: WorkflowSpec, given: dict[str, Json]) -> set[str]:
+        """The data subjects that the workflow declares, as the engine finds them at a start."""
+        found: set[str] = set()
+        for expression in spec.subjects:
+            value = expression.evaluate({"input": given})
+            found.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
+        return found
 
     async def _schema(
         self, item: InboxItem, decision: Decision, package: Mapping[str, Json]
