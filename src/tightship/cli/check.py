@@ -22,17 +22,20 @@ _STYLE = {"error": "bad", "warning": "warn", "advice": "dim"}
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Do not fetch contracts from connectors' addresses.")
+@click.option("--no-code", is_flag=True, help="Do not import tools/*.py.")
 @click.option("--rules", is_flag=True, help="Print every rule with its reason and fix, and check nothing.")
 @command
-def check(shell: Shell, offline: bool, rules: bool) -> int:
+def check(shell: Shell, offline: bool, no_code: bool, rules: bool) -> int:
     """Check the workspace against the readiness rules. Exits with 1 when there are errors.
 
-    Files and contracts are read; no agent and no tool is run. Contracts that a connector declares by an address are
-    fetched from there; when nobody answers, the rules that need them are left out and the output says so.
+    Files and contracts are read; no agent and no tool is run. Modules in tools/ are imported, since only they know the
+    contracts of their tools, and only when an agent or a workflow names a tool that no connector has. Contracts that a
+    connector declares by an address are fetched from there; when nobody answers, the rules that need them are left out
+    and the output says so.
     """
     if rules:
         return _print_rules(shell)
-    findings, unread = run_async(lambda: find(shell, offline))
+    findings, unread = run_async(lambda: find(shell, offline, no_code))
     errors = sum(finding.severity == "error" for finding in findings)
     counts = {name: sum(finding.severity == name for finding in findings) for name in _STYLE}
     shell.emit({"findings": [finding.as_dict() for finding in findings], "counts": counts, "contracts_unread": unread})
@@ -47,7 +50,7 @@ def check(shell: Shell, offline: bool, rules: bool) -> int:
     return ERROR if errors else DONE
 
 
-async def find(shell: Shell, offline: bool) -> tuple[list[Finding], list[str]]:
+async def find(shell: Shell, offline: bool, no_code: bool = False) -> tuple[list[Finding], list[str]]:
     """The findings, and why contracts could not be read.
 
     Raises:
@@ -65,18 +68,21 @@ async def find(shell: Shell, offline: bool) -> tuple[list[Finding], list[str]]:
         if type(error).__name__ != "LoadError":
             raise
     else:
-        tools = await contracts(workspace.files, offline, unread)
+        tools = await contracts(workspace.files, offline, unread, no_code)
     loaded = load_workspace(shell.folder, tools=set(tools))
     return check_workspace(loaded, tools or None), unread
 
 
-async def contracts(files: WorkspaceFiles, offline: bool, unread: list[str]) -> dict[str, ToolSpec]:
+async def contracts(
+    files: WorkspaceFiles, offline: bool, unread: list[str], no_code: bool = False
+) -> dict[str, ToolSpec]:
     """The contracts of the tools that agents and actions name, as far as they can be read.
 
     Args:
         files: the workspace.
         offline: leave out contracts that lie at an address.
         unread: takes a line for each that could not be read.
+        no_code: leave out Python tools: their modules are not imported.
     """
     from tightship.connectors.openapi import open_connector
     from tightship.connectors.python import load_tools
@@ -85,14 +91,17 @@ async def contracts(files: WorkspaceFiles, offline: bool, unread: list[str]) -> 
     from tightship.core.world import World
 
     found: dict[str, ToolSpec] = {}
+    named = {tool for agent in files.agents.values() for tool in agent.tools}
+    named |= {tool for workflow in files.workflows.values() for tool in workflow.tools()}
     folder = files.root / "tools"
-    if folder.is_dir():
+    ours = sorted(name for name in named if name.partition(".")[0] not in files.config.connectors)
+    if ours and folder.is_dir() and no_code:
+        unread.append(f"tools/: {', '.join(ours)}, and this is --no-code")
+    elif ours and folder.is_dir():
         try:
             found |= {name: tool.spec for name, tool in load_tools(folder).items()}
         except TightshipError as error:
             unread.append(f"tools/: {error}")
-    named = {tool for agent in files.agents.values() for tool in agent.tools}
-    named |= {tool for workflow in files.workflows.values() for tool in workflow.tools()}
     for name, raw in files.config.connectors.items():
         if offline and "://" in raw.openapi:
             unread.append(f"connector {name}: its contract lies at {raw.openapi}, and this is --offline")

@@ -36,6 +36,7 @@ class Tools(Mapping[str, Tool]):
         self._names: dict[str, OpenApiConnector] = {}
         self._made: dict[str, Tool] = {}
         self.wrap: Callable[[Tool], Tool] | None = None
+        self._watch: Callable[[str, Tool], None] | None = None
 
     def add(self, connector: OpenApiConnector) -> None:
         """Take in a connector's operations."""
@@ -47,6 +48,12 @@ class Tools(Mapping[str, Tool]):
         """Take in further tools."""
         self._given.update(tools)
 
+    def watch(self, told: Callable[[str, Tool], None]) -> None:
+        """Tell of every tool when it is made, of those that are made already at once."""
+        self._watch = told
+        for name, tool in self._made.items():
+            told(name, tool)
+
     def __getitem__(self, name: str) -> Tool:
         found = self._made.get(name)
         if found is None:
@@ -54,6 +61,8 @@ class Tools(Mapping[str, Tool]):
             if self.wrap is not None:
                 found = self.wrap(found)
             self._made[name] = found
+            if self._watch is not None:
+                self._watch(name, found)
         return found
 
     def __iter__(self) -> Iterator[str]:

@@ -200,7 +200,7 @@ class Workspace:
         clock = self.world.clock
         halts = Halts()
         halts.load(await ledger.select("halts"))
-        shared = Shared(self.world, halts, Rates(clock, self._rates()), Breakers(clock), ResultCache[str](clock))
+        shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
         envelopes = SharedEnvelopes(self.files.config.budgets, clock)
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
@@ -214,12 +214,16 @@ class Workspace:
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
-    def _rates(self) -> dict[str, Rate]:
-        return {
-            name: Rate(requests_per_second=tool.spec.requests_per_second)
-            for name, tool in self._outfit.tools.items()
-            if tool.spec.requests_per_second
-        }
+    def _rates(self) -> Rates:
+        """The limits of tools, each declared when its tool is made: a contract may have thousands of operations."""
+        rates = Rates(self.world.clock)
+
+        def declare(name: str, tool: Tool) -> None:
+            if tool.spec.requests_per_second:
+                rates.limit(name, Rate(requests_per_second=tool.spec.requests_per_second))
+
+        self._outfit.tools.watch(declare)
+        return rates
 
     async def _tell(self, role: str, item: str) -> None:
         """The inbox is the truth; notices to people come with a connector that sends them."""
