@@ -99,7 +99,7 @@ class Exceptional:
             except Refused:
                 raise  # somebody has said no: nobody else is asked
             except OverBudget as signal:
-                if not self._frame.task.session.asks_on_budget:
+                if self._frame.task.program.then(signal.scope) != "ask":
                     raise
                 await self._frame.ask_for_budget(signal)
 

@@ -114,7 +114,7 @@ class Ending:
             return "cancelled"
         if isinstance(cause, RunFailed):
             return "failed"
-        if isinstance(cause, OverBudget) and self._task.program.spec.budget.then == "fail":
+        if isinstance(cause, OverBudget) and self._task.program.then(cause.scope) == "fail":
             return "failed"
         return "escalated"
 

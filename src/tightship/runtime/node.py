@@ -13,6 +13,7 @@ from tightship.core.errors import (
     BuildMismatch,
     GuardRefused,
     LedgerError,
+    LimitReached,
     StoreError,
     TightshipError,
     TimedOut,
@@ -231,7 +232,18 @@ class NodeFrame:
     # --- branches --------------------------------------------------------------------------------
 
     async def fork(self, branches: Sequence[Branch], on_failure: Literal["end", "keep"]) -> list[BranchResult]:
-        """Run branches side by side; which one failed first is decided once."""
+        """Run branches side by side; which one failed first is decided once.
+
+        Raises:
+            LimitReached: these are more than may run side by side.
+        """
+        most = self.task.program.limits.branches
+        if len(branches) > most:
+            await self.note("limit", title=f"{len(branches)} branches")
+            raise LimitReached(
+                f"{len(branches)} branches would run side by side, and {most} are allowed",
+                fix="raise limits.branches, or split the step",
+            )
         return await Branches(self, branches, on_failure).run()
 
     # --- values ----------------------------------------------------------------------------------

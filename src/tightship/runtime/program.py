@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
     from tightship.runtime.run import RunTask
 
+AGENT = "agent:"
+"""What the scope of an agent's envelope begins with."""
 DEFAULT_ROLE = "operator"
 """Who gets what is escalated when the workflow names nobody."""
 
@@ -216,6 +218,16 @@ class Program:
         if self.spec.output is None:
             return last
         return await frame.evaluate(self.spec.output)
+
+    def then(self, scope: str = "run") -> str:
+        """What happens when the envelope of a scope is used up: as its agent's budget says, else as the workflow's."""
+        agent = self.definition.agents.get(scope.removeprefix(AGENT)) if scope.startswith(AGENT) else None
+        return (agent and agent.budget.then) or self.spec.budget.then or "ask"
+
+    @property
+    def asks_on_budget(self) -> bool:
+        """Whether a person is asked about any of its budgets."""
+        return "ask" in {self.then(), *(self.then(f"{AGENT}{name}") for name in self.definition.agents)}
 
     def undoes(self, cause: BaseException) -> bool:
         """Whether finished actions are undone on this cause."""

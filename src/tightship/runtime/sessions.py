@@ -48,7 +48,7 @@ class Sessions:
             Stopwatch(self._shared.world.clock, spec.budget.seconds, used=journal.seconds),
             program.tools,
             agent_limits=_agent_limits(program),
-            asks_on_budget=spec.budget.then == "ask",
+            asks_on_budget=program.asks_on_budget,
             live=program.live,
         )
 

@@ -67,14 +67,15 @@ class Spec(BaseModel):
 class Budget(Spec):
     """What a run, an agent's turn or a period may cost; None is no limit of its own.
 
-    `usd` is nano-dollars here and US dollars in files. `then` is what happens when it is used up.
+    `usd` is nano-dollars here and US dollars in files. `then` is what happens when it is used up; None is what the
+    workflow says for an agent's, and `ask` for a workflow's.
     """
 
     usd: Usd | None = None
     tokens: int | None = Field(default=None, ge=0)
     seconds: Duration | None = None
     calls: int | None = Field(default=None, ge=0)
-    then: Literal["ask", "escalate", "fail"] = "ask"
+    then: Literal["ask", "escalate", "fail"] | None = None
 
     @property
     def empty(self) -> bool:
@@ -92,7 +93,7 @@ class Budget(Spec):
             parts.append(show_duration(self.seconds))
         if self.calls is not None:
             parts.append(f"{self.calls} calls")
-        return f"{', '.join(parts)}, then {self.then}" if parts else "none"
+        return f"{', '.join(parts)}, then {self.then or 'ask'}" if parts else "none"
 
 
 class Limits(Spec):
