@@ -16,6 +16,7 @@ from tightship.core.errors import (
     GuardRefused,
     InputRejected,
     LimitReached,
+    PayloadErased,
     StaleOwner,
     TightshipError,
 )
@@ -336,7 +337,12 @@ class Engine:
         body = entries[0].body
         journal.scope = body["scope"]
         journal.load(entries, sealed)
-        given = await journal.value(body["input"])
+        erased = False
+        try:
+            given = await journal.value(body["input"])
+        except PayloadErased:  # it cannot go on; what its end says is sealed under a key of its own
+            given, erased = {}, True
+            journal.scope = self.ledger.vault.scope((f"{row['id']}.erased",))
         program = await self._pinned_program(body["definition"])
         if not row["live"]:
             program = dry(program)
@@ -344,7 +350,9 @@ class Engine:
             program = program.for_parent(row["parent"])
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
         await self._families.join(row["id"], row["parent"], entries, childless)
-        self._runs[row["id"]] = Driven(RunTask(self, program, self._sessions.revived(facts, journal, program, entries)))
+        task = RunTask(self, program, self._sessions.revived(facts, journal, program, entries))
+        task.erased = erased
+        self._runs[row["id"]] = Driven(task)
 
     async def _pinned_program(self, address: str) -> Program:
         program = self._pinned(address, None) or self._pinned(address, await self.ledger.value(address))

@@ -73,6 +73,8 @@ class RunTask:
         self._rung: list[Waiting] = []
         self._read = self.journal.entries[-1].n if self.journal.entries else 0
         """The position up to which the mailbox was read."""
+        self.erased = False
+        """Whether what the run works on was erased: then it ends, and what cannot be undone goes to a person."""
         self._interruption: Signal | None = None
         self._leaving = False
         self._changed = asyncio.Event()
@@ -90,7 +92,7 @@ class RunTask:
         for entry in self.journal.signals:
             self._note_signal(entry)
         try:
-            cause = await self._recall()
+            cause = erased_case() if self.erased else await self._recall()
             if cause is None:
                 cause = await self._forward()
                 if cause in (PARKED, PUT_DOWN):
@@ -357,6 +359,16 @@ class RunTask:
     def interruption(self) -> Signal | None:
         """What has stopped the run, if anything has."""
         return self._interruption
+
+
+def erased_case() -> Unforeseen:
+    """Why a run ends whose data subject was erased."""
+    cause = Unforeseen(
+        "a data subject of this run was erased, and with it all that the run knew",
+        needed="look at what remains outside",
+    )
+    cause.kind = "erased"
+    return cause
 
 
 NEVER = 4_102_444_800.0

@@ -101,7 +101,11 @@ class Undo:
         for entry in journal.signals:
             if entry.body["type"] == "child":
                 child, told = entry.body["child"], entry.body.get("actions")
-                done = await journal.ledger.value(told) if told else ()
+                try:
+                    done = await journal.ledger.value(told) if told else ()
+                except PayloadErased:
+                    self._remains(child, {"name": "a child run"}, "what it did was erased")
+                    continue
                 found.extend((action["n"], f"{child}:{action['key']}", action) for action in done)
         found.sort(key=lambda one: one[0])
         return [(key, {**body, "n": n}) for n, key, body in found if key not in journal.undone]
