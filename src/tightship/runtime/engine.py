@@ -337,11 +337,10 @@ class Engine:
         body = entries[0].body
         journal.scope = body["scope"]
         journal.load(entries, sealed)
-        erased = False
         try:
             given = await journal.value(body["input"])
         except PayloadErased:  # it cannot go on; what its end says is sealed under a key of its own
-            given, erased = {}, True
+            given = {}
             journal.scope = self.ledger.vault.scope((f"{row['id']}.erased",))
         program = await self._pinned_program(body["definition"])
         if not row["live"]:
@@ -351,7 +350,7 @@ class Engine:
         facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
         await self._families.join(row["id"], row["parent"], entries, childless)
         task = RunTask(self, program, self._sessions.revived(facts, journal, program, entries))
-        task.erased = erased
+        task.erased = journal.scope != body["scope"]
         self._runs[row["id"]] = Driven(task)
 
     async def _pinned_program(self, address: str) -> Program:
