@@ -52,3 +52,16 @@ def test_an_agent_s_budget_ends_as_it_says_itself(
 
     run = simulate(story)
     assert (run.state, run.outcome) == (state, outcome)
+
+
+def test_which_turn_was_one_too_many_is_recorded() -> None:
+    async def story(sim: Simulation) -> Any:
+        desk = Desk(sim, [tool("shop.look", "seen")])
+        for name in ("a", "b", "c"):
+            desk.agent(name, looker)
+        desk.workflow({"concurrent": {"branches": ["a", "b", "c"], "on_failure": "keep"}}, limits={"turns": 2})
+        return await desk.run(), await desk.entries(kinds.TURN)
+
+    run, turns = simulate(story)
+    assert run.outcome == "completed"
+    assert [turn.body["agent"] for turn in turns if turn.body.get("denied")] == ["c"]

@@ -17,6 +17,7 @@ from tightship.core.errors import (
     AgentHung,
     AgentRaised,
     LedgerError,
+    LimitReached,
     NondeterminismError,
     PayloadTooLarge,
     RunError,
@@ -108,9 +109,7 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     recorded = journal.turns.get(key)
     if recorded is not None:
         return await _replay(session, recorded, payload.address, key)
-    for limits in session.counters(agent.name):
-        limits.count_turn(key)
-    session.loops.turn(key, agent.name, state_of(key, payload.address), turn.line)
+    refused = _limited(session, agent, turn, payload.address)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))
     clock = session.shared.world.clock
@@ -120,8 +119,12 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
         body["line"] = turn.line
     if agent.rehearsed:
         body["rehearsal"] = True
+    if refused is not None:
+        body["denied"] = True
     out: SealedPayload | None = None
     try:
+        if refused is not None:
+            raise refused  # recorded: which of several branches is one turn too many is a race
         value = await _call(session, agent, turn, give)
         out, data = _seal_output(session, agent, value)
     except (LedgerError, StoreError, RunError) as error:
@@ -137,6 +140,17 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
     await journal.record(kinds.TURN, key, body, (payload, out))
     return orjson.loads(data)
+
+
+def _limited(session: Session, agent: Agent, turn: Turn, address: str) -> LimitReached | None:
+    """Count the turn; why it is one too many, or None."""
+    try:
+        for limits in session.counters(agent.name):
+            limits.count_turn(turn.key)
+        session.loops.turn(turn.key, agent.name, state_of(turn.key, address), turn.line)
+    except LimitReached as error:
+        return error
+    return None
 
 
 def state_of(key: str, address: str) -> str:
