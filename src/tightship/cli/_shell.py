@@ -72,13 +72,25 @@ class Shell:
         if self.json:
             click.echo(dumps(record))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
-        """A table, on stdout; nothing with --json. `right` names the columns that are aligned to the right."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        right: Sequence[str] = (),
+        words: Sequence[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """A table, on stdout; nothing with --json.
+
+        Args:
+            columns, rows: headings and cells. right: columns that are aligned to the right.
+            words: columns that may go over several lines. drop: columns that a narrow terminal goes without, in order.
+        """
         if self.json:
             return
-        from tightship.cli._tables import render
+        from tightship.cli._tables import render, terminal_width
 
-        for line in render(columns, rows, right):
+        for line in render(columns, rows, right, words, drop, terminal_width(len(self.prefix))):
             click.echo(f"{self.prefix}{line}")
 
     def next_steps(self, commands: Sequence[tuple[str, str]]) -> None:

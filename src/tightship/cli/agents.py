@@ -35,7 +35,7 @@ def list_(shell: Shell) -> None:
         return
     columns = ("agent", "kind", "is", "owner", "tools", "confidence", "used in", "purpose")
     rows = [[_cell(one[name]) for name in columns] for one in told]
-    shell.table(columns, rows)
+    shell.table(columns, rows, words=("tools", "used in", "purpose"), drop=("confidence", "kind", "used in", "tools"))
 
 
 def _told(spec: AgentSpec, used: list[str]) -> dict[str, Any]:

@@ -146,5 +146,6 @@ def _print_rules(shell: Shell) -> int:
     load_all()
     rules = all_rules()
     shell.emit([{n: getattr(rule, n) for n in ("id", "severity", "title", "why", "fix")} for rule in rules])
-    shell.table(("rule", "severity", "what", "fix"), [(rule.id, rule.severity, rule.title, rule.fix) for rule in rules])
+    rows = [(rule.id, rule.severity, rule.title, rule.fix) for rule in rules]
+    shell.table(("rule", "severity", "what", "fix"), rows, words=("what", "fix"))
     return DONE

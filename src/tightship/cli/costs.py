@@ -41,10 +41,12 @@ def costs(shell: Shell, by: tuple[str, ...], since: str, until: str, workflow: s
     if not rows:
         shell.say("nothing has been spent")
         return
-    shell.table((*groups, *_COLUMNS), rows, right=_COLUMNS)
+    shell.table((*groups, *_COLUMNS), rows, right=_COLUMNS, drop=_DROPPED)
 
 
 _COLUMNS = ("cost", "tokens in", "tokens out", "calls", "from cache", "errors", "refused", "time")
+
+_DROPPED = ("from cache", "refused", "time", "tokens in", "tokens out", "errors")
 
 
 def _figures(cost: Any) -> list[str]:
@@ -71,7 +73,7 @@ def _one(shell: Shell, run: str) -> None:
     for name, costs_ in parts:
         rows = [[who, *_figures(cost)] for who, cost in costs_]
         if rows:
-            shell.table((name, *_COLUMNS), rows, right=_COLUMNS)
+            shell.table((name, *_COLUMNS), rows, right=_COLUMNS, drop=_DROPPED)
             shell.say()
     for repeated in found.repeated:
         shell.say(str(repeated), "warn")

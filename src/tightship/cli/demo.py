@@ -249,7 +249,7 @@ def _tell(shell: Shell, template: str, work: Work, verdicts: Sequence[Verdict], 
         }
     )
     rows = [(v.reference, v.case, v.expected, v.got, "; ".join(v.differences) or "yes") for v in verdicts]
-    shell.table(("ticket", "case", "expected", "got", "agrees"), rows)
+    shell.table(("ticket", "case", "expected", "got", "agrees"), rows, words=("case", "expected", "got", "agrees"))
     shell.say()
     report(shell, figures, work.records)
     shell.say()

@@ -115,7 +115,7 @@ def _list(shell: Shell) -> int:
         shell.say("nothing is halted")
     else:
         rows = [(row["scope"], row["by_whom"], clock(row["at"]), row["reason"]) for row in found]
-        shell.table(("scope", "by", "since", "reason"), rows)
+        shell.table(("scope", "by", "since", "reason"), rows, words=("reason",))
     return DONE
 
 

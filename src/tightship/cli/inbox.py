@@ -33,7 +33,7 @@ def list_(shell: Shell, role: str | None, everything: bool, limit: int) -> None:
         return
     columns = ["item", "type", "role", "title", "due", "run"] + (["decision", "by"] if everything else [])
     rows = [[_told(item).get(name, "") for name in columns] for item in items]
-    shell.table(columns, rows)
+    shell.table(columns, rows, words=("title",), drop=("run", "type", "role", "due"))
     shell.next_steps([(f"tightship inbox show {items[0].item}{shell.place}", "the case, and what may be decided")])
 
 

@@ -42,9 +42,10 @@ def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
 
     from tightship.insight import row_line
 
-    lines = [row_line(row, time.time()) for row in rows]
+    told = [row_line(row, time.time()) for row in rows]
     columns = ("run", "workflow", "state", "reason", "started", "took", "cost", "calls", "reference")
-    shell.table(columns, [[line[name] for name in columns] for line in lines], right=("took", "cost", "calls"))
+    cells = [[line[name] for name in columns] for line in told]
+    shell.table(columns, cells, right=("took", "cost", "calls"), drop=("calls", "took", "started", "reference"))
     if len(rows) == limit:
         shell.note(f"the latest {limit}; --limit shows more")
 
