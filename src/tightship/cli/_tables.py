@@ -22,7 +22,7 @@ from tightship.cli._shell import clean
 
 UNBOUNDED: Final = 4000
 _BETWEEN: Final = 3
-"""Cells between two columns."""
+"""Cells between two columns; rich sets aside one more on both sides of the table."""
 _NARROWEST: Final = 16
 """Cells that a column of words keeps."""
 
@@ -85,7 +85,7 @@ def _fitting(columns: Sequence[str], least: dict[str, int], drop: Sequence[str],
 
 
 def _total(columns: Sequence[str], least: dict[str, int]) -> int:
-    return sum(least[name] for name in columns) + _BETWEEN * (len(columns) - 1)
+    return sum(least[name] for name in columns) + _BETWEEN * len(columns) - 1
 
 
 def _least(texts: Sequence[str], words: bool) -> int:
