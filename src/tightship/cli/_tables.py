@@ -57,8 +57,10 @@ def render(
         table.add_row(*(Text(row[place]) for place in at))
     out = io.StringIO()
     wide = max(width, _total(shown, least))
+    terminal = sys.stdout.isatty()
+    # Without a height, rich takes a dumb terminal for one of 80 columns, whatever width it is told.
     console = Console(
-        file=out, width=wide, force_terminal=sys.stdout.isatty(), highlight=False, emoji=False, markup=False
+        file=out, width=wide, height=25, force_terminal=terminal, highlight=False, emoji=False, markup=False
     )
     console.print(table)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
