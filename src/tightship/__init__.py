@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tightship.core.errors import WriteFailed as WriteFailed
     from tightship.core.ports import Reply as Reply
     from tightship.core.ports import Request as Request
+    from tightship.core.ports import UndoSpec as UndoSpec
     from tightship.runtime.result import Run as Run
     from tightship.runtime.workspace import Workspace as Workspace
     from tightship.workflow.build import Agent as Agent
@@ -54,7 +55,7 @@ _HOMES = {
     "tightship.workflow.build": ("Agent", "Workflow", "agent", "step"),
     "tightship.connectors.python": ("tool",),
     "tightship.agents.context": ("AgentContext",),
-    "tightship.core.ports": ("Reply", "Request"),
+    "tightship.core.ports": ("Reply", "Request", "UndoSpec"),
     "tightship.core.errors": (
         "BuildMismatch",
         "DataMissing",
@@ -99,6 +100,7 @@ __all__ = [
     "TightshipError",
     "TimedOut",
     "Unavailable",
+    "UndoSpec",
     "Unforeseen",
     "WorkException",
     "Workflow",

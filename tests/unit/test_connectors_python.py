@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
+import tightship
 from tightship.connectors.python import load_tools, tool
 from tightship.connectors.testing import ScriptedTool
 from tightship.core.errors import (
@@ -123,6 +124,38 @@ async def test_a_function_may_take_the_request_state_its_cost_and_be_looked_up()
     assert await put.perform(ask(n=3)) == Reply({"n": 3}, Usage(usd=7), {"as_of": 1.0})
     assert await put.lookup(ask(n=3)) == Reply({"n": 3})
     assert find is not None
+
+
+def test_the_undo_of_a_tool_is_a_name_or_a_whole_spec() -> None:
+    def declared(undo: Any) -> UndoSpec | None:
+        @tool(effect="write", name="shelf.put", undo=undo)
+        async def put(n: int) -> int:
+            return n
+
+        return put.spec.undo
+
+    assert declared("shelf.take") == tightship.UndoSpec("shelf.take")
+    assert declared(UndoSpec("shelf.take", {"n": "args.n"})) == UndoSpec("shelf.take", {"n": "args.n"})
+    assert declared(None) is None
+
+
+@pytest.mark.parametrize("undo", ["", 7, {"tool": "shelf.take"}])
+def test_an_undo_that_names_no_tool_is_refused_where_the_tool_is_declared(undo: Any) -> None:
+    with pytest.raises(LoadError, match="names no tool") as caught:
+
+        @tool(effect="write", name="shelf.put", undo=undo)
+        async def put(n: int) -> int:
+            return n
+
+    assert caught.value.file == __file__
+
+
+def test_a_read_has_no_undo() -> None:
+    with pytest.raises(LoadError, match="only a write"):
+
+        @tool(effect="read", name="shelf.look", undo="shelf.take")
+        async def look(n: int) -> int:
+            return n
 
 
 def _plain() -> int:

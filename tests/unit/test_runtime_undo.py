@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from engine_desk import Desk, Hanging, simulate, tool, write
 
+from tightship.connectors.python import tool as declare
 from tightship.core.errors import Unavailable
 from tightship.runtime.simulation import Simulation
 
@@ -48,3 +49,29 @@ def test_the_package_is_the_same_with_and_without_a_crash(then: str) -> None:
     assert told[0] == told[1]
     assert told[0]["partial"]["finder"] == {"found": 7}
     assert bool(told[0]["tried"]) == (then == "error")
+
+
+def test_an_undo_that_is_only_named_gets_its_arguments_from_the_outcome_and_the_call() -> None:
+    taken: list[tuple[str, str]] = []
+
+    @declare(effect="write", name="shelf.put", idempotency="key", undo="shelf.take")
+    async def put(name: str, text: str) -> dict[str, str]:
+        return {"name": f"{name}-1", "other": text}
+
+    @declare(effect="write", name="shelf.take", idempotency="key")
+    async def take(name: str, text: str) -> None:
+        taken.append((name, text))
+
+    async def agent(ctx: Any, given: dict[str, Any]) -> Any:
+        await ctx.tool("shelf.put", {"name": "a", "text": "b"})
+        raise Unavailable("nobody is there")
+
+    async def scenario(sim: Simulation) -> None:
+        desk = Desk(sim, [put, take])
+        desk.agent("a", agent, tools=["shelf.put"])
+        desk.workflow("a")
+        run = await desk.run()
+        assert (run.outcome, run.package and run.package["evidence"].get("effects that remain")) == ("escalated", None)
+
+    simulate(scenario)
+    assert taken == [("a-1", "b")]

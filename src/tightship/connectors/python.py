@@ -163,7 +163,7 @@ def tool(
     name: str | None = None,
     price: str | int | float | Decimal | Usage = 0,
     idempotency: Literal["key", "etag", "none"] = "none",
-    undo: UndoSpec | None = None,
+    undo: str | UndoSpec | None = None,
     timeout: float = 30.0,
     cache_seconds: float = 0.0,
     hosts: frozenset[str] = frozenset(),
@@ -177,7 +177,8 @@ def tool(
         name: `service.operation`; `<module>.<function>` without it.
         price: the highest cost of one call in USD, or a whole Usage.
         idempotency: `key` when a second call with the same `request.key` does nothing more.
-        undo: the compensation, if there is one.
+        undo: the tool that takes it back, if there is one: by name (it is given what its own arguments ask for, from
+            the outcome, then from the arguments of the call), or an UndoSpec, which says the arguments.
         timeout: seconds until a call counts as unanswered.
         cache_seconds: how long a read may be answered from cache.
         hosts: the hosts it talks to.
@@ -185,13 +186,14 @@ def tool(
         description: what it does; the function's docstring without it.
 
     Raises:
-        LoadError: the function is not async, or an annotation has no JSON Schema.
+        LoadError: the function is not async, an annotation has no JSON Schema, or `undo` names no tool.
     """
     usage = price if isinstance(price, Usage) else Usage(to_nano(price))
 
     def decorate(function: Function) -> PythonTool:
         if not inspect.iscoroutinefunction(function):
             raise _at(function, "a tool must be an async function", "write `async def`")
+        compensation = _undo_of(undo, effect, function)
         named = name or f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         arguments, request_name = _arguments_of(function)
         result = _result_of(function)
@@ -203,7 +205,7 @@ def tool(
             output_schema=None if result is None else _schema_of(lambda: _result_schema(result), function),
             idempotency=idempotency,
             price=usage,
-            undo=undo,
+            undo=compensation,
             timeout=timeout,
             cache_seconds=cache_seconds,
             hosts=hosts,
@@ -212,6 +214,21 @@ def tool(
         return PythonTool(function, spec, arguments, result, request_name)
 
     return decorate
+
+
+def _undo_of(undo: object, effect: str, function: Function) -> UndoSpec | None:
+    if undo is None:
+        return None
+    if effect != "write":
+        raise _at(function, "only a write can be undone", 'leave out `undo`, or declare `effect="write"`')
+    spec = UndoSpec(undo) if isinstance(undo, str) else undo
+    if not isinstance(spec, UndoSpec) or not spec.tool.strip():
+        raise _at(
+            function,
+            f"`undo` is {undo!r}, which names no tool",
+            'write `undo="service.operation"`, or an UndoSpec of `tightship` where the arguments are to be said',
+        )
+    return spec
 
 
 def _result_schema(result: TypeAdapter[Any]) -> dict[str, Any]:

@@ -159,7 +159,10 @@ class Action(Step):
             yield READ_ACTION.found(f"{self.tool} changes nothing outside", context.mark("tool"))
             return
         if self.undo is None:
-            yield NO_UNDO.found(f"{self.tool} has no `undo`", context.mark("tool"))
+            said = f"this step of {self.tool} has no `undo`"
+            if spec is not None and spec.undo is not None:
+                said += f"; its contract names {spec.undo.tool}: write `undo: {spec.undo.tool}`"
+            yield NO_UNDO.found(said, context.mark("tool"))
         for kind, behaviour in self.on.items():
             if behaviour.then == "continue":
                 yield GOES_ON.found(f"on {kind}, the run goes on without {self.tool}", context.mark("on", kind))
