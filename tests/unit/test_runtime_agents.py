@@ -103,6 +103,35 @@ def test_an_agent_that_misbehaves_is_escalated_with_its_place(agent: Any, reason
     assert read.calls == []
 
 
+async def gathers(ctx: Any, given: dict[str, Any]) -> Any:
+    await asyncio.gather(ctx.tool("shelf.read", {}))
+
+
+async def leaves_one(ctx: Any, given: dict[str, Any]) -> Any:
+    other = asyncio.create_task(ctx.tool("shelf.read", {}))
+    await other
+
+
+async def helped(ctx: Any, given: dict[str, Any]) -> Any:
+    async def helper() -> None:
+        await ctx.tool("shelf.read", {})
+
+    await asyncio.create_task(helper())
+
+
+async def waits_below(ctx: Any, given: dict[str, Any]) -> Any:
+    async def several() -> None:
+        await asyncio.gather(ctx.tool("shelf.read", {}))
+
+    await several()
+
+
+@pytest.mark.parametrize(("agent", "after"), [(gathers, 1), (leaves_one, 2), (helped, 2), (waits_below, 2)])
+def test_a_forked_effect_is_told_with_the_line_of_the_agents_own_file(agent: Any, after: int) -> None:
+    line = agent.__code__.co_firstlineno + after
+    assert f"test_runtime_agents.py:{line}" in str(judged(agent, tool("shelf.read", {"n": 1})).package)
+
+
 def test_the_line_of_what_was_raised_is_named() -> None:
     line = raises.__code__.co_firstlineno + 1
     assert f"test_runtime_agents.py:{line}" in str(judged(raises).package)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from tightship.controls.budgets import Amount
@@ -18,6 +19,9 @@ from tightship.effects.door import Door
 from tightship.effects.session import Session
 
 Work = Callable[["AgentContext"], Awaitable[Any]]
+_OWN = str(Path(__file__).parent.parent)
+_ASYNCIO = str(Path(asyncio.__file__).parent)
+_LOOP = asyncio.events.__file__
 
 
 class ModelCaller(Protocol):
@@ -297,14 +301,14 @@ class AgentContext:
         if self._turn.over:
             raise ForkedEffect(
                 f"{self.agent} asked for an effect when its turn was over",
-                where=caller_outside(),
+                where=caller_outside(self._task),
                 fix="let the agent end when it is told to stop",
             )
         if asyncio.current_task() is self._task:
             return
         error = ForkedEffect(
             f"{self.agent} asked for an effect from a task that ctx.parallel did not open",
-            where=caller_outside(),
+            where=caller_outside(self._task),
             fix="use `await ctx.parallel(lambda c: …, lambda c: …)` and the context that each of them gets",
         )
         self._turn.violation = self._turn.violation or error
@@ -318,13 +322,41 @@ def normal(claim: str) -> bytes:
     return normalise(claim).encode()
 
 
-def caller_outside() -> str:
-    """File and line of the nearest caller that is not this package's own code."""
-    own = str(Path(__file__).parent.parent)
-    frame = sys._getframe(1)
+def caller_outside(agent: asyncio.Task[Any] | None) -> str | None:
+    """File and line from which an effect was asked for that came from a task of its own, as near as can be told.
+
+    Args:
+        agent: the task that may ask. When the other task is the package's own coroutine and nothing else (as in
+            `gather(ctx.tool(…))`), what is named is the line at which the agent waits.
+
+    Returns: None when no line of the agent's is to be found.
+    """
+    here = _of_stack(sys._getframe(1), same_loop=agent is not None and agent.get_loop() is asyncio.get_running_loop())
+    return here or (None if agent is None else _of_task(agent))
+
+
+def _of_stack(frame: FrameType | None, same_loop: bool) -> str | None:
+    """The nearest caller outside; on the agent's own loop only within the task: below it is whoever runs the loop."""
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(own) and "asyncio" not in name:
+        if same_loop and name == _LOOP:
+            return None
+        if _is_outside(name):
             return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "unknown"
+        frame = frame.f_back
+    return None
+
+
+def _of_task(task: asyncio.Task[Any]) -> str | None:
+    """The innermost line outside at which a task waits."""
+    found, waits = None, task.get_coro()
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None)
+        if frame is not None and _is_outside(frame.f_code.co_filename):
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
+    return found
+
+
+def _is_outside(file: str) -> bool:
+    return not file.startswith((_OWN, _ASYNCIO))
