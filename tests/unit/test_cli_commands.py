@@ -278,3 +278,31 @@ def test_a_workspace_elsewhere_is_named_in_the_commands_that_are_printed(
     printed = [one.strip() for one in text.splitlines() if one.strip().startswith("tightship ")]
     assert printed
     assert all(" -w shop" in one for one in printed)
+
+
+def test_what_remains_outside_is_shown_with_its_arguments(line: Line) -> None:
+    (line.folder / "workflows" / "pay.yaml").write_text(_NO_UNDO)
+    run = line.pay("O-1", -1.0, code=3)["run"]
+    item = line.json("inbox", "list")[0]["item"]
+    for shown in (line.text("inbox", "show", item), line.text("runs", "show", run)):
+        assert "desk.pay" in shown
+        assert "order: O-1" in shown
+    evidence = line.json("inbox", "show", item)["package"]["evidence"]
+    assert evidence["effects that remain"][0]["args"] == {"order": "O-1", "amount": -1.0}
+    assert "--json" in line.text("inbox", "show", item)
+
+
+_NO_UNDO = """\
+workflow: pay
+owner: shop
+purpose: pay, and look only then
+input: {order: str, amount: float}
+budget: {usd: 0.50, seconds: 120, then: escalate}
+escalate_to: lead
+steps:
+  - action: desk.pay
+    with: {order: input.order, amount: input.amount}
+    claim: '"pay:" + input.order'
+    undo: none
+  - judge
+"""

@@ -134,10 +134,30 @@ def test_what_is_no_package_is_refused(data: Any) -> None:
 def test_the_text_holds_all_that_is_needed() -> None:
     error = errors.LowConfidence("0.55 for refund", options=[{"id": "refund", "label": "Refund", "confidence": 0.55}])
     text = from_exception(error, AT).render()
-    for part in ("Tried so far:\n  - asked orders.get twice", "refund: Refund (55%)", "triage: {'topic': 'refund'}"):
+    for part in ("Tried so far:\n  - asked orders.get twice", "refund: Refund (55%)", 'triage: {"topic":"refund"}'):
         assert part in text
     assert "Until 2026-01-01 00:00 UTC" in text
     assert text.endswith("support · run r-1 · respond/2")
+
+
+def test_what_is_reviewed_is_shown_whole_and_with_its_line_breaks() -> None:
+    reply = "Hello Lars,\n\n" + "A refund was started. " * 40 + "\n\nKind regards"
+    drafted = {"reply": reply, "refund": {"amount": 129.0, "due": True}, "citations": ["KB-1", "KB-2"], "holds": []}
+    package = Package(
+        kind="review",
+        title="Review respond",
+        what_happened="every run is reviewed",
+        evidence={"respond": drafted},
+        partial={"respond": drafted, "account": {"name": "x" * 400}},
+    )
+    text = package.render(width=80)
+    assert all(len(line) <= 80 for line in text.splitlines() if "account" not in line)
+    assert " ".join(text.split()).count(" ".join(reply.split())) == 1
+    assert "\n      Hello Lars,\n\n" in text
+    assert "\n    refund:\n      amount: 129.0\n      due: true\n    citations: KB-1, KB-2\n    holds: (none)" in text
+    assert "  respond: as above" in text
+    assert "x" * 400 not in text
+    assert "x" * 400 in package.render(width=80, full=True)
 
 
 class Unprintable:

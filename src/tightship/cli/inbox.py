@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,15 +56,17 @@ def _told(item: InboxItem) -> dict[str, Any]:
 
 @inbox.command()
 @click.argument("item")
+@click.option("--full", is_flag=True, help="What the finished steps gave as well, whole.")
 @command
-def show(shell: Shell, item: str) -> None:
+def show(shell: Shell, item: str, full: bool) -> None:
     """Show an item: what happened, what was tried, what is needed, the options, and how to decide it."""
+    from tightship.cli._case import rendered
     from tightship.review.inbox import allowed_decisions
 
     found, package = run_async(lambda: _show(shell, item))
     allowed = allowed_decisions(found.type) if found.open else ()
     shell.emit({**_told(found), "package": package, "decisions": allowed})
-    shell.say(_rendered(package))
+    shell.say(rendered(package, full))
     shell.say()
     if not found.open:
         shell.say(
@@ -72,9 +75,13 @@ def show(shell: Shell, item: str) -> None:
         return
     values = {"edit": " --value JSON", "answer": " --value JSON"}
     by = _holder(shell, found.role)
-    shell.next_steps(
-        [(f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _MEANING[name]) for name in allowed]
-    )
+    steps = [
+        (f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _MEANING[name]) for name in allowed
+    ]
+    if not full and isinstance(package, Mapping) and package.get("partial"):
+        steps.append((f"tightship inbox show {item} --full{shell.place}", "all that the finished steps gave"))
+    steps.append((f"tightship inbox show {item} --json{shell.place}", "the case as JSON"))
+    shell.next_steps(steps)
 
 
 _MEANING = {
@@ -86,20 +93,12 @@ _MEANING = {
 
 
 async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any]:
+    from tightship.cli._case import opened
     from tightship.cli._open import looking
 
     async with looking(shell) as workspace:
-        return await (await workspace.operator()).item(item)
-
-
-def _rendered(package: Any) -> str:
-    from tightship.cli._shell import dumps
-    from tightship.review.package import Package
-
-    try:
-        return Package.from_json(package).render()
-    except InputRejected:  # a report of another form, as of effects that remain
-        return dumps(package, indent=True)
+        found, package = await (await workspace.operator()).item(item)
+        return found, await opened(await workspace.ledger(), package)
 
 
 def _holder(shell: Shell, role: str) -> str:

@@ -194,9 +194,9 @@ def _ended_early(shell: Shell, work: Work) -> int:
 
 async def _print_one(shell: Shell, workspace: Workspace, record: Record) -> None:
     """One run in full: its output, or why there is none."""
+    from tightship.cli._case import opened, rendered
     from tightship.cli._report import seconds
     from tightship.cli._shell import dumps
-    from tightship.review.package import Package
 
     if not record.run:
         return
@@ -205,7 +205,8 @@ async def _print_one(shell: Shell, workspace: Workspace, record: Record) -> None
     if run.output is not None:
         shell.say(dumps(run.output, indent=True))
     if run.package is not None:
-        shell.say(Package.from_json(run.package).render())
+        package = await opened(await workspace.ledger(), run.package)
+        shell.say(rendered(package, taken=len(shell.prefix)))
     for item in record.waiting:
         shell.say(f"waits for a person: tightship inbox show {item}{shell.place}")
     shell.say(f"${record.usd / 1e9:.4f}, {record.calls} calls, {seconds(record.seconds)}")

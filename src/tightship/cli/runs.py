@@ -70,7 +70,7 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
 @command
 def show(shell: Shell, run: str, values: bool) -> None:
     """Show a run step by step: what was done, what it cost, exceptions, people, what remains."""
-    from tightship.review.package import Package
+    from tightship.cli._case import rendered
 
     view, full, package = run_async(lambda: _show(shell, run, values))
     shell.emit({**view.as_dict(), **full})
@@ -84,12 +84,13 @@ def show(shell: Shell, run: str, values: bool) -> None:
             shell.say(dumps(full[name], indent=True))
     if package is not None:
         shell.say()
-        shell.say(Package.from_json(package).render())
+        shell.say(rendered(package))
     for item in full.get("waiting", ()):
         shell.say(f"waits for a person: tightship inbox show {item}{shell.place}")
 
 
 async def _show(shell: Shell, run: str, values: bool) -> tuple[Any, dict[str, Any], Any]:
+    from tightship.cli._case import opened
     from tightship.cli._open import looking
     from tightship.insight import show as timeline
 
@@ -99,11 +100,11 @@ async def _show(shell: Shell, run: str, values: bool) -> tuple[Any, dict[str, An
         view = await timeline(ledger, run)
         whole = await workspace.result(run)
         given = await ledger.values([row["input"]], erased="(erased)")
+        package = await opened(ledger, whole.package)
         full: dict[str, Any] = {"waiting": list(whole.waiting)}
         if values or shell.json:
-            full |= {"input": given[row["input"]], "output": whole.output, "package": whole.package}
-        package = whole.package if isinstance(whole.package, Mapping) else None
-        return view, full, package
+            full |= {"input": given[row["input"]], "output": whole.output, "package": package}
+        return view, full, package if isinstance(package, Mapping) else None
 
 
 @runs.command()

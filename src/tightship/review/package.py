@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from tightship.core.errors import InputRejected, TightshipError, WorkException
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
 from tightship.review._plain import plain
+from tightship.review._readable import readable, short
 from tightship.review._texts import text_for
 
 NUMBERS: Final[Mapping[str, str]] = {
@@ -108,20 +110,39 @@ class Package(BaseModel):
             where = ".".join(str(part) for part in first["loc"])
             raise InputRejected(f"this is no escalation package: {where}: {first['msg']}") from None
 
-    def render(self) -> str:
-        """The package as text, for a terminal or a mail."""
-        lines = [self.title, "", self.what_happened]
+    def render(self, width: int = 100, full: bool = False) -> str:
+        """The package as text, for a terminal or a mail: the evidence whole, finished steps in short.
+
+        Args:
+            width: cells of a line, at which texts are wrapped.
+            full: what the finished steps gave is shown whole too.
+        """
+        lines = [self.title, "", *_wrapped(self.what_happened, width)]
         lines += _block("Tried so far", self.tried)
         lines += _block("Rules", self.rules)
-        lines += _block("Evidence", [f"{name}: {_short(value)}" for name, value in self.evidence.items()])
-        lines += _block("Finished steps", [f"{name}: {_short(value)}" for name, value in self.partial.items()])
+        if self.evidence:
+            lines += ["", "Evidence:"]
+            for name, value in self.evidence.items():
+                lines += readable(name, value, width, 2)
+        lines += self._finished(width, full)
         if self.needed:
-            lines += ["", f"Needed: {self.needed}"]
+            lines += ["", *_wrapped(f"Needed: {self.needed}", width)]
         lines += _block("Options", [_option(option) for option in self.options])
         if self.deadline is not None:
             lines += ["", f"Until {datetime.fromtimestamp(self.deadline, UTC):%Y-%m-%d %H:%M} UTC"]
         place = " · ".join(part for part in (self.workflow, f"run {self.run}" if self.run else "", self.key) if part)
         return "\n".join([*lines, "", place] if place else lines)
+
+    def _finished(self, width: int, full: bool) -> list[str]:
+        lines: list[str] = []
+        for name, value in self.partial.items():
+            if name in self.evidence and self.evidence[name] == value:
+                lines.append(f"  {name}: as above")
+            elif full:
+                lines += readable(name, value, width, 2)
+            else:
+                lines.append(f"  {name}: {short(value, max(40, width - len(name) - 5))}")
+        return ["", "Finished steps:", *lines] if lines else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +272,10 @@ def _block(heading: str, lines: Sequence[str]) -> list[str]:
     return ["", f"{heading}:", *(f"  - {line}" for line in lines)] if lines else []
 
 
+def _wrapped(text: str, width: int) -> list[str]:
+    return [part for line in text.split("\n") for part in textwrap.wrap(line, width, break_long_words=False) or [""]]
+
+
 def _option(option: Option) -> str:
     sure = "" if option.confidence is None else f" ({option.confidence:.0%})"
     return f"{option.id}: {option.label}{sure}"
-
-
-def _short(value: Any, limit: int = 300) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
