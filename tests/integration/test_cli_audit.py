@@ -92,6 +92,19 @@ def test_a_changed_entry_is_named_by_its_position(desk: Path) -> None:
     assert "not what was written" in done.stdout
 
 
+def test_a_store_whose_last_entry_is_gone_is_not_worked_on(desk: Path) -> None:
+    db = sqlite3.connect(desk / ".tightship" / "ledger.db")
+    db.execute("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)")
+    db.commit()
+    db.close()
+    for args in (("run", "pay", "--data", '{"order": "O-99", "amount": 1.0}'), ("runs", "resume", "--all"), ("serve",)):
+        told = wrong(desk, *args)
+        assert told["error"] == "StoreCorrupt"
+        assert "audit verify" in told["fix"]
+    done = cli(desk, "audit", "verify")
+    assert (done.returncode, "not what was written" in done.stdout) == (1, True)
+
+
 def test_verify_works_beside_a_process_that_executes(desk: Path) -> None:
     with serving(desk), process(desk, "runs", "watch", "--json"):
         [item, *_] = answer(desk, "inbox", "list")

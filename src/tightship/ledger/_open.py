@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tightship.core.errors import StoreMissing, StoreReadOnly
 from tightship.core.world import World
+from tightship.ledger._sql import corrupt
 from tightship.ledger.keyring import FileKeyStore, Keyring, load_master
+from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.sqlite import SqliteBackend
 
 LEDGER = "ledger.db"
@@ -74,3 +76,26 @@ def open_files(
     except BaseException:
         store.close()
         raise
+
+
+def check_heads(backend: SqliteBackend | MemoryBackend) -> None:
+    """Whether each log reaches as far as it says, and as far as its last checkpoint was signed.
+
+    A look-up or two per log: what is missing further down is for `audit verify` to find. A log that was cut short would
+    give new entries the positions of signed ones, and no proof of either would hold again.
+
+    Raises:
+        StoreCorrupt: entries at the end of a log are gone.
+    """
+    signed = {log_id: backend.checkpoint(log_id) for log_id, _ in backend.heads().values()}  # first: heads only grow
+    for log, (log_id, head) in backend.heads().items():
+        checkpoint = signed.get(log_id)
+        size = 0 if checkpoint is None else checkpoint[0]
+        for at in sorted({size, head} - {0}, reverse=True):
+            rows = [] if at > head else backend.entries(log, at - 1, 1)
+            if not rows or rows[0][0] != at:
+                what = f"the last checkpoint was signed over {size:,} entries" if at == size else f"it has {head:,}"
+                raise corrupt(
+                    f"entry {at:,} of log {log!r} is not there, and {what}: nothing is appended to it",
+                    backend.path if isinstance(backend, SqliteBackend) else "memory",
+                )

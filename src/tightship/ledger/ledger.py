@@ -26,7 +26,7 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
-from tightship.ledger._open import make_folders, open_files
+from tightship.ledger._open import check_heads, make_folders, open_files
 from tightship.ledger._schema import projection_tables
 from tightship.ledger.entries import (
     Draft,
@@ -87,7 +87,7 @@ class Ledger:
         make_writer = ThreadWriter if threaded else LoopWriter
         self._writer: Writer = make_writer(self._commit, self._deliver)
         self._definitions: set[str] = set()
-        self._closed = False
+        self._closed = self._whole = False
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -156,6 +156,15 @@ class Ledger:
         tails = tuple([encode_tail(draft, token(12).hex()) for draft in drafts])
         return self._writer.submit(Unit(log, drafts, guards, tails))
 
+    def check_whole(self) -> None:
+        """Before the first append: no log has lost its end. It blocks.
+
+        Raises:
+            StoreCorrupt: one has; it can still be read.
+        """
+        check_heads(self.backend)
+        self._whole = True
+
     def job(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run something on the writer, between two batches."""
         return self._writer.job(work)
@@ -164,6 +173,8 @@ class Ledger:
         keyring = self.vault.keyring
         for name in keyring.flush():
             self.vault.forget(name)
+        if not self._whole and any(unit.drafts for unit in units):
+            self.check_whole()
         sound = [unit for unit in units if self._prepare(unit)]
         return self._committer.commit(sound)
 

@@ -193,6 +193,7 @@ class Workspace:
             lock = ExecutorLock(self.folder / "executor.lock")
             await asyncio.to_thread(lock.acquire)
             self._lock = lock
+        await ledger.off_loop(ledger.check_whole)
         await ledger.poll()  # from this position on, what others append is noticed
         await ledger.reapply_erasures()
         await self._outfit.connect()

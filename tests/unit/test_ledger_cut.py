@@ -1,0 +1,85 @@
+"""A log that has lost its end is read, never written: new entries would take the places of signed ones."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from ledger_desk import Store, note
+from tightship.core.errors import StoreCorrupt
+from tightship.ledger import Ledger
+from tightship.ledger.audit import verify
+from tightship.ledger.sequencer import Sequencer
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store("sqlite", tmp_path)
+    yield store
+    await store.close()
+
+
+async def written(store: Store, signed: int = 5, unsigned: int = 0) -> None:
+    """A store whose process has ended: so many entries under a checkpoint, so many behind it."""
+    ledger = await store.open()
+    for n in range(signed):
+        await ledger.append(note(n=n))
+    await Sequencer(ledger).run_once()
+    for n in range(unsigned):
+        await ledger.append(note(n=n))
+    await ledger.close()
+
+
+def change(store: Store, *statements: str) -> None:
+    with closing(sqlite3.connect(store.folder / "store" / "ledger.db")) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+LAST = "DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)"
+HEAD = "UPDATE logs SET head = head - 1"
+
+
+@pytest.mark.parametrize(
+    ("unsigned", "damage", "missing"),
+    [(0, (LAST,), 5), (0, (LAST, HEAD), 5), (2, (LAST,), 7), (2, (LAST, LAST, LAST, HEAD, HEAD, HEAD), 5)],
+)
+async def test_a_log_without_its_end_is_not_appended_to(
+    store: Store, unsigned: int, damage: tuple[str, ...], missing: int
+) -> None:
+    await written(store, unsigned=unsigned)
+    change(store, *damage)
+    ledger = await store.open()
+    with pytest.raises(StoreCorrupt, match=f"entry {missing} of log 'default' is not there") as caught:
+        await ledger.append(note(n=9))
+    assert "audit verify" in (caught.value.fix or "") and "restore" in (caught.value.fix or "")
+    with pytest.raises(StoreCorrupt):
+        await ledger.append(note(n=9))
+    found = await verify(ledger)
+    assert not found.ok
+    assert len(await ledger.entries()) < 5 + unsigned, "and it is read all the same"
+
+
+async def test_whole_logs_are_appended_to_by_several_processes(store: Store) -> None:
+    await written(store, unsigned=2)
+    first, second = await store.open(), await store.open()
+    await first.append(note(n=1), log="other")
+    await Sequencer(first).run_once()
+    await second.append(note(n=2), log="other")
+    await second.append(note(n=3))
+    assert (await second.head("other"), await second.head()) == (2, 8)
+
+
+async def test_a_new_store_is_whole() -> None:
+    ledger = Ledger.in_memory()
+    ledger.check_whole()
+    await ledger.append(note(n=1))
+    assert await ledger.head() == 1
