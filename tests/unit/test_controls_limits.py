@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tightship.controls import Limits, LoopDetector, LoopLimits, RunLimits, Stopwatch
 from tightship.core import kinds
 from tightship.core.errors import LimitReached
+from tightship.core.ports import WORKFLOW
 from tightship.core.signals import OverBudget
 
 
@@ -39,7 +40,7 @@ def test_a_key_counts_once_however_often_it_is_replayed() -> None:
 def test_an_agent_may_ask_the_same_only_so_often() -> None:
     limits = RunLimits(Limits(repeats=2))
     log = Log()
-    log.add(kinds.SETTLED, "a/tool/1", agent="a", name="orders.get", args="h", attempt=1)
+    log.add(kinds.SETTLED, "a/tool/1", agent="a", name="orders.get", cls="read", args="h", attempt=1)
     limits.restore(log.entries)
     limits.count_repeat("a/tool/1", "a", "orders.get", "h")
     limits.count_repeat("a/tool/2", "a", "orders.get", "h")
@@ -47,6 +48,37 @@ def test_an_agent_may_ask_the_same_only_so_often() -> None:
         limits.count_repeat("a/tool/3", agent, tool, digest)
     with pytest.raises(LimitReached, match=r"a has asked orders\.get for the same 2 times already"):
         limits.count_repeat("a/tool/4", "a", "orders.get", "h")
+
+
+def test_what_got_no_answer_is_retried_and_not_repeated() -> None:
+    """Live and restored alike: a declared retry of 3 must not end on the limit of 3 repeats."""
+    live, restored, log = RunLimits(Limits(repeats=2)), RunLimits(Limits(repeats=2)), Log()
+    for number in range(1, 6):
+        key = f"a/tool/{number}"
+        live.count_repeat(key, "a", "orders.get", "h")
+        live.unanswered(key)
+        error = {"error": "TimedOut", "kind": "unavailable"}
+        log.add(kinds.SETTLED, key, agent="a", name="orders.get", cls="read", args="h", error=error)
+    restored.restore(log.entries)
+    for limits in (live, restored):
+        limits.count_repeat("a/tool/6", "a", "orders.get", "h")
+        limits.count_repeat("a/tool/7", "a", "orders.get", "h")
+        with pytest.raises(LimitReached):
+            limits.count_repeat("a/tool/8", "a", "orders.get", "h")
+
+
+def test_a_step_that_is_tried_again_may_ask_for_the_same_again() -> None:
+    limits = RunLimits(Limits(repeats=1))
+    for turn in ("s/a", "s/a~2", "s~2/a", "s~2/a~2"):
+        limits.count_repeat(f"{turn}/tool/1", "a", "orders.get", "h")
+    with pytest.raises(LimitReached):
+        limits.count_repeat("s/a~2/tool/2", "a", "orders.get", "h")
+
+
+def test_what_the_workflow_itself_does_is_bounded_by_its_text() -> None:
+    limits = RunLimits(Limits(repeats=1))
+    for number in range(5):
+        limits.count_repeat(f"each/{number}/notify/1", WORKFLOW, "mail.send", "h")
 
 
 def test_one_retry_budget_holds_for_all_layers() -> None:
@@ -61,7 +93,7 @@ def test_one_retry_budget_holds_for_all_layers() -> None:
 
 def test_a_resumed_run_goes_on_with_its_counts() -> None:
     log = Log()
-    log.add(kinds.ADMITTED, "a/tool/1", agent="a", name="orders.get", args="h")
+    log.add(kinds.ADMITTED, "a/tool/1", agent="a", name="orders.get", cls="write", args="h")
     log.add(kinds.SETTLED, "a/tool/1", attempt=3)
     log.add(kinds.TURN, "a", agent="a", hash="h")
     log.add(kinds.NOTE, "b", type="handoff")

@@ -70,6 +70,22 @@ def test_when_the_one_who_asks_fails_it_is_recorded_for_all_that_waited() -> Non
     assert (len(read.calls), len(settles)) == (1, 3)
 
 
+def test_a_declared_retry_outlives_a_system_that_does_not_answer() -> None:
+    """Four attempts at a step that reads the same: none is a repeat, since there was no answer to be used."""
+
+    async def story(sim: Simulation) -> Any:
+        read = tool("shelf.read", *[Unavailable("gone")] * 9, {"n": 1})
+        desk = Desk(sim, [read])
+        desk.agent("a", reads_on)
+        desk.workflow({"agent": "a", "on": {"unavailable": {"retry": 3, "after": "2s"}}})
+        return await desk.run()
+
+    async def reads_on(ctx: Any, given: dict[str, Any]) -> Any:
+        return {"found": await ctx.tool("shelf.read", {})}
+
+    assert simulate(story).output == {"found": {"n": 1}}
+
+
 def test_a_fresh_read_is_not_answered_from_cache() -> None:
     async def story(sim: Simulation) -> Any:
         desk = Desk(sim, [tool("shelf.read", 1, 2, 3, cache_seconds=60)])

@@ -268,6 +268,24 @@ def test_a_turn_that_is_taken_again_joins_its_write_that_is_still_under_way() ->
     assert len(sink.calls) == 1
 
 
+def test_an_agent_that_writes_the_same_again_and_again_is_stopped() -> None:
+    async def story(sim: Simulation) -> Any:
+        sink = write("post.send", *[DONE] * 50)
+        desk = Desk(sim, [sink])
+
+        async def stubborn(ctx: Any, given: dict[str, Any]) -> Any:
+            while True:
+                await ctx.tool("post.send", {"text": "hello"})
+
+        desk.agent("a", stubborn)
+        desk.workflow("a")
+        return await desk.run(), sink
+
+    run, sink = simulate(story)
+    assert run.outcome == "escalated"
+    assert len(sink.calls) == 3
+
+
 def test_a_write_whose_result_does_not_fit_its_contract_was_done_all_the_same() -> None:
     schema = {"type": "object", "required": ["id"]}
     sink = write("post.send", {"no": "id"}, output_schema=schema)

@@ -6,14 +6,18 @@ no nesting and no restart can reset a counter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 from tightship.core import kinds
-from tightship.core.errors import LimitReached
-from tightship.core.ports import EntryView
+from tightship.core.errors import LimitReached, Unavailable
+from tightship.core.ports import WORKFLOW, EntryView
 from tightship.core.signals import OverBudget
 from tightship.core.world import Clock
+
+REPEATED: Final = frozenset({"read", "write"})
+"""Classes of calls of which identical ones are counted; requests to a model stand in the loop detection as turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Limits:
         calls: effects that agents ask for, refused and cached ones included.
         retries: second and further attempts, over all layers together.
         handoffs: times control passes from one agent to another.
-        repeats: the same call (same tool, same arguments) by the same agent.
+        repeats: the same call (same tool, same arguments) by the same agent; what got no answer does not count.
     """
 
     turns: int = 60
@@ -43,7 +47,7 @@ class RunLimits:
         scope: what is counted for, as it appears in messages (`run`, `agent:NAME`).
     """
 
-    __slots__ = ("_calls", "_handoffs", "_retries", "_same", "_turns", "limits", "scope")
+    __slots__ = ("_asked", "_calls", "_handoffs", "_retries", "_same", "_turns", "limits", "scope")
 
     def __init__(self, limits: Limits | None = None, scope: str = "run") -> None:
         self.limits = limits or Limits()
@@ -53,6 +57,7 @@ class RunLimits:
         self._retries: set[tuple[str, int]] = set()
         self._handoffs: set[str] = set()
         self._same: dict[tuple[str, str, str], set[str]] = {}
+        self._asked: dict[str, tuple[str, str, str]] = {}
 
     def count_turn(self, key: str) -> None:
         """An agent takes its turn under this key.
@@ -77,18 +82,27 @@ class RunLimits:
             raise self._reached("calls", "calls", self.limits.calls)
 
     def count_repeat(self, key: str, agent: str, tool: str, digest: str) -> None:
-        """An agent asks for a tool with arguments of this hash (their payload's address).
+        """An agent asks for a tool with arguments of this hash (their payload's address, and the line it is in).
 
         Raises:
             LimitReached: it has asked exactly that too often.
         """
-        counted = self._same.setdefault((agent, tool, digest), set())
+        if agent == WORKFLOW:
+            return
+        same = self._asked[key] = (agent, tool, digest + _retry(key))
+        counted = self._same.setdefault(same, set())
         counted.add(key)
         if len(counted) > self.limits.repeats:
             raise LimitReached(
                 f"{agent} has asked {tool} for the same {self.limits.repeats} times already",
                 fix="let the agent use the answer that it has; raise limits.repeats only if the answer changes",
             )
+
+    def unanswered(self, key: str) -> None:
+        """What was asked under this key was not answered: asking again is a retry, and no repeat."""
+        same = self._asked.pop(key, None)
+        if same is not None:
+            self._same[same].discard(key)
 
     def count_retry(self, key: str, attempt: int) -> None:
         """An effect, a turn or a step is tried again; the first attempt is attempt 1 and no retry.
@@ -118,16 +132,22 @@ class RunLimits:
             if entry.kind == kinds.TURN:
                 self._turns.add(entry.key)
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
-                self._calls.add(entry.key)
-                body = entry.body
-                if body.get("args"):  # the settle of an admitted effect does not repeat them
-                    same = (str(body.get("agent", "")), str(body.get("name", "")), str(body["args"]))
-                    self._same.setdefault(same, set()).add(entry.key)
-                attempt = int(entry.body.get("attempt") or 1)
-                if attempt > 1:
-                    self._retries.update((entry.key, number) for number in range(2, attempt + 1))
+                self._restore_call(entry.key, entry.body)
             elif entry.kind == kinds.NOTE and entry.body.get("type") == "handoff":
                 self._handoffs.add(entry.key)
+
+    def _restore_call(self, key: str, body: Mapping[str, Any]) -> None:
+        self._calls.add(key)
+        counted = body.get("cls") in REPEATED and body.get("agent") != WORKFLOW
+        if counted and body.get("args"):  # the settle of an admitted effect does not repeat them
+            digest = f"{body['args']}{body.get('line', '')}{_retry(key)}"
+            same = self._asked[key] = (str(body.get("agent", "")), str(body.get("name", "")), digest)
+            self._same.setdefault(same, set()).add(key)
+        if (body.get("error") or {}).get("kind") == Unavailable.kind:
+            self.unanswered(key)
+        attempt = int(body.get("attempt") or 1)
+        if attempt > 1:
+            self._retries.update((key, number) for number in range(2, attempt + 1))
 
     def as_dict(self) -> dict[str, int]:
         """The counts."""
@@ -145,6 +165,13 @@ class RunLimits:
             f"{whose} has used up its {limit} {what}",
             fix=f"find out what repeats with `tightship runs show`; raise limits.{field} only if the work needs it",
         )
+
+
+def _retry(key: str) -> str:
+    """Which declared retries a call lies in: a step that is tried again asks for the same again, within `retries`."""
+    if "~" not in key:
+        return ""
+    return "/".join(part.partition("~")[2] for part in key.split("/"))
 
 
 class Stopwatch:

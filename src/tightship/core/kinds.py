@@ -27,11 +27,12 @@ actions (address)"""
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
 """name, cls, agent, args (address), not_after (s); [reserve {usd, tokens}, task, attempt, claim (hex HMAC),
-undo {tool, args}, undoes (key), after, replied and said: how it continues a conversation]"""
+undo {tool, args}, undoes (key), after, replied and said: how it continues a conversation; line: its branch or item]"""
 SETTLED: Final = "effect.settled"
 """name, cls, agent, workflow, ms, and one of: out (address); error {error, kind} with detail (address);
-refused {signal, reason, scope}. [args, when nothing was admitted; usd, tokens_in, tokens_out, cached_in, cached, trust,
-meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let through]"""
+refused {signal, reason, scope}. [args and line, when nothing was admitted; usd, tokens_in, tokens_out, cached_in,
+cached, trust, meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let
+through]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
 [line, rehearsal: the output was generated]"""

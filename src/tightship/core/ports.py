@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 Json = Any
 EffectClass = Literal["read", "write", "model", "undo"]
+WORKFLOW: Final = "workflow"
+"""The identity under which a workflow's own actions are done: no agent chose them, the workflow's text bounds them."""
 
 
 @dataclass(frozen=True, slots=True)

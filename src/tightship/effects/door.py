@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tightship.controls.budgets import Amount, Reservation
+from tightship.controls.limits import REPEATED
 from tightship.core import kinds
 from tightship.core.errors import (
     BoundaryError,
@@ -106,7 +107,7 @@ class _Passage(Doubt):
     # --- what lets it in -------------------------------------------------------------------------
 
     def count(self) -> None:
-        """Calls, and identical reads.
+        """Calls, and identical ones.
 
         Raises:
             LimitReached: one too many.
@@ -115,7 +116,7 @@ class _Passage(Doubt):
         for limits in self.session.counters(call.agent):
             if self.bound:
                 limits.count_call(call.key)
-            if call.cls == "read":
+            if call.cls in REPEATED and not call.settling:
                 # in each branch and item anew: five items may read the same price list
                 limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args + call.line)
 
@@ -325,6 +326,8 @@ class _Passage(Doubt):
             "not_after": round(not_after, 3),
             **self.talk(),
         }
+        if call.line:
+            body["line"] = call.line
         if call.task != f"agent:{call.agent}":
             body["task"] = call.task
         if call.ceiling.usd or call.ceiling.tokens:

@@ -6,7 +6,14 @@ import orjson
 
 from tightship.controls.budgets import Alert, Amount, Reservation
 from tightship.core import kinds
-from tightship.core.errors import FormatMismatch, NondeterminismError, OutcomeUnknown, PayloadTooLarge, TightshipError
+from tightship.core.errors import (
+    FormatMismatch,
+    NondeterminismError,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    TightshipError,
+    Unavailable,
+)
 from tightship.core.ports import FREE, Json, Reply, Usage
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.call import Call
@@ -166,6 +173,9 @@ class Ticket:
                 body["doubtful"] = True
         elif self.call.claim and self._begun():
             body["claim"] = self.call.claim
+        if isinstance(error, Unavailable) and not again:
+            for limits in self.session.counters(self.call.agent):
+                limits.unanswered(self.call.key)
         await self._append(body, (payload,))
 
     async def settle_refusal(self, signal: Signal) -> None:
@@ -194,6 +204,8 @@ class Ticket:
         }
         if call.key not in self.session.journal.admitted:
             body |= {"args": self.args, **self.talk()}
+            if call.line:
+                body["line"] = call.line
         if usage.usd:
             body["usd"] = usage.usd
         if usage.tokens:

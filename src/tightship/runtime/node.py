@@ -21,7 +21,7 @@ from tightship.core.errors import (
     WorkException,
 )
 from tightship.core.ids import derived_id
-from tightship.core.ports import Json
+from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
@@ -41,8 +41,6 @@ PLAIN = frozenset(
     {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision"}
 )
 """Fields of a note that name parts of the workflow, never what anybody wrote."""
-WORKFLOW = "workflow"
-"""The identity under which a workflow's own actions are done."""
 
 
 def join(path: str, part: str) -> str:
