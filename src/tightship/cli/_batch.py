@@ -170,20 +170,14 @@ class Batch:
         return before + await self._compare(ledger, chunk)
 
     async def _compare(self, ledger: Ledger, lines: Mapping[str, Line]) -> int:
-        if not lines:
-            return 0
-        rows = await ledger.select("runs", [("id", "in", list(lines))])
-        values = await ledger.values([row["input"] for row in rows], erased=None)
-        same = 0
-        for row in rows:
-            line, stored = lines[row["id"]], values[row["input"]]
-            if stored is not None and stored != orjson.loads(orjson.dumps(line.input)):
-                message = f"it was run before as {row['id']} with another input"
-                self._reject(line.number, message, "use another --batch or --new to run it anew")
-                self.fitting -= 1
-            else:
-                same += 1
-        return same
+        from tightship.runtime.repeats import known, other_input
+
+        same, other = await known(ledger, {run: line.input for run, line in lines.items()})
+        for run in sorted(other, key=lambda one: lines[one].number):
+            error = other_input(run, "use another --batch or --new to run it anew")
+            self._reject(lines[run].number, error.message, error.fix or "")
+            self.fitting -= 1
+        return len(same)
 
 
 def parse(data: bytes | str) -> dict[str, Any]:

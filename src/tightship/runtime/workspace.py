@@ -16,7 +16,7 @@ from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
 from tightship.controls.rates import Rate, Rates
 from tightship.controls.spend import SpendProjection
-from tightship.core.errors import GuardRefused, StaleOwner, StoreMissing, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, StoreMissing, UnknownName
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Projection, Secrets, Tool
 from tightship.core.world import World
@@ -32,9 +32,11 @@ from tightship.runtime.engine import Ended, Engine, Start
 from tightship.runtime.envelopes import SharedEnvelopes
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
+from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.workflow.loader import WorkspaceFiles, load_workspace
 from tightship.workflow.models import AgentSpec, WorkflowSpec
+from tightship.workflow.types import check_input
 
 Spec = AgentSpec | WorkflowSpec
 
@@ -251,7 +253,8 @@ class Workspace:
             linked: an earlier run that this one follows.
 
         Raises:
-            UnknownName: no such workflow. InputRejected: the input does not fit. Halted: nothing is started.
+            UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
+                another. Halted: nothing is started.
             ExecutorBusy: another process executes on this workspace. StoreError: the disk.
         """
         engine = await self.engine()
@@ -262,8 +265,17 @@ class Workspace:
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
+            await self._same_work(run, start)
             return await self._continue(run)
         return await self._finish(await engine.drive(run))
+
+    async def _same_work(self, run: str, start: Start) -> None:
+        """A reference names one piece of work: it is not answered with the result of another."""
+        given = check_input(self.files.workflow(start.workflow).input, start.input, start.workflow)
+        _, other = await known(await self.ledger(), {run: given})
+        if other:
+            error = other_input(run, f"give it a reference of its own; `tightship runs show {run}` shows what was run")
+            raise InputRejected(error.message, where=f"reference {start.reference!r}", fix=error.fix)
 
     async def _continue(self, run: str) -> Run:
         engine = await self.engine()
