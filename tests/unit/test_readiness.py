@@ -65,6 +65,10 @@ CONTINUE = "{then: continue, give: {topic: refund, confidence: 1, urgent: false}
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
+    ("TS315", changed(CONFIG, "sqlite:.tightship", "postgres://db.example/ts")),
+    ("TS316", changed(SUPPORT, "usd: 0.30", "usd: 300")),
+    ("TS412", more("  - triage\n  - when: {if: triage.topic, then: quality}\n")),
+    ("TS412", more("  - triage\n  - checkpoint: '\"yes\"'\n")),
     # workflows
     ("TS100", changed(SUPPORT, "budget: {usd: 0.30, tokens: 60000, seconds: 120, then: escalate}\n", "")),
     ("TS101", changed(SUPPORT, "seconds: 120, ", "")),
@@ -376,3 +380,42 @@ QUIET = [
 def test_the_rule_is_silent_where_all_is_well(tmp_path: Path, rule: str, files: dict[str, Any]):
     findings = found(tmp_path, files)
     assert [str(one) for one in findings if one.rule in (rule, "TS001")] == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        changed(SUPPORT, "  - triage\n", "  - triagee\n"),
+        changed(SUPPORT, "rounds: 2", "rounds: two"),
+        changed(CONFIG, "store: sqlite:.tightship", "store: sqlite:.tightship\nlimits: soon"),
+    ],
+    ids=["agent", "rounds", "config"],
+)
+def test_one_mistake_is_one_error_and_what_follows_from_it_is_not_said(tmp_path: Path, files: dict[str, Any]):
+    findings = found(tmp_path, files)
+    assert [one.rule for one in findings if one.severity != "advice"] == ["TS001"], [str(one) for one in findings]
+
+
+def test_a_tool_that_nothing_else_uses_is_what_is_meant(tmp_path: Path):
+    files = changed(SUPPORT, "action: desk.reply", "action: desk.replyy")
+    findings = check_workspace(load(tmp_path, files), {"desk.get": TOOLS["desk.get"]}, {"desk.get", "desk.reply"})
+    assert next(one for one in findings if one.rule == "TS206").fix == "did you mean 'desk.reply'?"
+
+
+def test_a_bad_time_of_a_review_is_named_as_it_is_written(tmp_path: Path):
+    finding = found(tmp_path, changed(SUPPORT, "within: 4h", "within: soon"))[0]
+    text = FILES[SUPPORT].splitlines()
+    assert finding.message.startswith("within of the step 'review'")
+    assert "within: 4h" in text[(finding.line or 0) - 1]
+
+
+def test_functions_of_the_module_alone_are_not_suggested(tmp_path: Path):
+    code = FILES[CODE] + "async def _helper(ctx, input): ...\n"
+    finding = found(tmp_path, changed(TRIAGE, "desk:triage", "desk:zzz") | {CODE: code})[0]
+    assert "_helper" not in finding.fix
+    assert "triage" in finding.fix
+
+
+def test_roles_are_not_called_unused_where_workflows_are_written_in_python(tmp_path: Path):
+    files: dict[str, Any] = {name: None for name in FILES if name.startswith(("workflows/", "evals/"))}
+    assert "TS310" not in {one.rule for one in found(tmp_path, files)}

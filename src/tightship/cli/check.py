@@ -23,9 +23,10 @@ _STYLE = {"error": "bad", "warning": "warn", "advice": "dim"}
 @click.command()
 @click.option("--offline", is_flag=True, help="Do not fetch contracts from connectors' addresses.")
 @click.option("--no-code", is_flag=True, help="Do not import tools/*.py.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, and when a contract could not be read.")
 @click.option("--rules", is_flag=True, help="Print every rule with its reason and fix, and check nothing.")
 @command
-def check(shell: Shell, offline: bool, no_code: bool, rules: bool) -> int:
+def check(shell: Shell, offline: bool, no_code: bool, strict: bool, rules: bool) -> int:
     """Check the workspace against the readiness rules. Exits with 1 when there are errors.
 
     Files and contracts are read; no agent and no tool is run. Modules in tools/ are imported, since only they know the
@@ -47,7 +48,9 @@ def check(shell: Shell, offline: bool, no_code: bool, rules: bool) -> int:
         f"{count} {name}{'s' if count != 1 and name != 'advice' else ''}" for name, count in counts.items()
     )
     shell.say(said, "bad" if errors else "good")
-    return ERROR if errors else DONE
+    if strict and not errors and (unread or counts["warning"]):
+        shell.say("--strict: warnings and contracts that could not be read count as errors", "bad")
+    return ERROR if errors or (strict and (unread or counts["warning"])) else DONE
 
 
 async def find(shell: Shell, offline: bool, no_code: bool = False) -> tuple[list[Finding], list[str]]:
@@ -61,6 +64,7 @@ async def find(shell: Shell, offline: bool, no_code: bool = False) -> tuple[list
     from tightship.workflow.readiness import check_workspace
 
     unread: list[str] = []
+    offered: set[str] = set()
     tools: Mapping[str, ToolSpec] = {}
     try:
         workspace = open_leniently(shell.folder)
@@ -68,13 +72,17 @@ async def find(shell: Shell, offline: bool, no_code: bool = False) -> tuple[list
         if type(error).__name__ != "LoadError":
             raise
     else:
-        tools = await contracts(workspace.files, offline, unread, no_code)
+        tools = await contracts(workspace.files, offline, unread, no_code, offered)
     loaded = load_workspace(shell.folder, tools=set(tools))
-    return check_workspace(loaded, tools or None), unread
+    return check_workspace(loaded, tools or None, offered), unread
 
 
 async def contracts(
-    files: WorkspaceFiles, offline: bool, unread: list[str], no_code: bool = False
+    files: WorkspaceFiles,
+    offline: bool,
+    unread: list[str],
+    no_code: bool = False,
+    offered: set[str] | None = None,
 ) -> dict[str, ToolSpec]:
     """The contracts of the tools that agents and actions name, as far as they can be read.
 
@@ -83,6 +91,7 @@ async def contracts(
         offline: leave out contracts that lie at an address.
         unread: takes a line for each that could not be read.
         no_code: leave out Python tools: their modules are not imported.
+        offered: takes the names of all tools of the contracts that were read, also of those that nothing uses.
     """
     from tightship.connectors.openapi import open_connector
     from tightship.connectors.python import load_tools
@@ -113,6 +122,8 @@ async def contracts(
             unread.append(f"connector {name}: {error.message}")
             continue
         found |= _of_connector(connector, named)
+        if offered is not None:
+            offered.update(connector.tools())
         await connector.aclose()
     return found
 

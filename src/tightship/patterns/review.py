@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -64,6 +64,7 @@ class Review(Step):
     """
 
     hands_on = False
+    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
 
     when: Condition | None = None
     by: Name

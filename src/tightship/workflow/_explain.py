@@ -6,6 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -35,7 +36,12 @@ _PLAIN: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def load_errors(
-    error: ValidationError, raw: Any, model: type[BaseModel], what: str, file: str | None
+    error: ValidationError,
+    raw: Any,
+    model: type[BaseModel],
+    what: str,
+    file: str | None,
+    written: Mapping[str, str] = MappingProxyType({}),
 ) -> list[LoadError]:
     """One LoadError per problem.
 
@@ -45,8 +51,14 @@ def load_errors(
         model: the model it was validated against, for "did you mean".
         what: what is being read, for example `the agent triage`.
         file: the file's name when `raw` carries no marks.
+        written: fields that stand in files under another name.
     """
-    return [_load_error(dict(problem), raw, model, what, file) for problem in error.errors(include_url=False)]
+    found = list[LoadError]()
+    for problem in error.errors(include_url=False):
+        first, *rest = problem["loc"] or ("",)
+        location = (written.get(str(first), first), *rest) if problem["loc"] else ()
+        found.append(_load_error({**problem, "loc": location}, raw, model, what, file))
+    return found
 
 
 def _load_error(problem: Mapping[str, Any], raw: Any, model: type[BaseModel], what: str, file: str | None) -> LoadError:

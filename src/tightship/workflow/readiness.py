@@ -7,7 +7,7 @@ A rule is a function with an id; patterns declare theirs beside their execution 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -99,6 +99,8 @@ class Check:
 
     files: WorkspaceFiles
     tools: Mapping[str, ToolSpec] | None = None
+    offered: frozenset[str] = frozenset()
+    """Names of all tools there are, also of those that nothing uses."""
     _names: dict[str, Names] = field(default_factory=dict[str, Names])
 
     def workflows(self) -> Iterator[WorkflowSpec]:
@@ -206,27 +208,37 @@ def _load_rules() -> None:
         importlib.import_module(f"tightship.workflow.rules_{theme}")
 
 
+_NEED_CONFIG: Final = frozenset({"TS104", "TS306"})
+"""Rules about what tightship.yaml does not say: silent while it cannot be read."""
+_NEED_STEPS: Final = frozenset({"TS400", "TS402", "TS405", "TS406", "TS409", "TS562"})
+"""Rules about names that nothing binds: silent about a file whose steps could not all be read, which may bind them."""
 _NEED_ALL: Final = frozenset({"TS202", "TS309", "TS310", "TS314"})
 """Rules about what nobody uses: silent while a file cannot be read, since that file may be the user."""
 
 
-def check_workspace(loaded: Loaded, tools: Mapping[str, ToolSpec] | None = None) -> list[Finding]:
+def check_workspace(
+    loaded: Loaded, tools: Mapping[str, ToolSpec] | None = None, offered: Collection[str] = ()
+) -> list[Finding]:
     """Every finding: problems of loading, then what the rules say, errors first.
 
     Args:
         loaded: the workspace with the problems of loading.
         tools: contracts of its tools; rules that need one stay silent without it.
+        offered: names of all tools there are, to find the one that is meant.
     """
     _load_rules()
-    check = Check(loaded.workspace, tools)
+    check = Check(loaded.workspace, tools, frozenset(offered))
     found = [load_finding(problem) for problem in loaded.problems]
+    broken = {problem.file for problem in loaded.problems}
+    silent = set(_NEED_ALL) if loaded.problems else set[str]()
+    if loaded.problems and loaded.workspace.config.where() is None:
+        silent |= _NEED_CONFIG
     for rule_id, function in _CHECKS.items():
-        if loaded.problems and rule_id in _NEED_ALL:
-            continue
-        found.extend(function(check, _RULES[rule_id]))
+        if rule_id not in silent:
+            found.extend(function(check, _RULES[rule_id]))
     for place in check.places():
         found.extend(place.step.findings(check.at(place)))
-    unique = dict.fromkeys(found)
+    unique = dict.fromkeys(one for one in found if not (one.rule in _NEED_STEPS and one.file in broken))
     return sorted(unique, key=lambda one: (_ORDER[one.severity], one.file or "~", one.line or 0, one.rule, one.message))
 
 

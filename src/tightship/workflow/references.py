@@ -74,7 +74,7 @@ class _References:
                     mark, f"there is no file agents/{module.replace('.', '/')}.py", _near(module, self._files.python)
                 )
         elif name not in found.functions:
-            yield _error(mark, f"{found.path} has no function {name!r}", _near(name, found.functions))
+            yield _error(mark, f"{found.path} has no function {name!r}", _near(name, _public(name, found.functions)))
         elif not found.functions[name].is_async:
             place = f"{found.path}:{found.functions[name].line}"
             yield _error(mark, f"{name!r} ({place}) is not async", f"write `async def {name}(ctx, input)`")
@@ -176,6 +176,11 @@ def _cycle(start: str, calls: Mapping[str, Iterable[str]]) -> list[str]:
                 seen.add(name)
                 todo.append([*path, name])
     return []
+
+
+def _public(name: str, functions: Iterable[str]) -> list[str]:
+    """Functions that an agent may be; those of the module alone only when the name looks like one of them."""
+    return [one for one in functions if name.startswith("_") or not one.startswith("_")]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -145,7 +145,9 @@ def unknown_tool(check: Check, rule: Rule) -> Iterator[Finding]:
     for tool, mark in named:
         if tool not in check.tools:
             yield rule.found(
-                f"no contract and no file of tools/ gives {tool!r}", mark, fix=did_you_mean(tool, check.tools)
+                f"no contract and no file of tools/ gives {tool!r}",
+                mark,
+                fix=did_you_mean(tool, check.offered | set(check.tools)),
             )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tightship.workflow._cel import Comparison, Ref
-from tightship.workflow.conditions import Expression, Values
+from tightship.workflow.conditions import Condition, Expression, Values
 from tightship.workflow.models import AgentSpec
 from tightship.workflow.names import Bound, Place, schema_at
 from tightship.workflow.readiness import Check, Finding, Rule, expressions_of, rule
@@ -378,3 +379,40 @@ def _source_schema(check: Check, place: Place, given: Values, name: str) -> Mapp
         return schema
     fields = place.workflow.input_schema["properties"]
     return fields[name] if name in fields else check.schema(place, name) if name in place.visible else None
+
+
+@rule(
+    "TS412",
+    "error",
+    "A condition is not true or false",
+    why="It cannot be decided: the step ends with a format error every time.",
+    fix='Compare it with something, for example `triage.topic == "refund"` or `size(account.holds) > 0`.',
+)
+def no_condition(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Conditions are true or false."""
+    for place, _, expression, visible in _uses(check):
+        if not isinstance(expression, Condition):
+            continue
+        source = str(expression.source).strip()
+        got = _literal(source)
+        if len(expression.refs) == 1 and expression.refs[0].exact and source == ".".join(expression.refs[0].path):
+            ref = expression.refs[0]
+            schema, _ = schema_at(check.schema(place, ref.path[0], visible), ref.path[1:])
+            got = _kinds(schema) if schema is not None else ""
+        if got and "true/false" not in got:
+            yield rule.found(f"{source!r} is {got}", expression.mark or place.step.mark)
+
+
+def _kinds(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " or ".join(sorted({_type(value) for value in schema["enum"] if value is not None}))
+    return _words(schema)
+
+
+def _literal(source: str) -> str:
+    """What a bare value is; empty for anything else."""
+    try:
+        value = ast.literal_eval(source)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return ""
+    return "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else "a list"

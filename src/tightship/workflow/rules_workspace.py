@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tightship.core.money import show_usd
 from tightship.workflow.models import Spec
 from tightship.workflow.readiness import Check, Finding, Rule, rule
 from tightship.workflow.source import Mark, MarkedDict, MarkedList
@@ -237,6 +238,8 @@ def unused_connector(check: Check, rule: Rule) -> Iterator[Finding]:
 def unused_role(check: Check, rule: Rule) -> Iterator[Finding]:
     """Roles are needed."""
     config = check.files.config
+    if not check.files.workflows:
+        return  # they are written in Python, where nobody sees from here whom they ask
     used = {name for workflow in check.workflows() for name in workflow.roles()}
     used |= {agent.human for agent in check.files.agents.values() if agent.human is not None}
     used |= {role for workflow in check.workflows() if (role := workflow.escalation_role(config.roles)) is not None}
@@ -301,7 +304,49 @@ def memory_store(check: Check, rule: Rule) -> Iterator[Finding]:
 def unused_tier(check: Check, rule: Rule) -> Iterator[Finding]:
     """Tiers are needed."""
     config = check.files.config
+    if not check.files.workflows and not check.files.agents:
+        return  # written in Python
     used = {name for agent in check.files.agents.values() if agent.model for name in config.tier_chain(agent.model)}
     for name in config.tiers:
         if name not in used:
             yield rule.found(f"no agent runs on {name!r}", config.where("tiers", name, key=True))
+
+
+@rule(
+    "TS315",
+    "error",
+    "The store is of a kind that this version does not have",
+    why="Nothing starts: no run, and no look at one.",
+    fix="Use `store: sqlite:.tightship`.",
+)
+def no_such_store(check: Check, rule: Rule) -> Iterator[Finding]:
+    """The store can be opened."""
+    config = check.files.config
+    kind = config.store.url.partition(":")[0]
+    if kind not in ("sqlite", "memory"):
+        yield rule.found(f"there is no store of the kind {kind!r}", config.where("store"))
+
+
+@rule(
+    "TS316",
+    "warning",
+    "One run may spend more than all runs together",
+    why="The run ends at the day's or the month's envelope, long before its own, and takes every other run with it.",
+    fix="Lower the run's `usd`, or raise the budget above it in tightship.yaml.",
+)
+def larger_than_above(check: Check, rule: Rule) -> Iterator[Finding]:
+    """A run fits into what stands above it."""
+    budgets = check.files.config.budgets
+    for workflow in check.workflows():
+        own = budgets.workflows.get(workflow.workflow)
+        above = [
+            (period.usd, f"{whose} {name}")
+            for whose, periods in (("the tenant's", budgets.tenant), ("the workflow's", own))
+            for name, period in (("day", periods and periods.day), ("month", periods and periods.month))
+            if period is not None and period.usd is not None
+        ]
+        usd = workflow.budget.usd
+        if above and usd is not None and usd > min(above)[0]:
+            limit, which = min(above)
+            said = f"a run of {workflow.workflow!r} may spend {show_usd(usd)}, {which} has {show_usd(limit)}"
+            yield rule.found(said, workflow.where("budget", "usd") or workflow.where("budget"))

@@ -90,7 +90,7 @@ def parse_step(raw: Any, place: Mark | None = None) -> Step:
 def _located(error: ValidationError, raw: Any) -> list[LoadError]:
     step_class, fields, what = _read(raw)
     mark = mark_of(raw)
-    found = load_errors(error, fields, step_class, what, None)
+    found = load_errors(error, fields, step_class, what, None, step_class.written)
     return [_error(mark, one.message, one.fix or "correct it") if one.line is None else one for one in found]
 
 

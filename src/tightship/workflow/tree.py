@@ -109,6 +109,8 @@ class Step(BaseModel):
     """How the children relate: each sees what earlier ones bound; none sees its siblings; only one of them runs."""
     isolated: ClassVar[bool] = False
     """Whether the names that its children bind mean nothing after it (a loop)."""
+    written: ClassVar[Mapping[str, str]] = {}
+    """Fields that stand in files under another name: the field, and how it is written."""
     hands_on: ClassVar[bool] = True
     """Whether its output is something that the next step may take as its input."""
 
