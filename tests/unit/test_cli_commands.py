@@ -306,3 +306,11 @@ steps:
     undo: none
   - judge
 """
+
+
+async def test_a_run_is_shown_on_one_short_line_in_python(line: Line) -> None:
+    from tightship import Workspace
+
+    async with Workspace.open(line.folder) as workspace:
+        run = await workspace.run("pay", {"order": "O-1", "amount": 500.0})
+    assert repr(run) == f"<Run {run.id} of pay, parked, $0.0000, 1 calls>"

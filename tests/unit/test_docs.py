@@ -237,6 +237,20 @@ def test_every_python_block_compiles(block: Block) -> None:
     compile(block.text, block.where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+def test_python_is_a_script_unless_its_page_says_how_to_paste_it() -> None:
+    def script(block: Block) -> bool:
+        try:
+            compile(block.text, block.where, "exec")
+        except SyntaxError:
+            return False
+        return True
+
+    for name, one in PAGES.items():
+        blocks = [block for block in one.blocks() if block.language == "python"]
+        no_scripts = [block.where for block in blocks if not script(block)]
+        assert not no_scripts or ("python -m asyncio" in one.text and script(blocks[0])), (name, no_scripts)
+
+
 # --- YAML ------------------------------------------------------------------------------------------------
 
 

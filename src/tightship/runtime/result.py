@@ -16,7 +16,7 @@ ERASED = "(erased)"
 _TOLD = frozenset({kinds.TURN, kinds.SETTLED, kinds.CLOSED, kinds.DECIDED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A run and how it stands.
 
@@ -45,6 +45,10 @@ class Run:
     entries: tuple[Entry, ...] = ()
     waiting: tuple[str, ...] = ()
     live: bool = True
+
+    def __repr__(self) -> str:
+        stands = ": ".join(part for part in (self.outcome or self.state, self.reason) if part)
+        return f"<Run {self.id} of {self.workflow}, {stands}, ${self.cost:.4f}, {self.calls} calls>"
 
     @property
     def cost(self) -> float:
