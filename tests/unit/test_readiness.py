@@ -62,6 +62,7 @@ LOOPED = (
 )
 IDLE = "  idle:\n    model: openai:x-2025-01-01\n    price: {input: 1, output: 1, source: s, as_of: 2025-01-01}\n"
 CONTINUE = "{then: continue, give: {topic: refund, confidence: 1, urgent: false}}"
+OPTIONAL = "try:\n    import quicker\nexcept ImportError:\n    quicker = None\n"
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
@@ -155,6 +156,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             )
         },
     ),
+    ("TS218", {CODE: "import desk_rules\n" + FILES[CODE]}),
+    ("TS218", {CODE: "from . import desk_rules\n" + FILES[CODE]}),
+    ("TS218", {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "def f():\n    import desk_more\n"}),
     # names
     ("TS400", changed(SUPPORT, "respond.amount > 100.0", "refund.amount > 100.0")),
     ("TS401", {**more("  - concurrent: [triage, {respond: {with: {ticket: input.ticket, triage: triage}}}]\n")}),
@@ -353,6 +357,11 @@ QUIET = [
     ("TS104", changed(SUPPORT, "escalate_to: lead\n", "")),
     ("TS304", changed(CONFIG, "https://desk.example", "http://127.0.0.1:8000")),
     ("TS304", changed(CONFIG, "https://desk.example", "http://[::1]:8000")),
+    (
+        "TS218",
+        {CODE: "import desk_rules, json\nfrom tightship import tool\n" + FILES[CODE], "agents/desk_rules.py": ""},
+    ),
+    ("TS218", {CODE: OPTIONAL + FILES[CODE], "agents/unused.py": "import nowhere_to_be_found\n"}),
     ("TS301", changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-haiku-4-5-20251001")),
     ("TS301", changed(CONFIG, "model: openai:gpt-4.1-mini-2025-04-14", "model: ollama:qwen3\n    undated: true")),
     ("TS303", changed(CONFIG, "auth: {bearer: {secret: DESK_TOKEN}}", "auth: none")),
@@ -419,3 +428,15 @@ def test_functions_of_the_module_alone_are_not_suggested(tmp_path: Path):
 def test_roles_are_not_called_unused_where_workflows_are_written_in_python(tmp_path: Path):
     files: dict[str, Any] = {name: None for name in FILES if name.startswith(("workflows/", "evals/"))}
     assert "TS310" not in {one.rule for one in found(tmp_path, files)}
+
+
+def test_a_missing_import_is_named_with_its_line_also_below_what_is_imported(tmp_path: Path):
+    files = {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "X = 1\nimport desk_more\n"}
+    finding = found(tmp_path, files)[0]
+    assert (finding.rule, finding.file, finding.line) == ("TS218", "agents/desk_rules.py", 2)
+    assert "agents/desk_more.py" in finding.message
+
+
+def test_an_imported_file_that_is_no_python_is_said_once(tmp_path: Path):
+    findings = found(tmp_path, {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "def f(:\n"})
+    assert [(one.rule, one.file, one.line) for one in findings] == [("TS001", "agents/desk_rules.py", 1)]

@@ -148,6 +148,7 @@ async def work_through(shell: Shell, options: Options, workspace: Workspace, bat
     from tightship.cli._work import Work, stoppable
 
     await workspace.engine()
+    workspace.load_code([options.workflow])
     stop = asyncio.Event()
     concurrency = min(options.concurrency, max(1, batch.fitting))
     with progress(shell, options.workflow, batch.fitting) as bar:

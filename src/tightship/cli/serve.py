@@ -37,6 +37,7 @@ async def _serve(shell: Shell, concurrency: int) -> None:
     stop = asyncio.Event()
     async with executing(shell) as workspace:
         await workspace.engine()
+        workspace.load_code(workspace.files.workflows)
         ledger = await workspace.ledger()
         name = workspace.files.config.name
         async with stoppable(shell, stop):

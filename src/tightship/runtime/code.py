@@ -72,7 +72,7 @@ class Code:
         sys.modules[full] = module  # dataclasses and the like look their module up by its name
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._modules.pop(name, None)
             sys.modules.pop(full, None)
             if isinstance(error, LoadError):

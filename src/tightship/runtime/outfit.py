@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,7 +17,7 @@ from tightship.ledger import Ledger
 from tightship.runtime.code import Code
 from tightship.runtime.program import Program
 from tightship.workflow.config import TierSpec
-from tightship.workflow.definition import Definition, from_definition, to_definition, version_hash
+from tightship.workflow.definition import Definition, from_definition, reach, to_definition, version_hash
 from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.models import AgentSpec
 
@@ -101,6 +101,7 @@ class Outfit:
         self._maker: Maker | None = None
         self._models: dict[bytes, Models] = {}
         self._connected = False
+        self._loaded: set[str] = set()
 
     async def connect(self) -> Tools:
         """Read the contracts of the declared connectors and the workspace's own tools.
@@ -175,6 +176,22 @@ class Outfit:
         if models is not None:
             await models.load(sorted({tier for name in named for tier in config.tier_chain(name)}))
 
+    def load_code(self, workflows: Iterable[str]) -> None:
+        """Import the modules of all agents that these workflows can reach, before any run of them begins.
+
+        Raises:
+            LoadError: a module does not import, or has no such function. UnknownName: no such workflow.
+        """
+        if self.rehearse:
+            return
+        for workflow in workflows:
+            if workflow not in self._loaded:
+                for name in reach(workflow, self.files)[1]:
+                    agent = self.files.agent(name)
+                    if agent.python is not None:
+                        self.code.function(agent)
+                self._loaded.add(workflow)
+
     def secrets(self) -> Secrets:
         """Where secrets come from."""
         if self._secrets is None:
@@ -190,6 +207,7 @@ class Outfit:
 
     def forget(self) -> None:
         """The files have changed: programs are made anew."""
+        self._loaded.clear()
         if self._maker is not None:
             self._maker.forget()
 
@@ -231,8 +249,6 @@ class Maker:
 
     def _specs(self, workflow: str) -> dict[str, Any]:
         """Contracts of the tools that the workflow names."""
-        from tightship.workflow.definition import reach
-
         files, tools = self._outfit.files, self._outfit.tools
         workflows, agents = reach(workflow, files)
         names = {name for agent in agents for name in files.agent(agent).tools}

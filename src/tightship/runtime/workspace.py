@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -217,6 +217,14 @@ class Workspace:
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
+    def load_code(self, workflows: Iterable[str]) -> None:
+        """Import the Python of the agents of these workflows; `run`, `resume` and `serve` do so before they begin.
+
+        Raises:
+            LoadError: a module cannot be imported; it names file, line and cause. UnknownName: no such workflow.
+        """
+        self._outfit.load_code(workflows)
+
     def _rates(self) -> Rates:
         """The limits of tools, each declared when its tool is made: a contract may have thousands of operations."""
         rates = Rates(self.world.clock)
@@ -258,6 +266,7 @@ class Workspace:
             ExecutorBusy: another process executes on this workspace. StoreError: the disk.
         """
         engine = await self.engine()
+        self.load_code([workflow])
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, id=run, linked=linked, live=not self.rehearse)
         try:
@@ -299,13 +308,14 @@ class Workspace:
 
     async def resume(self, runs: Sequence[str] = (), accept_code: bool = False) -> list[Ended]:
         """Continue runs that are due: those named, or all that a process has left or that have waited long enough."""
-        engine = await self.engine()
+        await self.engine()
         assert self._dispatcher is not None
         if runs:
-            rows = [await self.row(run) for run in runs]
-            return await self._dispatcher.resume([row for row in rows if row["state"] != "ended"], accept_code)
-        del engine
-        return await self._dispatcher.resume(await self._dispatcher.due(), accept_code)
+            rows = [row for row in [await self.row(run) for run in runs] if row["state"] != "ended"]
+        else:
+            rows = await self._dispatcher.due()
+        self.load_code({row["workflow"] for row in rows} & self.files.workflows.keys())
+        return await self._dispatcher.resume(rows, accept_code)
 
     async def due(self) -> list[dict[str, Any]]:
         """Rows of the runs that `resume` would continue now."""
@@ -314,8 +324,13 @@ class Workspace:
         return await self._dispatcher.due()
 
     async def serve(self, stop: asyncio.Event, concurrency: int = 64) -> None:
-        """The embedded worker: pick up what is due until told to stop."""
+        """The embedded worker: pick up what is due until told to stop.
+
+        Raises:
+            LoadError: the code of an agent cannot be imported.
+        """
         await self.engine()
+        self.load_code(self.files.workflows)
         assert self._dispatcher is not None
         await self._dispatcher.serve(stop, concurrency)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,22 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
+class Import:
+    """A module that a file imports: its dotted name, how many packages up it is looked for (0: none), the line."""
+
+    name: str
+    level: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class PythonFile:
-    """A module: its path below the workspace, the name agents use for it, its functions."""
+    """A module: its path below the workspace, the name agents use for it, its functions, what it needs to be there."""
 
     path: str
     module: str
     functions: dict[str, Function]
+    imports: tuple[Import, ...] = ()
 
 
 def read_python(path: Path, name: str, module: str) -> PythonFile:
@@ -59,7 +69,22 @@ def read_python(path: Path, name: str, module: str) -> PythonFile:
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise LoadError(f"this is no Python: {error}", file=name, line=1, column=1, fix="correct the file") from None
-    return PythonFile(name, module, _functions(tree))
+    return PythonFile(name, module, _functions(tree), tuple(_imports(tree.body)))
+
+
+def _imports(body: Sequence[ast.stmt]) -> Iterator[Import]:
+    """What is imported for certain: not where its absence is provided for (`try`), and not for type checkers alone."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (Import(one.name, 0, node.lineno) for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [one.name for one in node.names]
+            yield from (Import(name, node.level, node.lineno) for name in names)
+        elif not isinstance(node, ast.Try | ast.TryStar | ast.If):
+            for inner in ("body", "orelse"):
+                yield from _imports(getattr(node, inner, ()))
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Constant) and node.test.value:
+            yield from _imports(node.body)
 
 
 def _functions(tree: ast.Module) -> dict[str, Function]:

@@ -48,7 +48,9 @@ class Finding:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
-        return f"{self.where + ': ' if self.where else ''}{self.severity} {self.rule}: {self.message} Fix: {self.fix}"
+        stop = "" if self.message.endswith((".", "!", "?")) else "."
+        where = f"{self.where}: " if self.where else ""
+        return f"{where}{self.severity} {self.rule}: {self.message}{stop} Fix: {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def load_finding(problem: LoadError) -> Finding:
     )
 
 
-_THEMES: Final = ("workflow", "agents", "workspace", "names", "behaviour")
+_THEMES: Final = ("workflow", "agents", "python", "workspace", "names", "behaviour")
 
 
 def _load_rules() -> None:
