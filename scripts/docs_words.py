@@ -133,7 +133,6 @@ AGENT: Mapping[str, str] = {
     "AgentLimits.output_bytes": "Bytes of one output of it.",
     "Confidence.source": "How it was worked out. A model's own word about itself is none of these.",
     "Confidence.field": "The field of the output that holds it.",
-    "Confidence.samples": "For `agreement`: how many answers were compared.",
     "Confidence.calibrated_on": "The file of recorded outcomes on which it was calibrated.",
 }
 

@@ -141,13 +141,11 @@ class AgentLimits(Spec):
 class Confidence(Spec):
     """Where an agent's confidence comes from; never a model's bare word.
 
-    `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated; without it the
-    confidence counts as uncalibrated and releases nothing.
+    `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated.
     """
 
     source: Literal["classifier", "agreement", "logprob", "checker"]
     field: Name = "confidence"
-    samples: int | None = Field(default=None, ge=2, le=50)
     calibrated_on: Text | None = None
 
 

@@ -278,7 +278,7 @@ def no_confidence_field(check: Check, rule: Rule) -> Iterator[Finding]:
     "TS214",
     "warning",
     "A confidence is not calibrated",
-    why="A number that was never compared with outcomes says nothing; it counts as uncalibrated and releases nothing.",
+    why="A number that was never compared with outcomes says nothing about how often the agent is right.",
     fix="Calibrate it on recorded outcomes and name the file in `confidence.calibrated_on`.",
 )
 def uncalibrated(check: Check, rule: Rule) -> Iterator[Finding]:
