@@ -20,7 +20,7 @@ from tightship.cli import EXIT_CODES, main
 from tightship.cli._root import COMMANDS, LazyGroup, root
 from tightship.cli._shell import Shell, as_error, clean, dumps, fail
 from tightship.cli._work import Record
-from tightship.core.errors import ExecutorBusy, InputRejected
+from tightship.core.errors import ExecutorBusy, InputRejected, TightshipError
 from tightship.core.signals import Halted
 
 
@@ -205,3 +205,14 @@ def test_json_mode_prints_one_document_and_no_text(desk: Path, capsys: pytest.Ca
         told = capsys.readouterr()
         json.loads(told.out)
         assert told.err == "", args
+
+
+def test_what_is_wrong_and_how_to_mend_it_do_not_run_into_each_other(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk / "in.jsonl").write_text('{"order": 7, "amount": 1.0}\n')
+    assert main(["run", "pay", "--input", "in.jsonl"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("in.jsonl:1: ") and "fix" not in told[0].lower()
+    assert told[1].startswith("  fix: ")
+    assert str(TightshipError("it is 7", fix="write text")) == "it is 7. Fix: write text"

@@ -165,3 +165,11 @@ def test_figures_count_states_reasons_money_and_time_of_ended_runs_alone() -> No
     assert (found["cost"], found["calls"], found["budget_events"], found["skipped"]) == (2.5, 3, 2, 1)
     assert (found["p50_seconds"], found["p95_seconds"]) == (1.0, 3.0)
     assert percentile([], 0.5) is None
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_line() -> None:
+    lines = '{"n": 1}\n{"n": 2}\n'
+    marked, plain = read("\ufeff" + lines, name=""), read(lines, name="")
+    assert marked.problems == []
+    assert references(marked) == references(plain)
+    assert marked.name == plain.name

@@ -10,6 +10,7 @@ from entry_samples import Log, support_run, undone_run
 from tightship.core import kinds
 from tightship.core.errors import UnknownName
 from tightship.insight import Decision, RunDecisions, explain, needed, why
+from tightship.insight._decision import Datum
 from tightship.ledger import Draft, Guards, Ledger
 
 
@@ -248,3 +249,10 @@ async def test_the_view_reads_the_store() -> None:
     assert (turn.data[0].name, turn.trigger.what) == ("ticket", "the run's input")
     with pytest.raises(UnknownName, match="no run 'r-0'"):
         await why(ledger, "r-0")
+
+
+def test_what_was_true_when_is_a_date() -> None:
+    assert str(Datum("orders.get", n=3, source="read", as_of="1795182451.42")) == (
+        "orders.get (read, n 3, as of 2026-11-20 13:47:31 UTC)"
+    )
+    assert "as of yesterday" in str(Datum("orders.get", as_of="yesterday"))

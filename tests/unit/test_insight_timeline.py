@@ -65,7 +65,7 @@ def test_what_patterns_note_is_no_exception() -> None:
     log.add(kinds.STARTED, workflow="w")
     log.add(kinds.NOTE, "pair/1/note:maker_checker.round/1", type="maker_checker.round", round=1, passed=True)
     found = timeline(log.entries)
-    assert [event.text for event in found.notes] == ["maker_checker.round: round 1, passed True"]
+    assert [event.text for event in found.notes] == ["maker_checker.round: round 1, passed true"]
     assert found.exceptions == ()
 
 
@@ -240,3 +240,15 @@ async def test_the_timeline_reads_the_store() -> None:
     assert "escalated: expired: nobody answered" in found.render()
     with pytest.raises(UnknownName):
         await show(ledger, "r-0")
+
+
+def test_a_note_says_what_it_has_sealed_where_it_was_opened_and_no_address_anywhere() -> None:
+    log, address = Log(), "6050" * 16
+    log.add(kinds.STARTED, workflow="w")
+    log.add(kinds.NOTE, "checkpoint/note:checkpoint.failed/1", type="checkpoint.failed", attempt=1, detail=address)
+    log.add(kinds.ENDED, outcome="completed")
+    told = timeline(log.entries, {address: {"reason": "the amount is no number"}})
+    assert [one.text for one in told.exceptions] == ["checkpoint.failed: attempt 1, reason the amount is no number"]
+    erased = timeline(log.entries, {address: "(erased)"})
+    assert [one.text for one in erased.exceptions] == ["checkpoint.failed: attempt 1, said (erased)"]
+    assert address not in entry_line(log.entries[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -96,7 +97,10 @@ class Batch:
     def _keep(self, source: IO[bytes]) -> str:
         """Copy the source, so that a file that changes meanwhile is not two files; returns its hash."""
         digest = hashlib.sha256()
+        first = True
         while block := source.read(1 << 20):
+            if first:  # editors of some systems put a mark of byte order before UTF-8
+                block, first = block.removeprefix(codecs.BOM_UTF8), False
             digest.update(block)
             self._kept.write(block)
         return digest.hexdigest()[:12]

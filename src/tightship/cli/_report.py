@@ -85,7 +85,8 @@ def exit_code(records: Sequence[Record], skipped: int = 0, stopped: bool = False
 def problems(shell: Shell, found: Sequence[Any], total: int) -> None:
     """Print lines that do not fit, on stderr; the first of many."""
     for problem in found[:_SHOWN] if len(found) > 2 * _SHOWN else found:
-        fix = f" Fix: {problem.fix}" if problem.fix else ""
-        shell.note(f"{problem.where}: {problem.message}{fix}")
+        shell.note(f"{problem.where}: {problem.message}")
+        if problem.fix:
+            shell.note(f"  fix: {problem.fix}")
     if len(found) > 2 * _SHOWN:
         shell.note(f"… and {len(found) - _SHOWN} more of {total} lines")

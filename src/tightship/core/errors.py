@@ -70,7 +70,8 @@ class TightshipError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text} Fix: {self.fix}" if self.fix else text
+        stop = "" if text.endswith((".", "!", "?")) else "."
+        return f"{text}{stop} Fix: {self.fix}" if self.fix else text
 
     @property
     def code(self) -> str:

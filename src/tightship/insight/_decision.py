@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tightship.core.ports import Json
+from tightship.insight._reading import clock
 
 DecisionKind = Literal[
     "turn", "action", "undo", "review", "refusal", "checkpoint", "exception", "condition", "grant", "stop", "outcome"
@@ -39,7 +40,7 @@ class Datum:
     as_of: str = ""
 
     def __str__(self) -> str:
-        facts = [self.source, f"n {self.n}" if self.n else "", f"as of {self.as_of}" if self.as_of else ""]
+        facts = [self.source, f"n {self.n}" if self.n else "", f"as of {_moment(self.as_of)}" if self.as_of else ""]
         said = ", ".join(fact for fact in facts if fact)
         return f"{self.name} ({said})" if said else self.name
 
@@ -156,3 +157,11 @@ def _rendered(decision: Decision) -> list[str]:
         ("boundaries", "within" if decision.within else "; ".join(decision.outside)),
     ]
     return [f"     {name:<13} {text}" for name, text in lines if text]
+
+
+def _moment(at: str) -> str:
+    """A store time as people read it; what a system has written in words of its own stays."""
+    try:
+        return f"{clock(float(at))} UTC"
+    except (ValueError, OverflowError, OSError):
+        return at

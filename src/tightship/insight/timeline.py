@@ -20,6 +20,7 @@ from tightship.insight._reading import (
     first,
     granted_text,
     said_of,
+    short,
 )
 from tightship.insight._tree import StepNode, draw, step_tree
 from tightship.insight.costs import RunCosts, run_costs
@@ -113,7 +114,7 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     """
     entries = await ledger.run_entries(run)
     ended = first(entries, kinds.ENDED)
-    told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL) or entry is ended]
+    told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL, kinds.NOTE) or entry is ended]
     wanted = [str(entry.body["detail"]) for entry in told if entry.body.get("detail")]
     return timeline(entries, await ledger.values(wanted, erased=ERASED))
 
@@ -123,7 +124,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
 
     Args:
         entries: all of its entries, in order.
-        values: opened values by address; used are the details of how it ended and of what people said.
+        values: opened values by address; used are the details of how it ended, of notes and of what people said.
 
     Raises:
         UnknownName: the entries are not those of a run.
@@ -219,10 +220,14 @@ def _by(body: Mapping[str, Any]) -> str:
     return f"{by}: {body['reason']}" if body.get("reason") else by
 
 
-def _note_said(body: Mapping[str, Any]) -> str:
+def _note_said(body: Mapping[str, Any], values: Mapping[str, Json] | None = None) -> str:
+    """What a note says; what it has sealed is left out where it was not opened."""
     if body.get("type") == "budget.alert":
         return alert_text(body)
-    fields = ", ".join(f"{name} {value}" for name, value in body.items() if name != "type" and value not in (None, ""))
+    sealed = (values or {}).get(str(body.get("detail") or ""))
+    told = {**body, **(sealed if isinstance(sealed, dict) else {"said": sealed})}
+    shown = {name: value for name, value in told.items() if name not in ("type", "detail")}
+    fields = ", ".join(f"{name} {short(value)}" for name, value in shown.items() if value not in (None, "", [], {}))
     return f"{body.get('type', 'note')}{': ' if fields else ''}{fields}"
 
 
@@ -256,7 +261,7 @@ def _event(entry: EntryView, values: Mapping[str, Json]) -> tuple[str, Event] | 
     if kind == kinds.NOTE:
         name = str(body.get("type") or "")
         place = "budget" if name.startswith("budget") else "exceptions" if name in _EXCEPTIONS else "notes"
-        return place, Event(entry.n, entry.at, base_of(entry.key), name, _note_said(body))
+        return place, Event(entry.n, entry.at, base_of(entry.key), name, _note_said(body, values))
     if kind == kinds.SETTLED and (body.get("refused") or body.get("denied")):
         signal = str((body.get("refused") or {}).get("signal") or "")
         place = "budget" if signal == "OverBudget" else "exceptions"
