@@ -37,6 +37,17 @@ def test_a_key_counts_once_however_often_it_is_replayed() -> None:
     assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "repeats": 1, "handoffs": 1}
 
 
+def test_a_turn_that_was_refused_was_not_taken() -> None:
+    live, restored, log = RunLimits(Limits(turns=1)), RunLimits(Limits(turns=1)), Log()
+    live.count_turn("a")
+    with pytest.raises(LimitReached):
+        live.count_turn("b")
+    log.add(kinds.TURN, "b", agent="b", denied=True)
+    restored.restore(log.entries)
+    restored.count_turn("a")
+    assert live.as_dict() == restored.as_dict()
+
+
 def test_an_agent_may_ask_the_same_only_so_often() -> None:
     limits = RunLimits(Limits(repeats=2))
     log = Log()

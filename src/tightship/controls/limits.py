@@ -66,9 +66,9 @@ class RunLimits:
             LimitReached: that is one turn too many.
         """
         counted = self._turns
-        counted.add(key)
-        if len(counted) > self.limits.turns:
+        if key not in counted and len(counted) >= self.limits.turns:
             raise self._reached("agent turns", "turns", self.limits.turns)
+        counted.add(key)
 
     def count_call(self, key: str) -> None:
         """An effect is asked for under this key.
@@ -130,7 +130,8 @@ class RunLimits:
         """Count what the ledger holds of this run, without raising; before a resumed run goes on."""
         for entry in entries:
             if entry.kind == kinds.TURN:
-                self._turns.add(entry.key)
+                if not entry.body.get("denied"):  # it was not taken
+                    self._turns.add(entry.key)
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
                 self._restore_call(entry.key, entry.body)
             elif entry.kind == kinds.NOTE and entry.body.get("type") == "handoff":
