@@ -156,9 +156,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             )
         },
     ),
-    ("TS218", {CODE: "import desk_rules\n" + FILES[CODE]}),
-    ("TS218", {CODE: "from . import desk_rules\n" + FILES[CODE]}),
-    ("TS218", {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "def f():\n    import desk_more\n"}),
+    ("TS218", {CODE: "import desk_rulebook\n" + FILES[CODE]}),
+    ("TS218", {CODE: "from . import desk_rulebook\n" + FILES[CODE]}),
+    (
+        "TS218",
+        {
+            CODE: "import desk_rulebook\n" + FILES[CODE],
+            "agents/desk_rulebook.py": "def f():\n    import desk_rulebook_more\n",
+        },
+    ),
     # names
     ("TS400", changed(SUPPORT, "respond.amount > 100.0", "refund.amount > 100.0")),
     ("TS401", {**more("  - concurrent: [triage, {respond: {with: {ticket: input.ticket, triage: triage}}}]\n")}),
@@ -359,7 +365,7 @@ QUIET = [
     ("TS304", changed(CONFIG, "https://desk.example", "http://[::1]:8000")),
     (
         "TS218",
-        {CODE: "import desk_rules, json\nfrom tightship import tool\n" + FILES[CODE], "agents/desk_rules.py": ""},
+        {CODE: "import desk_rulebook, json\nfrom tightship import tool\n" + FILES[CODE], "agents/desk_rulebook.py": ""},
     ),
     ("TS218", {CODE: OPTIONAL + FILES[CODE], "agents/unused.py": "import nowhere_to_be_found\n"}),
     ("TS301", changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-haiku-4-5-20251001")),
@@ -431,12 +437,15 @@ def test_roles_are_not_called_unused_where_workflows_are_written_in_python(tmp_p
 
 
 def test_a_missing_import_is_named_with_its_line_also_below_what_is_imported(tmp_path: Path):
-    files = {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "X = 1\nimport desk_more\n"}
+    files = {
+        CODE: "import desk_rulebook\n" + FILES[CODE],
+        "agents/desk_rulebook.py": "X = 1\nimport desk_rulebook_more\n",
+    }
     finding = found(tmp_path, files)[0]
-    assert (finding.rule, finding.file, finding.line) == ("TS218", "agents/desk_rules.py", 2)
-    assert "agents/desk_more.py" in finding.message
+    assert (finding.rule, finding.file, finding.line) == ("TS218", "agents/desk_rulebook.py", 2)
+    assert "agents/desk_rulebook_more.py" in finding.message
 
 
 def test_an_imported_file_that_is_no_python_is_said_once(tmp_path: Path):
-    findings = found(tmp_path, {CODE: "import desk_rules\n" + FILES[CODE], "agents/desk_rules.py": "def f(:\n"})
-    assert [(one.rule, one.file, one.line) for one in findings] == [("TS001", "agents/desk_rules.py", 1)]
+    findings = found(tmp_path, {CODE: "import desk_rulebook\n" + FILES[CODE], "agents/desk_rulebook.py": "def f(:\n"})
+    assert [(one.rule, one.file, one.line) for one in findings] == [("TS001", "agents/desk_rulebook.py", 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -42,7 +42,6 @@ def _installed(one: Import) -> bool:
     """Whether Python would find it here; a package is looked for and not imported."""
     if one.level:
         return False
-    try:
-        return importlib.util.find_spec(one.name.partition(".")[0]) is not None
-    except (ImportError, ValueError):
-        return False
+    top = one.name.partition(".")[0]
+    # not by `importlib.util.find_spec`: what this process has imported says nothing about another one
+    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
