@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import lines, make, outside
+from cli_desk import cli, lines, make, outside
 from tightship.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -314,3 +314,24 @@ async def test_a_run_is_shown_on_one_short_line_in_python(line: Line) -> None:
     async with Workspace.open(line.folder) as workspace:
         run = await workspace.run("pay", {"order": "O-1", "amount": 500.0})
     assert repr(run) == f"<Run {run.id} of pay, parked, $0.0000, 1 calls>"
+
+
+def test_what_an_agent_prints_is_not_in_the_json(line: Line, capsys: Capture) -> None:
+    code = line.folder / "agents" / "shop.py"
+    code.write_text(code.read_text().replace("    seen =", "    print('HELLO')\n    seen ="))
+    data = json.dumps({"order": "O-1", "amount": 1.0})
+    capsys.readouterr()
+    assert main(["run", "pay", "--data", data, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["summary"]["states"] == {"completed": 1}
+    assert told.err == "HELLO\n"
+
+
+def test_code_that_ends_the_process_is_named_with_its_line(tmp_path: Path) -> None:
+    folder = make(tmp_path / "shop")
+    code = folder / "agents" / "shop.py"
+    code.write_text(code.read_text().replace("    seen =", "    raise KeyboardInterrupt\n    seen ="))
+    done = cli(folder, "run", "pay", "--data", '{"order": "O-1", "amount": 1.0}')
+    assert done.returncode == 1, done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert "agents/shop.py:9" in done.stderr

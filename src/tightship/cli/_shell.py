@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 import click
 
@@ -41,6 +42,8 @@ class Shell:
     json: bool = False
     debug: bool = False
     prefix: str = ""
+    out: TextIO | None = None
+    """Where JSON goes; None is stdout."""
 
     @property
     def place(self) -> str:
@@ -65,12 +68,12 @@ class Shell:
     def emit(self, document: Any) -> None:
         """The one JSON document of a command; nothing without --json."""
         if self.json:
-            click.echo(dumps(document, indent=True))
+            click.echo(dumps(document, indent=True), file=self.out)
 
     def line(self, record: Any) -> None:
         """One JSON line of a command that goes on; nothing without --json."""
         if self.json:
-            click.echo(dumps(record))
+            click.echo(dumps(record), file=self.out)
 
     def table(
         self,
@@ -166,13 +169,16 @@ def command(function: Command[_P]) -> Callable[..., int]:
     @click.option("--debug", is_flag=True, help="Print whole tracebacks.")
     @functools.wraps(function)
     def called(*args: Any, workspace: Path, as_json: bool, debug: bool, **options: Any) -> int:
-        shell = Shell(workspace, as_json, debug)
+        shell = Shell(workspace, as_json, debug, out=sys.stdout)
+        # What agents print must not stand in the JSON: it goes to stderr.
+        aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
         try:
-            return function(shell, *args, **options) or DONE
+            with aside:
+                return function(shell, *args, **options) or DONE
         except (TightshipError, Signal) as error:
             return fail(shell, error)
-        except KeyboardInterrupt:
-            return INTERRUPTED
+        except KeyboardInterrupt as error:
+            return _interrupted(shell, error)
         except (click.ClickException, click.exceptions.Exit, click.exceptions.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -204,6 +210,24 @@ def as_error(error: TightshipError | Signal) -> dict[str, Any]:
     if isinstance(error, Halted) and error.scope:
         told["fix"] = f"when it may go on: `tightship unhalt {error.scope}`"
     return told
+
+
+def _interrupted(shell: Shell, error: KeyboardInterrupt) -> int:
+    """Ctrl-C, or code of the workspace that ends the process: that is said with its place."""
+    if shell.debug:
+        traceback.print_exception(error)
+    folder = shell.folder.resolve()
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if folder in Path(one.filename).parents]
+    if not frames:
+        shell.note("interrupted; nothing is lost: what was begun is continued by `tightship runs resume --all`")
+        return INTERRUPTED
+    place = Path(frames[-1].filename).relative_to(folder)
+    told = TightshipError(
+        "code of the workspace has raised KeyboardInterrupt, which ends the process; nothing is lost",
+        where=f"{place}:{frames[-1].lineno}",
+        fix="raise an exception of the work instead (docs/exceptions.md), then `tightship runs resume --all`",
+    )
+    return fail(shell, told)
 
 
 def _defect(shell: Shell, error: Exception) -> int:
