@@ -189,7 +189,8 @@ def test_an_item_shows_the_case_and_the_commands_that_decide_it(line: Line) -> N
         assert f"tightship inbox {decision} {item}" in shown
     assert "--by ann" in shown
     assert "waits" not in line.text("inbox", "list", "--role", "lead")
-    assert "nothing waits" in line.text("inbox", "list", "--role", "nobody")
+    unknown = line.json("inbox", "list", "--role", "leed", code=1)
+    assert (unknown["error"], unknown["fix"]) == ("UnknownName", "did you mean 'lead'?")
 
 
 def test_decisions_need_the_role_and_a_fitting_value(line: Line) -> None:
@@ -335,3 +336,21 @@ def test_code_that_ends_the_process_is_named_with_its_line(tmp_path: Path) -> No
     assert done.returncode == 1, done.stderr
     assert "KeyboardInterrupt" in done.stderr
     assert "agents/shop.py:9" in done.stderr
+
+
+def test_an_item_is_listed_with_what_its_case_is_called(line: Line) -> None:
+    name = lines(line.folder, [{"id": "T-77", "order": "O-1", "amount": 500.0}])
+    line.text("run", "pay", "--input", name, "--batch", "may")
+    assert "may/T-77" in line.text("inbox", "list")
+    assert line.json("inbox", "list")[0]["reference"] == "may/T-77"
+
+
+def test_what_is_offered_on_an_escalation_is_what_can_follow(line: Line) -> None:
+    run = line.pay("O-1", -1.0, code=3)["run"]
+    item = line.json("inbox", "list")[0]["item"]
+    shown = line.text("inbox", "show", item)
+    assert "retry:" not in shown
+    assert "which closes it" in shown
+    line.text("inbox", "answer", item, "--by", "ann", "--value", '{"amount": 2.0}')
+    line.text("runs", "resume", "--all")
+    assert {row["outcome"] for row in line.json("runs", "list") if row["id"] != run} == {"completed"}

@@ -194,3 +194,18 @@ json_values = st.recursive(
 def test_any_evidence_can_be_stored(value: Any) -> None:
     package = from_exception(errors.DataMissing("gone", evidence={"value": value}))
     assert Package.from_json(orjson.dumps(package.to_json())) == package
+
+
+def test_a_run_that_has_ended_is_not_tried_again_and_a_question_is() -> None:
+    error = errors.Unavailable("no answer")
+    assert [one.id for one in from_exception(error, AT).options] == ["retry", "by_hand", "stop"]
+    assert [one.id for one in from_exception(error, Situation(run="r-1")).options] == ["again", "by_hand", "stop"]
+
+
+def test_a_failed_branch_reads_as_what_made_it_fail() -> None:
+    failed = errors.BranchFailed("the branch 'account' failed: no such order")
+    failed.kind = "data_missing"
+    package = from_exception(failed, AT)
+    assert (package.kind, package.number) == ("data_missing", "E2")
+    assert package.title.endswith(": data is missing")
+    assert from_exception(errors.BranchFailed("boom"), AT).title.endswith("parallel steps failed")

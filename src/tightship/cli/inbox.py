@@ -9,7 +9,7 @@ import click
 import orjson
 
 from tightship.cli._shell import Shell, command, run_async
-from tightship.core.errors import InputRejected
+from tightship.core.errors import InputRejected, UnknownName
 
 if TYPE_CHECKING:
     from tightship.review.inbox import DecisionType, InboxItem
@@ -27,22 +27,41 @@ def inbox() -> None:
 @command
 def list_(shell: Shell, role: str | None, everything: bool, limit: int) -> None:
     """List open items, the most urgent first."""
-    items = run_async(lambda: _items(shell, role, everything, limit))
-    shell.emit([_told(item) for item in items])
+    items, references = run_async(lambda: _items(shell, role, everything, limit))
+    told = [{**_told(item), "reference": references.get(item.run, "")} for item in items]
+    shell.emit(told)
     if not items:
         shell.say("nothing waits for anybody")
         return
-    columns = ["item", "type", "role", "title", "due", "run"] + (["decision", "by"] if everything else [])
-    rows = [[_told(item).get(name, "") for name in columns] for item in items]
-    shell.table(columns, rows, words=("title",), drop=("run", "type", "role", "due"))
+    columns = ["item", "reference", "type", "role", "title", "due", "run"] + (["decision", "by"] if everything else [])
+    rows = [[one.get(name, "") for name in columns] for one in told]
+    shell.table(columns, rows, words=("title",), drop=("run", "type", "role", "due", "reference"))
     shell.next_steps([(f"tightship inbox show {items[0].item}{shell.place}", "the case, and what may be decided")])
 
 
-async def _items(shell: Shell, role: str | None, everything: bool, limit: int) -> list[InboxItem]:
+async def _items(
+    shell: Shell, role: str | None, everything: bool, limit: int
+) -> tuple[list[InboxItem], dict[str, str]]:
+    """The items, and the references of their runs: what the caller calls the cases.
+
+    Raises:
+        UnknownName: nobody knows this role.
+    """
     from tightship.cli._open import looking
+    from tightship.workflow.source import did_you_mean
 
     async with looking(shell) as workspace:
-        return await (await workspace.operator()).items("all" if everything else "open", role, limit)
+        ledger = await workspace.ledger()
+        roles = workspace.files.config.roles
+        if role is not None and role not in roles and not await ledger.select("inbox", [("role", "=", role)], limit=1):
+            raise UnknownName(f"there is no role {role!r}", fix=did_you_mean(role, roles))
+        items = await (await workspace.operator()).items("all" if everything else "open", role, limit)
+        references: dict[str, str] = {}
+        runs = sorted({item.run for item in items})
+        for start in range(0, len(runs), 500):
+            rows = await ledger.select("runs", [("id", "in", runs[start : start + 500])])
+            references |= {row["id"]: row["reference"] or "" for row in rows}
+        return items, references
 
 
 def _told(item: InboxItem) -> dict[str, Any]:
@@ -76,7 +95,8 @@ def show(shell: Shell, item: str, full: bool) -> None:
     values = {"edit": " --value JSON", "answer": " --value JSON"}
     by = _holder(shell, found.role)
     steps = [
-        (f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _MEANING[name]) for name in allowed
+        (f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _meaning(found.type, name))
+        for name in allowed
     ]
     if not full and isinstance(package, Mapping) and package.get("partial"):
         steps.append((f"tightship inbox show {item} --full{shell.place}", "all that the finished steps gave"))
@@ -90,6 +110,17 @@ _MEANING = {
     "edit": "let it go on with another value",
     "answer": "give what is asked for",
 }
+_CLOSING = {
+    ("escalation", "answer"): "say what was done, which closes it; a JSON object gives input to a new, linked run",
+    ("escalation", "reject"): "close it without doing anything",
+    ("residual", "approve"): "close it: what remains may stay",
+    ("residual", "answer"): "close it by saying what was done",
+}
+"""What decisions come to where the run has ended."""
+
+
+def _meaning(type: str, decision: str) -> str:
+    return _CLOSING.get((type, decision)) or _MEANING[decision]
 
 
 async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any]:

@@ -30,7 +30,12 @@ class Text:
     options: tuple[tuple[str, str], ...]
 
 
-_RETRY = ("retry", "Try this step again")
+_RETRY: Final = ("retry", "Try this step again: approve")
+AGAIN: Final = (
+    "again",
+    "Do it again in a new run: answer {} for the same input, or an object of the fields that change",
+)
+"""Takes the place of trying again where the run has ended, which nothing can continue."""
 _BY_HAND = ("by_hand", "Do this step by hand and enter its result")
 _STOP = ("stop", "Close the case without it")
 
@@ -184,9 +189,13 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
     ),
 }
 
+OF_KIND: Final = {text.kind: text for text in reversed(TEXTS.values()) if text.kind != "unforeseen"}
+"""The text of each kind that has a name of its own."""
 FALLBACK: Final = TEXTS[errors.Unforeseen]
 
 
 def text_for(error: BaseException) -> Text:
-    """The text of the error's class, or of the nearest one above it."""
+    """The text of the error's class, or of the nearest one above it; a failed branch reads as what made it fail."""
+    if isinstance(error, errors.BranchFailed) and error.kind in OF_KIND:
+        return OF_KIND[error.kind]
     return next((TEXTS[cls] for cls in type(error).__mro__ if cls in TEXTS), FALLBACK)

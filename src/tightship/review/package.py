@@ -15,7 +15,7 @@ from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
 from tightship.review._plain import plain
 from tightship.review._readable import readable, short
-from tightship.review._texts import text_for
+from tightship.review._texts import AGAIN, text_for
 
 NUMBERS: Final[Mapping[str, str]] = {
     "unavailable": "E1",
@@ -169,13 +169,14 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
 
     Args:
         error: a TightshipError or a Signal; anything else counts as unforeseen.
-        situation: where it happened and what there is so far.
+        situation: where it happened and what there is so far; without a key it is that of a run which has ended.
     """
     at = situation or Situation()
     text = text_for(error)
     message = _message(error)
     needed, evidence = text.needed, dict[str, Any]()
-    options = [Option(id=name, label=label) for name, label in text.options]
+    offered = [AGAIN if one[0] == "retry" and not at.key else one for one in text.options]
+    options = [Option(id=name, label=label) for name, label in offered]
     if isinstance(error, WorkException):
         needed = error.needed or needed
         evidence = dict(error.evidence)
