@@ -354,3 +354,24 @@ def test_what_is_offered_on_an_escalation_is_what_can_follow(line: Line) -> None
     line.text("inbox", "answer", item, "--by", "ann", "--value", '{"amount": 2.0}')
     line.text("runs", "resume", "--all")
     assert {row["outcome"] for row in line.json("runs", "list") if row["id"] != run} == {"completed"}
+
+
+def test_lines_that_a_halt_has_kept_from_beginning_are_told(line: Line) -> None:
+    line.pay("O-0", 1.0)
+    line.text("halt", "workflow:pay", "--yes")
+    name = lines(line.folder, [{"order": f"O-{n}", "amount": 1.0} for n in range(1, 4)])
+    told = line.text("run", "pay", "--input", name, "-c", "1", code=1)
+    assert "3 of 3 lines were not begun; the same command does them as well" in told
+    assert "completed  0" not in told
+    told = line.text("run", "pay", "--input", name, "--new", code=1)
+    assert "in place of --new" in told
+
+
+@pytest.mark.parametrize("args", [("audit", "verify"), ("runs", "list")])
+def test_a_database_that_is_gone_is_not_taken_for_one_that_never_was(line: Line, args: tuple[str, ...]) -> None:
+    assert "nothing has been run" in line.json(*args, code=1)["message"]
+    line.pay("O-1", 1.0)
+    (line.folder / ".tightship" / "ledger.db").unlink()
+    told = line.json(*args, code=1)
+    assert told["message"].startswith("the ledger's database is gone")
+    assert "ledger.db" in told["where"]

@@ -39,6 +39,12 @@ async def looking(shell: Shell) -> AsyncGenerator[Workspace]:
     """
     workspace = open_leniently(shell.folder)
     if not (workspace.folder / "ledger.db").exists():
+        if (workspace.folder / "keys" / "keys.db").exists():
+            raise StoreMissing(
+                "the ledger's database is gone; the keystore has keys of what was in it",
+                where=str(workspace.folder / "ledger.db"),
+                fix="restore it from your backup",
+            )
         raise StoreMissing(
             "there is no store here: nothing has been run in this workspace",
             where=str(workspace.folder),

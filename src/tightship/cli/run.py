@@ -128,11 +128,11 @@ async def _carry_out(shell: Shell, options: Options, workspace: Workspace, batch
     shell.emit(document)
     if options.data is not None and work.records:
         await _print_one(shell, workspace, work.records[0])
-    else:
+    elif work.records or work.fatal is None:
         shell.say(f"{options.workflow}, batch {batch.name}", "head")
         report(shell, figures, work.records)
     if work.fatal is not None:
-        return _ended_early(shell, work)
+        return _ended_early(shell, options, work, batch)
     stopped = work.stop.is_set()
     if stopped:
         shell.say(f"stopped; {batch.fitting - len(work.records)} of {total} lines were not begun", "warn")
@@ -184,12 +184,18 @@ def _refuse(shell: Shell, batch: Batch, total: int) -> int:
     return fail(shell, error)
 
 
-def _ended_early(shell: Shell, work: Work) -> int:
+def _ended_early(shell: Shell, options: Options, work: Work, batch: Batch) -> int:
+    """What ended the batch, and how the rest is done once that is mended."""
     assert work.fatal is not None
     code = fail(shell, work.fatal)
+    left = batch.fitting - len(work.records)
     begun = sum(record.state == "stopped" for record in work.records)
-    shell.note(f"ended early; nothing is lost: {begun or 'what was'} under way is continued by")
-    shell.note(f"  tightship runs resume --all{shell.place}")
+    if begun or not left:
+        shell.note(f"ended early; nothing is lost: {begun or 'what was'} under way is continued by")
+        shell.note(f"  tightship runs resume --all{shell.place}")
+    if left:
+        anew = f", with --batch {batch.name} in place of --new," if options.new else ""
+        shell.note(f"{left} of {batch.fitting} lines were not begun; the same command{anew} does them as well")
     return code or ERROR
 
 
