@@ -21,6 +21,9 @@ from tightship.core.errors import (
 )
 
 BUSY_SECONDS: Final = 30.0
+CHECKPOINT_PAGES: Final = 4000
+"""Pages of the write-ahead log (16 MB) after which it is folded into the file: a page that every commit changes is then
+written back once for many commits."""
 """How long a statement waits for another process before it gives up."""
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL})
@@ -76,6 +79,7 @@ def connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
             "synchronous=FULL",
             "fullfsync=ON",
             "temp_store=MEMORY",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
             "cache_size=-32000",
         ):
             db.execute(f"PRAGMA {pragma}")
