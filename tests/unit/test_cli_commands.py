@@ -375,3 +375,28 @@ def test_a_database_that_is_gone_is_not_taken_for_one_that_never_was(line: Line,
     told = line.json(*args, code=1)
     assert told["message"].startswith("the ledger's database is gone")
     assert "ledger.db" in told["where"]
+
+
+def test_a_damaged_master_key_is_one_cause(line: Line) -> None:
+    for number in range(3):
+        line.pay(f"O-{number}", 1.0)
+    key = line.folder / ".tightship" / "keys" / "master.key"
+    damaged = bytearray(key.read_bytes())
+    damaged[5] ^= 1
+    key.write_bytes(damaged)
+    told = line.text("audit", "verify", code=1).splitlines()
+    assert told[0].startswith("keys/master.key: master key: no key opens with it")
+    assert "more places follow from it" in told[1]
+    assert not any("does not open" in one for one in told)
+    assert line.json("audit", "verify", code=1)["findings"][0]["place"] == "master key"
+
+
+def test_what_cannot_be_read_at_all_does_not_send_to_the_command_that_was_called(line: Line) -> None:
+    line.pay("O-1", 1.0)
+    path = line.folder / ".tightship" / "ledger.db"
+    for one in path.parent.glob("ledger.db-*"):
+        one.unlink()
+    path.write_bytes(b"no database" * 1000)
+    told = line.json("audit", "verify", code=1)
+    assert "audit verify" not in told["fix"]
+    assert "backup" in told["fix"]

@@ -10,6 +10,7 @@ import click
 
 from tightship.cli._exit import DONE, ERROR
 from tightship.cli._shell import Shell, command, is_terminal, run_async
+from tightship.core.errors import TightshipError
 
 if TYPE_CHECKING:
     from tightship.ledger import Ledger
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _SHOWN = 50
+_MASTER = "master key"
+"""The place of a finding that explains all others: without the key that wraps the keys, nothing opens."""
 
 
 @click.group()
@@ -33,12 +36,24 @@ def verify(shell: Shell) -> int:
     """
     from tightship.ledger.audit import verify as checked
 
-    report = _with_progress(shell, checked)
+    try:
+        report = _with_progress(shell, checked)
+    except TightshipError as error:
+        if error.fix and "audit verify" in error.fix:  # which is what was called, and could not read any further
+            error.fix = "restore the store from your backup"
+        raise
     shell.emit(report.as_dict())
-    for finding in report.findings[:_SHOWN]:
+    causes = [finding for finding in report.findings if finding.place == _MASTER]
+    shown = causes or report.findings[:_SHOWN]
+    for finding in shown:
         shell.say(str(finding), "bad" if finding.severity == "damage" else "dim")
-    if len(report.findings) > _SHOWN:
-        shell.say(f"… and {max(report.found, len(report.findings)) - _SHOWN} more; --json names up to 1,000")
+    rest = max(report.found, len(report.findings)) - len(shown)
+    if causes and rest:
+        shell.say(
+            f"{rest:,} more places follow from it: restore the master key that belongs to this store (--json names them)"
+        )
+    elif rest:
+        shell.say(f"… and {rest:,} more; --json names up to 1,000")
     _tell(shell, report)
     return DONE if report.ok else ERROR
 

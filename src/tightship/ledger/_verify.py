@@ -295,7 +295,7 @@ class _Verifier:
             self.progress("keys", self.report.keys, 0)
         if bad and bad == self.report.keys:
             where = "keys/master.key" if isinstance(store, FileKeyStore) else KEYS
-            self.report.add(where, "master key", "no key opens with it: it is damaged, or another store's")
+            self.report.explain(where, "master key", "no key opens with it: it is damaged, or another store's")
 
     def _public_keys(self) -> None:
         """The published keys are those that sign, and all of them are there."""

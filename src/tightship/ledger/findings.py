@@ -78,6 +78,12 @@ class AuditReport:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(file, place, message, severity))
 
+    def explain(self, file: str, place: str, message: str) -> None:
+        """Take down the damage from which the others follow: it comes first, however many there are."""
+        self.found += 1
+        self.findings.insert(0, Finding(file, place, message, "damage"))
+        del self.findings[MAX_FINDINGS:]
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON."""
         names = ("entries", "payloads", "erased", "files", "checkpoints", "tiles", "keys", "rows", "found")
