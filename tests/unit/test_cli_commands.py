@@ -400,3 +400,12 @@ def test_what_cannot_be_read_at_all_does_not_send_to_the_command_that_was_called
     told = line.json("audit", "verify", code=1)
     assert "audit verify" not in told["fix"]
     assert "backup" in told["fix"]
+
+
+def test_a_fork_suggests_steps_and_says_what_it_waits_for(line: Line) -> None:
+    run = line.pay("O-1", 500.0)["run"]
+    fix = line.json("runs", "fork", run, "--from", "nosuch", code=1)["fix"]
+    assert "judge" in fix
+    assert not {"ask", "given", "tool", "1"} & set(fix.replace(",", " ").split())
+    assert "waits for a person: tightship inbox show i-" in line.text("runs", "fork", run)
+    assert "[judge/judge/1]" in line.text("runs", "show", run, "--keys")

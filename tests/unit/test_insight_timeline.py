@@ -252,3 +252,16 @@ def test_a_note_says_what_it_has_sealed_where_it_was_opened_and_no_address_anywh
     erased = timeline(log.entries, {address: "(erased)"})
     assert [one.text for one in erased.exceptions] == ["checkpoint.failed: attempt 1, said (erased)"]
     assert address not in entry_line(log.entries[1])
+
+
+def test_many_calls_that_read_alike_are_one_line_unless_their_keys_are_asked_for() -> None:
+    log = Log()
+    log.add(kinds.STARTED, workflow="w")
+    for number in range(1, 202):
+        log.add(kinds.SETTLED, f"a/a/1/tool/{number}", name="crm.get", cls="read", agent="a", args="y", out="o", ms=1)
+    log.add(kinds.SETTLED, "a/a/1/tool/202", name="crm.put", cls="write", agent="a", args="y", out="o", ms=1)
+    found = timeline(log.entries)
+    text = found.render()
+    assert len(text.splitlines()) < 70
+    assert "201 x crm.get  ok" in text and "crm.put  ok" in text
+    assert "crm.get  ok  1 ms  [a/a/1/tool/17]" in found.render(keys=True)

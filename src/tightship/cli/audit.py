@@ -49,9 +49,7 @@ def verify(shell: Shell) -> int:
         shell.say(str(finding), "bad" if finding.severity == "damage" else "dim")
     rest = max(report.found, len(report.findings)) - len(shown)
     if causes and rest:
-        shell.say(
-            f"{rest:,} more places follow from it: restore the master key that belongs to this store (--json names them)"
-        )
+        shell.say(f"{rest:,} more places follow from it: restore the master key of this store (--json names them)")
     elif rest:
         shell.say(f"… and {rest:,} more; --json names up to 1,000")
     _tell(shell, report)

@@ -67,14 +67,15 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
 @runs.command()
 @click.argument("run")
 @click.option("--values", is_flag=True, help="Input, output and the escalation package as well.")
+@click.option("--keys", is_flag=True, help="The key of each step, for `fork` and `why`; none is put together.")
 @command
-def show(shell: Shell, run: str, values: bool) -> None:
+def show(shell: Shell, run: str, values: bool, keys: bool) -> None:
     """Show a run step by step: what was done, what it cost, exceptions, people, what remains."""
     from tightship.cli._case import rendered
 
     view, full, package = run_async(lambda: _show(shell, run, values))
     shell.emit({**view.as_dict(), **full})
-    shell.say(view.render())
+    shell.say(view.render(keys))
     if values:
         from tightship.cli._shell import dumps
 
@@ -350,13 +351,15 @@ def fork(shell: Shell, run: str, key: str, live: bool) -> int:
     """Start a new run from RUN: the same input and definition, and what it recorded before KEY.
 
     From KEY on everything is done anew: reads and models for real, writes rehearsed unless --live. Without --from
-    nothing is replayed. Keys stand in `runs show` and `runs why`.
+    nothing is replayed. Keys stand in `runs show --keys` and `runs why`.
     """
     if not live:
         shell.prefix = "[writes rehearsed] "
     made, outcome = run_async(lambda: _fork(shell, run, key, live))
     shell.emit({"run": made, "forked": run, "from": key, "live": live, "state": outcome.state, "result": outcome})
     shell.say(f"{made} {outcome.outcome or outcome.state}{': ' + outcome.reason if outcome.reason else ''}", "head")
+    for item in outcome.waiting:
+        shell.say(f"waits for a person: tightship inbox show {item}{shell.place}")
     shell.next_steps([(f"tightship runs show {made}{shell.place}", "the new run, step by step")])
     return DONE if outcome.outcome in ("completed", "") else UNFINISHED
 

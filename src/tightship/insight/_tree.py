@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tightship.core import kinds
@@ -15,6 +15,8 @@ from tightship.insight.costs import Cost, cost_of
 
 _PLUMBING = re.compile(r"(?:tool|model|ask|budget|undo|\d+|p\d+)\Z")
 """Parts of a key that only number or sort what is below; they are not shown as steps of their own."""
+_FEW = 3
+"""So many calls that read alike are each shown."""
 
 
 @dataclass(slots=True)
@@ -171,18 +173,46 @@ def _shown(node: StepNode) -> list[StepNode]:
     return [node]
 
 
-def draw(nodes: Sequence[StepNode]) -> list[str]:
-    """The steps as lines of text with branches."""
+def draw(nodes: Sequence[StepNode], keys: bool = False) -> list[str]:
+    """The steps as lines of text with branches; calls that read alike and follow each other stand on one line.
+
+    Args:
+        nodes: the steps. keys: name the key of each, and put none together.
+    """
     lines: list[str] = []
 
     def branch(found: Sequence[StepNode], indent: str) -> None:
-        for number, node in enumerate(found, 1):
-            last = number == len(found)
-            lines.append(f"{indent}{'└─ ' if last else '├─ '}{describe(node)}")
+        groups = [[node] for node in found] if keys else _alike(found)
+        for number, group in enumerate(groups, 1):
+            last, node = number == len(groups), group[0]
+            said = describe(node) if len(group) == 1 else _together(group)
+            key = f"  [{node.key}]" if keys else ""
+            lines.append(f"{indent}{'└─ ' if last else '├─ '}{said}{key}")
             branch(node.children, f"{indent}{'   ' if last else '│  '}")
 
     branch(nodes, "")
     return lines
+
+
+def _alike(nodes: Sequence[StepNode]) -> list[list[StepNode]]:
+    """Neighbours that read alike, where they are more than a few and hold nothing; every other step alone."""
+    groups: list[list[StepNode]] = []
+    for node in nodes:
+        first = groups[-1][0] if groups else None
+        same = first is not None and not node.children and not first.children
+        if same and first and (node.label, node.state, node.note) == (first.label, first.state, first.note):
+            groups[-1].append(node)
+        else:
+            groups.append([node])
+    return [part for group in groups for part in ([group] if len(group) > _FEW else [[node] for node in group])]
+
+
+def _together(group: Sequence[StepNode]) -> str:
+    """Several steps that read alike on one line."""
+    cost = sum((node.cost for node in group), Cost())
+    ended = 0.0 if any(not node.ended for node in group) else max(node.ended for node in group)
+    whole = replace(group[0], cost=cost, began=min(node.began for node in group), ended=ended, children=[])
+    return f"{len(group)} x {describe(whole)}"
 
 
 MARKS: dict[State, str] = {

@@ -82,8 +82,8 @@ class Timeline:
             "costs": self.costs.as_dict(),
         }
 
-    def render(self) -> str:
-        """The view as text."""
+    def render(self, keys: bool = False) -> str:
+        """The view as text; `keys` names the key of each step."""
         summary = self.summary
         lines = [" · ".join(str(summary[name]) for name in ("workflow", "run", "state") if summary.get(name))]
         if summary.get("outcome"):
@@ -93,7 +93,7 @@ class Timeline:
             f"started {clock(float(summary['started_at']))} UTC, took {duration(float(summary['seconds']))}, "
             f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls"
         )
-        lines += ["", *draw(self.steps)]
+        lines += ["", *draw(self.steps, keys)]
         for name in _EVENTS:
             events: tuple[Event, ...] = getattr(self, name)
             lines += _block(name, [str(event) for event in events])
@@ -102,6 +102,8 @@ class Timeline:
         return "\n".join(lines)
 
 
+_LONGEST: Final = 50
+"""Lines of one list."""
 _EVENTS: Final = ("exceptions", "budget", "people", "notes", "undone")
 _EXCEPTIONS: Final = ("exception", "checkpoint.failed", "breaker", "limit")
 
@@ -338,4 +340,5 @@ _STATES: Final = {
 
 
 def _block(heading: str, lines: Sequence[str]) -> list[str]:
-    return ["", f"{heading}:", *(f"  {line}" for line in lines)] if lines else []
+    more = [f"  … and {len(lines) - _LONGEST} more (--json names all)"] if len(lines) > _LONGEST else []
+    return ["", f"{heading}:", *(f"  {line}" for line in lines[:_LONGEST]), *more] if lines else []

@@ -10,6 +10,7 @@ rehearsed unless the fork is live.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,8 @@ _NOT_COPIED: Final = frozenset(
     {"usd", "tokens_in", "tokens_out", "cached_in", "ms", "attempt", "undo", "claim", "releases"}
 )
 """Parts of a settle that were the first run's own: its cost, its claim, its way back."""
+_INSIDE: Final = re.compile(r"tool|model|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*")
+"""Parts of a key that number or sort what is inside a step: nobody names a step by them."""
 
 
 class RehearsedWrites(Mapping[str, Tool]):
@@ -117,7 +120,8 @@ def _cut(entries: Sequence[Entry], key: str, source: str) -> int:
     for index, entry in enumerate(entries):
         if key in entry.key.split("/"):
             return index
-    steps = {part for entry in entries for part in entry.key.split("/") if part and not part.isdigit()}
+    parts = {part.partition("~")[0] for entry in entries for part in entry.key.split("/")}
+    steps = {part for part in parts if part and not _INSIDE.fullmatch(part)}
     raise UnknownName(f"run {source} recorded nothing under {key!r}", fix=did_you_mean(key, steps))
 
 
