@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_desk import Desk, Hanging, simulate, tool
+from engine_desk import PERSON, Desk, Hanging, simulate, tool, write
 
 from tightship.core.errors import BuildMismatch
 from tightship.runtime.simulation import Simulation
@@ -65,11 +65,11 @@ def test_a_run_whose_child_refuses_the_code_stays_as_it_is(monkeypatch: pytest.M
         desk = await killed(sim)
         engine = await desk.ws.engine()
 
-        async def nobody(parent: str) -> bool:
+        async def nobody(row: Any) -> bool:
             return False
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_accepted", nobody)
+            patch.setattr(engine, "_may_take", nobody)
             parent = await desk.only()
             (ended,) = await desk.process.start(desk.ws.resume([parent.id], accept_code=True))
         left = await desk.only()
@@ -80,3 +80,32 @@ def test_a_run_whose_child_refuses_the_code_stays_as_it_is(monkeypatch: pytest.M
     assert isinstance(ended.error, BuildMismatch)
     assert left.state == "running"
     assert run.outcome == "completed"
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_cancelled_run_ends_under_other_code_since_none_of_it_has_to_run(everything: bool) -> None:
+    called: list[str] = []
+    take_back = write("shop.unput", {}, idempotency="key")
+    hanging = Hanging(tool("shop.look", "seen"))
+
+    async def agent(ctx: Any, given: dict[str, Any]) -> Any:
+        called.append(ctx.key)
+        return await ctx.tool("shop.look", {"n": 1})
+
+    async def story(sim: Simulation) -> Any:
+        desk = Desk(sim, [write("shop.put", {"id": 1}), take_back, hanging])
+        desk.agent("a", agent)
+        desk.workflow({"action": "shop.put", "with": {"n": "1"}, "undo": "shop.unput"}, "a", name="low")
+        desk.workflow({"workflow": "low"})
+        desk.begin()
+        await hanging.began.wait()
+        await changed(desk)
+        run = await desk.only()
+        await (await desk.operator()).cancel(run.id, PERSON, "the customer has called")
+        ended = await desk.process.start(desk.ws.resume([] if everything else [run.id]))
+        return [one.error for one in ended if one.run == run.id], await desk.only()
+
+    errors, run = simulate(story)
+    assert (errors, run.outcome) == ([None], "cancelled")
+    assert len(take_back.calls) == 1
+    assert len(called) == 1, "the agent was not asked again"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
+from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class LocalDispatcher:
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
         self._driving: set[asyncio.Task[Ended]] = set()
+        self._suspect = asyncio.Lock()
         self._sequencer: Sequencer | None = None
         self._watchdog: Watchdog | None = None
         self.refused: dict[str, Ended] = {}
@@ -109,7 +111,28 @@ class LocalDispatcher:
         return [*left, *parked]
 
     async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
-        """Take these runs over and drive each until it parks or ends."""
+        """Take these runs over and drive each until it parks or ends; suspects alone, after all others."""
+        before = self._engine.put_downs
+        sound, suspects = await set_apart(self._ledger, rows)
+        ended = await self._side_by_side(sound, accept_code)
+        for row in suspects:
+            if self._engine.put_downs == before:
+                ended.append(await self.alone(row, accept_code))
+            else:
+                ended.append(Ended(row["id"], "stopped"))
+        return ended
+
+    async def alone(self, row: Mapping[str, Any], accept_code: bool = False) -> Ended:
+        """Drive a suspect once nothing else moves, so that nobody pays if it ends the process."""
+        before = self._engine.put_downs
+        async with self._suspect:
+            while self._engine.running():
+                await self._clock.sleep(POLL)
+            if self._engine.put_downs != before:
+                return Ended(row["id"], "stopped")
+            return (await self._side_by_side([row], accept_code))[0]
+
+    async def _side_by_side(self, rows: Sequence[Mapping[str, Any]], accept_code: bool) -> list[Ended]:
         ended: list[Ended] = []
         jobs: list[asyncio.Task[Ended]] = []
         for start in range(0, len(rows), BATCH):
@@ -123,7 +146,9 @@ class LocalDispatcher:
         return ended
 
     def _spawn(self, run: str) -> asyncio.Task[Ended]:
-        job = asyncio.ensure_future(_named(self._engine, run))
+        return self._hold(asyncio.ensure_future(_named(self._engine, run)))
+
+    def _hold(self, job: asyncio.Task[Ended]) -> asyncio.Task[Ended]:
         self._driving.add(job)
         job.add_done_callback(self._driving.discard)
         return job
@@ -139,7 +164,14 @@ class LocalDispatcher:
             await self._rest(stop)
 
     async def _sweep(self, free: int) -> None:
-        rows = [row for row in await self.due() if row["id"] not in self.refused][:free]
+        if self._suspect.locked():
+            return
+        due = [row for row in await self.due() if row["id"] not in self.refused]
+        sound, suspects = await set_apart(self._ledger, due)
+        if suspects and not sound and not self._driving:
+            self._hold(asyncio.ensure_future(self.alone(suspects[0]))).add_done_callback(self._note)
+            return
+        rows = sound[:free]
         refused = {one.run: one for one in await self._engine.take_over(rows)}
         for row in rows:
             one = refused.get(row["id"])

@@ -34,6 +34,7 @@ from tightship.runtime.purse import limit_of
 from tightship.runtime.result import Run
 from tightship.runtime.run import RunTask
 from tightship.runtime.sessions import Sessions
+from tightship.runtime.takeover import accepted, is_cancelled, is_fork, note_put_down
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
 
@@ -118,6 +119,8 @@ class Engine:
         self._coming: dict[str, asyncio.Event] = {}
         """Runs that are being started or taken over here: their ledgers say so before this process holds them."""
         self._leaving = False
+        self.put_downs = 0
+        """How often this process was told to stop driving."""
         self._left = asyncio.Event()
         ledger.listen(self._heard)
 
@@ -281,11 +284,11 @@ class Engine:
 
     async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
         run = row["id"]
-        if bool(row["live"]) != self.live and not (self.live and await self._is_fork(run)):
+        if bool(row["live"]) != self.live and not (self.live and await is_fork(self.ledger, run)):
             what = "was a rehearsal" if self.live else "is real, and this is a rehearsal"
             error = InputRejected(f"run {run} {what}", fix="see --rehearse of `runs resume`")
             return Ended(run, "refused", error)
-        if row["build"] != self.build and not accept_code and not await self._accepted(row["parent"]):
+        if row["build"] != self.build and not accept_code and not await self._may_take(row):
             error = BuildMismatch(
                 f"run {run} was started by build {row['build']}, here is build {self.build}",
                 fix="resume it with the code that started it, or accept this code: `runs resume --accept-code`",
@@ -298,18 +301,9 @@ class Engine:
             return Ended(run, "refused", error)
         return None
 
-    async def _accepted(self, parent: str) -> bool:
-        """Whether a run above is in the hands of this code: whoever accepted it there accepted it for its children."""
-        while parent:
-            row = (await self.ledger.select("runs", [("id", "=", parent)]))[0]
-            if row["build"] == self.build:
-                return True
-            parent = row["parent"]
-        return False
-
-    async def _is_fork(self, run: str) -> bool:
-        """Whether a run that is not live is a fork whose writes alone are rehearsed."""
-        return "forked" in (await self.ledger.run_entries(run))[0].body
+    async def _may_take(self, row: Mapping[str, Any]) -> bool:
+        """Whether a run of other code may be taken over by this code unasked."""
+        return await accepted(self.ledger, row["parent"], self.build) or await is_cancelled(self.ledger, row["id"])
 
     async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
         if not rows:
@@ -324,6 +318,7 @@ class Engine:
             try:
                 await self._revive(row, journals[run], entries[run], sealed, run not in parents)
             except TightshipError as error:
+                await note_put_down(journals[run])
                 refused.append(Ended(run, "refused", error))
 
     async def _revive(
@@ -425,6 +420,7 @@ class Engine:
     async def put_down(self) -> None:
         """Stop driving: admitted effects settle, and every run stays as its ledger says, to be resumed."""
         self._leaving = True
+        self.put_downs += 1
         while moving := [driven for driven in self._runs.values() if driven.moving]:
             self._left.clear()
             for driven in moving:

@@ -21,6 +21,7 @@ from tightship.core.errors import (
     StoreError,
     TightshipError,
     Unforeseen,
+    WorkException,
 )
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, Signal
@@ -31,6 +32,7 @@ from tightship.ledger import Entry, Guards
 from tightship.runtime.ending import Ending
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
+from tightship.runtime.takeover import RESTARTS, idle_claims, note_put_down, restarts_case
 
 if TYPE_CHECKING:
     from tightship.runtime.engine import Engine
@@ -75,6 +77,8 @@ class RunTask:
         """The position up to which the mailbox was read."""
         self.erased = False
         """Whether what the run works on was erased: then it ends, and what cannot be undone goes to a person."""
+        self.restarts = 0
+        """How often its process ended before with nothing recorded; from `limits.restarts` on it only ends."""
         self._interruption: Signal | None = None
         self._leaving = False
         self._changed = asyncio.Event()
@@ -92,25 +96,42 @@ class RunTask:
         for entry in self.journal.signals:
             self._note_signal(entry)
         try:
-            cause = erased_case() if self.erased else await self._recall()
+            cause = await self._recall() or self._hopeless()
             if cause is None:
                 cause = await self._forward()
                 if cause in (PARKED, PUT_DOWN):
+                    if cause == PUT_DOWN:
+                        await note_put_down(self.journal)
                     return cause
                 cause = await self._worded(cause)
             return await Ending(self).finish(cause)
+        except (LedgerError, StoreError, BuildMismatch):
+            await note_put_down(self.journal)
+            raise
         finally:
             self.session.watch.stop()
 
+    def _hopeless(self) -> Unforeseen | None:
+        """Why a run is ended without going forward: its process ended over it, again and again."""
+        self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
+        if self._interruption is not None or self.restarts < self.program.limits.restarts:
+            return None
+        return restarts_case(self.journal, self.restarts)
+
     async def _recall(self) -> Any:
         """An interruption that was recorded before a crash: the run does not go forward again."""
+        if self.erased:
+            return erased_case()
         recorded = self.journal.decided.get(INTERRUPTED)
         if recorded is None:
             return None
         await self._regain(recorded)
         if "signal" in recorded:
             return restore_signal(recorded | {"reason": await self.said(recorded)})
-        return restore(recorded["error"], await self.journal.value(recorded["detail"]))
+        cause = restore(recorded["error"], await self.journal.value(recorded["detail"]))
+        if isinstance(cause, WorkException) and cause.kind == RESTARTS:
+            self.restarts = self.program.limits.restarts
+        return cause
 
     async def _regain(self, recorded: Mapping[str, Any]) -> None:
         """What was finished and tried before the interruption, which nobody walks through again."""

@@ -48,6 +48,9 @@ class Undo:
         for key, body in task.journal.unfinished():
             if body["cls"] == "undo":
                 continue  # taken up again when its action is undone
+            if task.restarts >= task.program.limits.restarts:  # whoever asks once more may be the next process to end
+                await self._give_up(key, body, Unavailable("the process ended while it was under way"))
+                continue
             try:
                 call = await self._reopened(key, body)
             except (NotDeclared, PayloadErased) as error:

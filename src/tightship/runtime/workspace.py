@@ -34,6 +34,7 @@ from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
+from tightship.runtime.takeover import set_apart
 from tightship.workflow.loader import WorkspaceFiles, load_workspace
 from tightship.workflow.models import AgentSpec, WorkflowSpec
 from tightship.workflow.types import check_input
@@ -295,6 +296,12 @@ class Workspace:
             )
             if not due:
                 return await self.result(run)
+            if (await set_apart(engine.ledger, [row]))[1]:
+                assert self._dispatcher is not None
+                ended = await self._dispatcher.alone(row)
+                if not isinstance(ended.error, StaleOwner):
+                    return await self._finish(ended)
+                continue
             errors = [ended.error for ended in await engine.take_over([row]) if ended.error is not None]
             if not errors:
                 return await self._finish(await engine.drive(run))

@@ -108,6 +108,12 @@ class Limits(Spec):
     handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
     depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
     branches: int = Field(default=32, ge=1, le=1000, description="branches side by side in one step")
+    restarts: int = Field(
+        default=5,
+        ge=3,  # each suspect is driven alone once, at least
+        le=1000,
+        description="starts of a run in a row over which its process ended with nothing recorded; then it is escalated",
+    )
     output_bytes: int = Field(default=4_000_000, ge=1000, le=100_000_000, description="size of one output")
 
 
@@ -121,6 +127,7 @@ class LimitOverrides(Spec):
     handoffs: int | None = Field(default=None, ge=0, le=1000)
     depth: int | None = Field(default=None, ge=1, le=20)
     branches: int | None = Field(default=None, ge=1, le=1000)
+    restarts: int | None = Field(default=None, ge=3, le=1000)
     output_bytes: int | None = Field(default=None, ge=1000, le=100_000_000)
 
     def over(self, base: Limits) -> Limits:
