@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,14 +25,15 @@ class Flights:
 
     def begin(self, key: str, args: str, work: Coroutine[Any, Any, Json]) -> Flight:
         """Start an effect; `args` is the address of its arguments."""
-        flight = self._by_key[key] = Flight(args)
-        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, work))
+        flight = self._by_key[key] = Flight(args, work)
+        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight))
         self._tasks.add(flight.task)
         return flight
 
     def abandon(self, key: str, flight: Flight) -> None:
         """Stop one of which nothing was admitted yet; a new one of this key may begin at once."""
         self._forget(key, flight)
+        flight.task.add_done_callback(functools.partial(self._stopped, flight))
         flight.task.cancel()
 
     async def drain(self) -> None:
@@ -39,9 +41,9 @@ class Flights:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _fly(self, key: str, flight: Flight, work: Coroutine[Any, Any, Json]) -> None:
+    async def _fly(self, key: str, flight: Flight) -> None:
         try:
-            value = await work
+            value = await flight.work
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -50,6 +52,12 @@ class Flights:
         else:
             self._end(key, flight)
             flight.land(value)
+
+    def _stopped(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step never comes to its own end, nor to that of its work."""
+        self._tasks.discard(task)
+        flight.work.close()
+        flight.fail(asyncio.CancelledError())
 
     def _end(self, key: str, flight: Flight) -> None:
         self._tasks.discard(flight.task)
@@ -65,15 +73,17 @@ class Flight:
 
     Attributes:
         args: the address of its arguments.
+        work: what it does.
         task: what carries it.
     """
 
-    __slots__ = ("_waiting", "args", "task")
+    __slots__ = ("_waiting", "args", "task", "work")
 
     task: asyncio.Task[None]
 
-    def __init__(self, args: str) -> None:
+    def __init__(self, args: str, work: Coroutine[Any, Any, Json]) -> None:
         self.args = args
+        self.work = work
         # not `asyncio.shield`: that costs each effect four more turns of the event loop
         self._waiting: list[asyncio.Future[Json]] = []
 
