@@ -291,7 +291,8 @@ async def people(world: World, stop: asyncio.Event) -> None:
             if item.type in ("escalation", "residual"):
                 continue
             if item.item not in looked:
-                if never := rng.random() < 0.1:
+                # what waits for the end of a day or month would outlast the story
+                if never := rng.random() < 0.1 and item.due < sim.clock.now() + CALM_SECONDS / 2:
                     world.never.add(item.item)
                 looked[item.item] = float("inf") if never else sim.loop.time() + rng.choice((0.0, 0.5, 2.0, 10.0))
             if sim.loop.time() >= looked[item.item]:

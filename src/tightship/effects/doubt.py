@@ -171,16 +171,22 @@ class Doubt(Ticket):
                 if reply is None:
                     self.doubtful = False
                     return None
-                if reservation is None:  # what is settled counts as a call, in the ledger and so here
-                    self.session.chain(self.call.task).charge(Amount(0, 0, 1))
+                if reservation is None:
+                    self._charge_call()
                 return await self.settle_reply(reply, 0, reservation)
         unknown = self.unknown(why)
-        if reservation is not None and reservation.open:
+        if reservation is None:
+            self._charge_call()
+        elif reservation.open:
             reservation.settle(reservation.amount)
         await self.settle_error(unknown)
         if isinstance(failure, Signal):
             raise failure
         raise unknown
+
+    def _charge_call(self) -> None:
+        """What is settled counts as a call, in the ledger and so here."""
+        self.session.chain(self.call.task).charge(Amount(0, 0, 1))
 
     async def refuse(self, refusal: TightshipError | Signal) -> Json:
         """Record a refusal; what an earlier attempt may have done is found out first.
