@@ -15,7 +15,7 @@ from tightship.core.world import World
 from tightship.ledger import Ledger, MemoryState
 from tightship.ledger.entries import Entry, Unit
 from tightship.ledger.keyring import Keyring
-from tightship.ledger.writer import LoopWriter, finish
+from tightship.ledger.writer import Commitment, LoopWriter, finish
 from tightship.runtime.simulation import Process, Simulation
 from tightship.runtime.workspace import projections
 
@@ -81,10 +81,10 @@ class SlowWriter:
         self._writing = False
         self._told_until = 0.0
 
-    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+    def submit(self, unit: Unit) -> Commitment:
         """Queue a unit for the next batch."""
         loop = asyncio.get_running_loop()
-        future = unit.future = loop.create_future()
+        future = unit.future = Commitment(loop=loop)
         self._waiting.append(unit)
         if not self._writing:
             self._writing = True

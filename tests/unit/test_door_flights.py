@@ -16,7 +16,7 @@ async def test_whoever_is_cut_off_leaves_the_effect_and_the_others_alone() -> No
         await go.wait()
         return "done"
 
-    flight = flights.begin("a/tool/1", "args", work())
+    flight = flights.begin("a/tool/1", "args", work)
     first, second = flight.landing(), flight.landing()
     await asyncio.sleep(0)
     first.cancel()
@@ -31,7 +31,7 @@ async def test_an_error_reaches_all_who_wait() -> None:
         raise ValueError("no")
 
     flights = Flights()
-    flight = flights.begin("a/tool/1", "args", work())
+    flight = flights.begin("a/tool/1", "args", work)
     for landing in (flight.landing(), flight.landing()):
         with pytest.raises(ValueError, match="no"):
             await landing
@@ -45,7 +45,7 @@ async def test_one_that_is_given_up_is_over_whenever_that_happens(steps: int) ->
         await forever.wait()
         return "never"
 
-    flight = flights.begin("a/tool/1", "args", work())
+    flight = flights.begin("a/tool/1", "args", work)
     landing = flight.landing()
     for _ in range(steps):
         await asyncio.sleep(0)

@@ -341,16 +341,18 @@ def test_an_agent_that_swallows_a_full_disk_does_not_go_on() -> None:
     from tightship.core.errors import StoreFull
 
     async def story(sim: Simulation) -> Any:
-        sink = write("post.send", DONE, can_lookup=True)
+        sink = write("post.send", DONE, DONE, can_lookup=True)
         desk = Desk(sim, [sink])
         seen: list[str] = []
 
         async def careless(ctx: Any, given: dict[str, Any]) -> Any:
-            try:
-                return {"id": (await ctx.tool("post.send", {"text": "hello"}))["id"]}
-            except TightshipError as error:
-                seen.append(error.code)
-                return {"id": "gave up"}
+            for text in ("hello", "and again"):
+                try:
+                    await ctx.tool("post.send", {"text": text})
+                except TightshipError as error:
+                    seen.append(error.code)
+                    return {"id": "gave up"}
+            return DONE
 
         desk.agent("a", careless)
         desk.workflow("a")
@@ -370,8 +372,8 @@ def test_an_agent_that_swallows_a_full_disk_does_not_go_on() -> None:
 
     run, seen, sink = simulate(story)
     assert seen == ["StoreFull"]
-    assert run.output == DONE, "the write was done, and its settling made up for"
-    assert len(sink.calls) == 1
+    assert run.output == DONE, "the first write was done, and its settling made up for"
+    assert [call.args["text"] for call in sink.calls] == ["hello", "and again"], "nothing left while nothing was kept"
 
 
 def test_undo_is_the_contract_s_own_where_the_workflow_names_none() -> None:

@@ -106,6 +106,7 @@ async def take_turn(
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
     journal, key = session.journal, turn.key
     payload, _ = journal.seal({**give, "feedback": list(turn.feedback)} if turn.feedback else give)
+    await journal.landed(kinds.TURN, key)
     recorded = journal.turns.get(key)
     if recorded is not None:
         return await _replay(session, recorded, payload.address, key)
@@ -138,7 +139,7 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
         await journal.record(kinds.TURN, key, body, (payload, sealed))
         raise
     body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
-    await journal.record(kinds.TURN, key, body, (payload, out))
+    await journal.go_ahead(kinds.TURN, key, body, (payload, out))
     return orjson.loads(data)
 
 

@@ -296,9 +296,10 @@ class Reservation:
     Exactly one of `settle`, `release` and `charge_in_full` closes it.
     """
 
-    __slots__ = ("_envelopes", "amount", "open")
+    __slots__ = ("_actual", "_envelopes", "amount", "open")
 
     def __init__(self, envelopes: Sequence[Envelope], amount: Amount) -> None:
+        self._actual = amount
         self._envelopes = envelopes
         self.amount = amount
         self.open = True
@@ -316,6 +317,7 @@ class Reservation:
         if not self.open:
             raise ValueError("this reservation is closed already")
         self.open = False
+        self._actual = actual
         held = self.amount
         for envelope in self._envelopes:
             envelope._held_usd -= held.usd
@@ -329,6 +331,14 @@ class Reservation:
         return Amount(
             max(0, actual.usd - held.usd), max(0, actual.tokens - held.tokens), max(0, actual.calls - held.calls)
         )
+
+    def lost(self) -> None:
+        """The settling was not kept: the ledger will count the call in full, and so it counts here."""
+        held, actual = self.amount, self._actual
+        for envelope in self._envelopes:
+            envelope._used_usd += max(0, held.usd - actual.usd)
+            envelope._used_tokens += max(0, held.tokens - actual.tokens)
+            envelope._used_calls += max(0, held.calls - actual.calls)
 
     def release(self) -> None:
         """The call was never made: nothing is charged.

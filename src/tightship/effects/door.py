@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any
+import functools
 
 from tightship.controls.budgets import Amount, Reservation
 from tightship.controls.limits import REPEATED
@@ -32,7 +31,7 @@ from tightship.core.signals import Halted, OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
 from tightship.effects.doubt import Doubt
-from tightship.effects.flight import Flight
+from tightship.effects.flight import Flight, Work
 from tightship.effects.journal import Body
 from tightship.effects.session import Session
 from tightship.ledger import Guards
@@ -52,7 +51,10 @@ class Door:
         self._session = session
 
     async def perform(self, call: Call) -> Json:
-        """Let one call through, or refuse it; either is in the ledger when this returns or raises.
+        """Let one call through, or refuse it.
+
+        A refusal or failure is in the ledger when this raises. An outcome may still be on its way when this returns; it
+        is there before anything else leaves the run (see `Journal.go_ahead`).
 
         Raises:
             WorkException: the outside failed; BoundaryError: outside the declared role; LimitReached: too many calls;
@@ -65,20 +67,22 @@ class Door:
         flying = session.flights.get(call.key)
         if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time
             return await passage.join(flying)
+        if session.journal.ahead:
+            await session.journal.landed(kinds.SETTLED, call.key)
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)
         opened = session.journal.admitted.get(call.key)
         if opened is not None:
             passage.begun = True
-            return await passage.shielded(passage.recover(opened[0]))
+            return await passage.shielded(lambda: passage.recover(opened[0]))
         if not passage.take_up():
             passage.count()
         try:
             passage.policies = passage.permit()
         except (BoundaryError, LimitReached, Signal) as refusal:
             passage.begun = True
-            return await passage.shielded(passage.refuse(refusal))
+            return await passage.shielded(functools.partial(passage.refuse, refusal))
         if call.cls == "read" and not call.fresh and call.tool.spec.cache_seconds > 0:
             return await passage.through_cache()
         return await passage.go()
@@ -93,7 +97,7 @@ class Door:
         opened = self._session.journal.admitted.get(call.key)
         passage.begun = True
         if opened is not None:
-            await passage.shielded(passage.recover(opened[0]))
+            await passage.shielded(lambda: passage.recover(opened[0]))
             return
         passage.take_up()
         await passage.refuse(Unavailable("the run was stopped before this was tried again"))
@@ -160,6 +164,7 @@ class _Passage(Doubt):
             async with session.shared.cache.flight(key) as flight:
                 if flight.hit is None:
                     value = await self.go()
+                    await session.journal.landed(kinds.SETTLED, call.key)
                     address = session.journal.effects[call.key]["out"]
                     flight.fill(address, size=len(address), ttl=spec.cache_seconds)
                     return value
@@ -178,9 +183,9 @@ class _Passage(Doubt):
         """Let it in and perform it: free reads wait and settle; what costs or writes is a task of the door."""
         if not self.call.costs:
             return await self._attempts()
-        return await self.shielded(self._attempts())
+        return await self.shielded(self._attempts)
 
-    async def shielded(self, work: Coroutine[Any, Any, Json]) -> Json:
+    async def shielded(self, work: Work) -> Json:
         """Whoever waits may be cut off, a write in flight never is; what was not admitted yet is not begun any more."""
         key, flights = self.call.key, self.session.flights
         flight = flights.begin(key, self.args, work)
@@ -435,7 +440,7 @@ class _Passage(Doubt):
                 return found
         charged = self._cost_of(error, reservation)
         reservation.settle(charged)
-        await self.settle_error(error, again=again, charged=charged)
+        await self.settle_error(error, again=again, charged=charged, reservation=reservation)
         if not again:
             raise error
         await self.back_off(error)

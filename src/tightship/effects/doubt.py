@@ -91,7 +91,7 @@ class Doubt(Ticket):
         charged = Amount(call.ceiling.usd, call.ceiling.tokens, 1)
         if reservation is not None:
             reservation.settle(charged)
-        await self.settle_error(failure, again=again, charged=charged)
+        await self.settle_error(failure, again=again, charged=charged, reservation=reservation)
         if not again:
             raise failure
         await self.back_off(error)
@@ -179,7 +179,7 @@ class Doubt(Ticket):
             self._charge_call()
         elif reservation.open:
             reservation.settle(reservation.amount)
-        await self.settle_error(unknown)
+        await self.settle_error(unknown, reservation=reservation)
         if isinstance(failure, Signal):
             raise failure
         raise unknown

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tightship.core.ports import Json
+
+Work = Callable[[], Coroutine[Any, Any, Json]]
 
 
 class Flights:
@@ -23,10 +25,10 @@ class Flights:
         """The one under this key."""
         return self._by_key.get(key)
 
-    def begin(self, key: str, args: str, work: Coroutine[Any, Any, Json]) -> Flight:
+    def begin(self, key: str, args: str, work: Work) -> Flight:
         """Start an effect; `args` is the address of its arguments."""
-        flight = self._by_key[key] = Flight(args, work)
-        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight))
+        flight = self._by_key[key] = Flight(args)
+        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, work))
         self._tasks.add(flight.task)
         return flight
 
@@ -41,9 +43,9 @@ class Flights:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _fly(self, key: str, flight: Flight) -> None:
+    async def _fly(self, key: str, flight: Flight, work: Work) -> None:
         try:
-            value = await flight.work
+            value = await work()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -54,9 +56,8 @@ class Flights:
             flight.land(value)
 
     def _stopped(self, flight: Flight, task: asyncio.Task[None]) -> None:
-        """A task that is cancelled before its first step never comes to its own end, nor to that of its work."""
+        """A task that is cancelled before its first step never comes to its own end."""
         self._tasks.discard(task)
-        flight.work.close()
         flight.fail(asyncio.CancelledError())
 
     def _end(self, key: str, flight: Flight) -> None:
@@ -73,17 +74,15 @@ class Flight:
 
     Attributes:
         args: the address of its arguments.
-        work: what it does.
         task: what carries it.
     """
 
-    __slots__ = ("_waiting", "args", "task", "work")
+    __slots__ = ("_waiting", "args", "task")
 
     task: asyncio.Task[None]
 
-    def __init__(self, args: str, work: Coroutine[Any, Any, Json]) -> None:
+    def __init__(self, args: str) -> None:
         self.args = args
-        self.work = work
         # not `asyncio.shield`: that costs each effect four more turns of the event loop
         self._waiting: list[asyncio.Future[Json]] = []
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import StaleOwner, StoreError
+from tightship.core.errors import StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Json
 from tightship.ledger import Draft, Entry, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode
 
 Body = dict[str, Any]
+MOST_AHEAD = 16
+"""Entries of one run that may be on their way to the disk while it goes on."""
 
 
 class Journal:
@@ -24,6 +26,7 @@ class Journal:
         effects: the final settle of each effect (attempts that were followed by another are not final).
         admitted: admits without a settle, with their store time: what a crash has left open.
         broken: why nothing more can be written.
+        ahead: entries that the run has gone on from before they were on the disk, by kind and key.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided: recorded outputs and decisions by key.
         actions: settled writes, by key, with the positions at which they were settled.
@@ -39,7 +42,8 @@ class Journal:
         self.effects: dict[str, Body] = {}
         self.admitted: dict[str, tuple[Body, float]] = {}
         self.again: dict[str, Body] = {}
-        self.broken: StoreError | StaleOwner | None = None
+        self.broken: TightshipError | None = None
+        self.ahead: dict[tuple[str, str], tuple[asyncio.Future[list[Entry]], Callable[[], None] | None]] = {}
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
         self.decided: dict[str, Json] = {}
@@ -199,6 +203,72 @@ class Journal:
             await future
         finally:
             self._take_in(future)
+
+    async def go_ahead(
+        self,
+        kind: str,
+        key: str,
+        body: Body,
+        payloads: tuple[SealedPayload, ...] = (),
+        lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Append what happened inside the run, and go on before it is on the disk.
+
+        Nobody outside can tell the difference: whatever leaves the run (an admitted call, a park, an end) is appended
+        later, one writer commits in the order of appending, and it is waited for. A process that dies loses no more
+        than otherwise, since the entry is on its way as early. After a failure nothing more can be appended; `lost` is
+        called when it was this entry that could not.
+
+        Source: external synchrony (E. B. Nightingale et al., "Rethink the Sync", OSDI 2006).
+
+        Raises:
+            as `append`, when an earlier one has failed.
+        """
+        try:
+            future = self.append(kind, key, body, payloads)
+        except TightshipError:
+            if lost is not None:
+                lost()
+            raise
+        self.ahead[kind, key] = future, lost
+        future.add_done_callback(self._catch_up)
+        if len(self.ahead) > MOST_AHEAD:
+            await asyncio.wait([next(iter(self.ahead.values()))[0]])
+
+    def _catch_up(self, _: asyncio.Future[list[Entry]]) -> None:
+        """Take in what has come to the disk, in the order of appending."""
+        for name, (future, lost) in list(self.ahead.items()):
+            if not future.done():
+                return
+            del self.ahead[name]
+            self._take_in(future)
+            error = future.exception()
+            if isinstance(error, TightshipError):
+                self.broken = error
+                if lost is not None:
+                    lost()
+
+    async def landed(self, kind: str, key: str) -> None:
+        """Wait for an entry that the run has gone on from.
+
+        Raises:
+            the error, when it could not be appended.
+        """
+        future, _ = self.ahead.get((kind, key), (None, None))
+        if future is not None:
+            await future
+            self._catch_up(future)
+
+    async def drain(self) -> None:
+        """Wait for all of them.
+
+        Raises:
+            what has kept an entry from the disk: the run must not end or park as if it were there.
+        """
+        while self.ahead:
+            await asyncio.wait([future for future, _ in self.ahead.values()])
+        if self.broken is not None:
+            raise self.broken
 
     def _take_in(self, future: asyncio.Future[list[Entry]]) -> None:
         if not future.done():  # the event loop is being thrown away under us

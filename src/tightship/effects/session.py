@@ -112,5 +112,6 @@ class Session:
         return (self.limits,) if own is None else (self.limits, own)
 
     async def drain(self) -> None:
-        """Wait until every admitted effect has settled. No run ends, parks or undoes before."""
+        """Wait until every admitted effect has settled, on the disk. No run ends, parks or undoes before."""
         await self.flights.drain()
+        await self.journal.drain()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import orjson
 
 from tightship.controls.budgets import Alert, Amount, Reservation
+from tightship.controls.limits import REPEATED
 from tightship.core import kinds
 from tightship.core.errors import (
     FormatMismatch,
     NondeterminismError,
     OutcomeUnknown,
     PayloadTooLarge,
+    StaleOwner,
+    StoreError,
     TightshipError,
     Unavailable,
 )
@@ -110,7 +113,7 @@ class Ticket:
             mismatch = kind(f"{call.tool.spec.name} returned what cannot be kept: {error}")
             if reservation is not None:
                 reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 1))
-            await self.settle_error(mismatch, usage=reply.usage)
+            await self.settle_error(mismatch, usage=reply.usage, reservation=reservation)
             raise mismatch from None
         body = self._outcome_body(reply, ms, payload.address)
         if cached:
@@ -119,7 +122,11 @@ class Ticket:
             over = reservation.settle(Amount(reply.usage.usd, reply.usage.tokens, 0 if cached else 1))
             if over:  # the other side has taken more than it said it would: charged, and never hidden
                 body["overrun"] = {unit: figure for unit, figure in over.as_dict().items() if figure}
-        await self._append(body, (payload,))
+        if call.cls in REPEATED and not call.settling:
+            lost = None if reservation is None else reservation.lost
+            await self.session.journal.go_ahead(kinds.SETTLED, call.key, body, self._with_arguments((payload,)), lost)
+        else:
+            await self._append(body, (payload,), reservation)
         if call.cls == "read":
             session.loops.news(payload.address, call.line)
         if call.ceiling.usd or call.ceiling.tokens:
@@ -157,6 +164,7 @@ class Ticket:
         again: bool = False,
         charged: Amount | None = None,
         usage: Usage = FREE,
+        reservation: Reservation | None = None,
     ) -> None:
         """Record a failure under the key; `again` when another attempt follows."""
         head, detail = describe(error)
@@ -176,7 +184,7 @@ class Ticket:
         if isinstance(error, Unavailable) and not again:
             for limits in self.session.counters(self.call.agent):
                 limits.unanswered(self.call.key)
-        await self._append(body, (payload,))
+        await self._append(body, (payload,), reservation)
 
     async def settle_refusal(self, signal: Signal) -> None:
         """Record a refusal; one that a person may lift leaves the key open."""
@@ -218,11 +226,21 @@ class Ticket:
             body["attempt"] = self.attempt
         return body
 
-    async def _append(self, body: Body, payloads: tuple[SealedPayload, ...]) -> None:
-        journal, call = self.session.journal, self.call
-        if call.key not in journal.admitted:  # a free read: its arguments come with the settle
-            payloads = (self.payload, *call.said, *payloads)
-        await journal.record(kinds.SETTLED, call.key, body, payloads)
+    async def _append(
+        self, body: Body, payloads: tuple[SealedPayload, ...], reservation: Reservation | None = None
+    ) -> None:
+        try:
+            await self.session.journal.record(kinds.SETTLED, self.call.key, body, self._with_arguments(payloads))
+        except (StoreError, StaleOwner):
+            if reservation is not None:
+                reservation.lost()
+            raise
+
+    def _with_arguments(self, payloads: tuple[SealedPayload, ...]) -> tuple[SealedPayload, ...]:
+        """With those of a free read, whose arguments come with the settle."""
+        if self.call.key in self.session.journal.admitted:
+            return payloads
+        return (self.payload, *self.call.said, *payloads)
 
 
 def _talk(body: Body) -> Body:

@@ -40,7 +40,7 @@ class Commitment(asyncio.Future[list[Entry]]):
 class Writer(Protocol):
     """A port: a thread in a live process, in the loop itself under simulation."""
 
-    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+    def submit(self, unit: Unit) -> Commitment:
         """Queue a unit; the future gives its entries or raises its refusal or the store's error."""
         ...
 
@@ -115,7 +115,7 @@ class ThreadWriter:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+    def submit(self, unit: Unit) -> Commitment:
         """Queue a unit for the next hand-over."""
         future = unit.future = Commitment(loop=self._loop)
         if not self._open:
@@ -215,7 +215,7 @@ class LoopWriter:
         self._waiting: list[Unit] = []
         self._open = True
 
-    def submit(self, unit: Unit) -> asyncio.Future[list[Entry]]:
+    def submit(self, unit: Unit) -> Commitment:
         """Queue a unit for the end of this tick."""
         loop = asyncio.get_running_loop()
         future = unit.future = Commitment(loop=loop)

@@ -113,6 +113,7 @@ class NodeFrame:
 
     async def _perform(self, step: Any, frame: NodeFrame) -> Json:
         journal = self.task.journal
+        await journal.landed(kinds.NODE, frame.key)
         recorded = journal.nodes.get(frame.key) if step.record else None
         if recorded is not None:
             kept = await journal.value(recorded["out"])
@@ -123,7 +124,7 @@ class NodeFrame:
         if step.record:
             names = {name: bound for name, bound in self.scope.names.items() if before.get(name) is not bound}
             payload, _ = journal.seal({"output": value, "names": names})
-            await journal.record(kinds.NODE, frame.key, {"out": payload.address}, (payload,))
+            await journal.go_ahead(kinds.NODE, frame.key, {"out": payload.address}, (payload,))
         return value
 
     async def _within(self, step: Any, frame: NodeFrame) -> Json:
