@@ -14,15 +14,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cli_desk import answer, cli, command, environment, lines, make
 
 JUDGE = """\
+import asyncio
 import os
 
 
 async def judge(ctx, input):
     await ctx.tool("desk.look", {"order": input["order"]})
-    if input["order"] == "O-0":
+    poison = input["order"] == "O-0"
+    await asyncio.sleep(0.3 if poison else 0.6)
+    if poison:
         os.abort()
     return {"amount": input["amount"], "note": "checked"}
 """
+"""All have begun when the first ends the process, and none of the others has ended."""
 ORDERS = [{"id": n, "order": f"O-{n}", "amount": 1.0} for n in range(4)]
 
 
