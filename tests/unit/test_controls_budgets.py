@@ -77,12 +77,20 @@ def test_a_call_dearer_than_reserved_is_charged_as_it_was() -> None:
         chain.reserve(Amount(usd=1))
 
 
-@pytest.mark.parametrize("second", ["release", "charge_in_full"])
-def test_a_reservation_closes_once(second: str) -> None:
+def test_a_reservation_closes_once() -> None:
     reservation = Chain([Envelope("run")]).reserve(Amount(usd=1))
     reservation.settle(Amount(usd=1))
     with pytest.raises(ValueError, match="closed already"):
-        getattr(reservation, second)()
+        reservation.release()
+
+
+@pytest.mark.parametrize("actual", [0, 40, 100, 130])
+def test_a_settling_that_was_not_kept_counts_in_full_as_the_ledger_will_say(actual: int) -> None:
+    envelope = Envelope("run")
+    reservation = Chain([envelope]).reserve(Amount(usd=100))
+    reservation.settle(Amount(usd=actual))
+    reservation.lost()
+    assert envelope.spent.usd == max(100, actual)
 
 
 def test_a_negative_amount_cannot_be_reserved() -> None:

@@ -59,7 +59,7 @@ def test_a_used_up_chunk_alerts_nobody_and_a_loan_over_80_percent_of_the_limit_d
     lease = Lease("tenant:a", Limit(usd=1000), period="2026-01-01")
     lease.grant(Amount(usd=100))
     chain = Chain([lease])
-    chain.reserve(Amount(usd=100)).charge_in_full()
+    chain.reserve(Amount(usd=100)).settle(Amount(usd=100))
     assert chain.alerts() == []
     planner = ChunkPlanner("tenant:a", Limit(usd=1000), period="2026-01-01")
     assert planner.alerts(Amount(usd=100), Amount(usd=799)) == []

@@ -293,7 +293,7 @@ class Envelope:
 class Reservation:
     """An amount that is set aside in every envelope of a chain until the call is settled.
 
-    Exactly one of `settle`, `release` and `charge_in_full` closes it.
+    Exactly one of `settle` and `release` closes it.
     """
 
     __slots__ = ("_actual", "_envelopes", "amount", "open")
@@ -347,14 +347,6 @@ class Reservation:
             ValueError: the reservation is closed already.
         """
         self.settle(Amount())
-
-    def charge_in_full(self) -> None:
-        """Nobody knows what the call has cost: all that was reserved counts as spent.
-
-        Raises:
-            ValueError: the reservation is closed already.
-        """
-        self.settle(self.amount)
 
 
 class Chain:
