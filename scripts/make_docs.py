@@ -55,8 +55,9 @@ def figures() -> str:
         met = {True: "yes", False: "no"}.get(row["met"], "")
         cells = " | ".join(_figure(value) for value in found)
         lines.append(f"| `{row['figure']}` | {row['unit']} | {cells} | {met} |")
-    said = "Measured by `make bench`, all in one call on one machine, with its targets, met or not. `benchmarks/README.md`"
-    return "\n".join(["## Figures", "", f"{said} says what is equal and what is not.", "", *lines])
+    said = "Measured by `make bench`, all in one call on one machine, with its targets, met or not."
+    more = "`benchmarks/README.md` says what is equal and what is not."
+    return "\n".join(["## Figures", "", f"{said} {more}", "", *lines])
 
 
 def _figure(value: Any) -> str:
