@@ -177,6 +177,10 @@ class Envelope:
         self._waiting.append(waiting)
         await waiting
 
+    async def supply(self, amount: Amount) -> bool:
+        """Get hold of what is missing for an amount; whether there is more now. What is held whole never has more."""
+        return False
+
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for future in waiting:

@@ -10,7 +10,7 @@ leaves money unspent, never spent twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from tightship.controls.budgets import ALERT_AT, UNITS, Alert, Amount, Envelope, Limit, Shortage, Unit
 from tightship.core import kinds
@@ -29,15 +29,45 @@ class Lease(Envelope):
     Args:
         scope: `tenant:NAME` or `workflow:NAME`.
         total: the shared envelope's limit; units without a limit are not borrowed.
-        period: the period's key; a new period is a new lease.
+        period: the period's key.
+        borrow: gets hold of more when a reserve comes short; whether it did.
     """
 
-    __slots__ = ("total",)
+    __slots__ = ("_due", "borrow", "total")
 
-    def __init__(self, scope: str, total: Limit, *, period: str = "") -> None:
-        start = (None if total.of(unit) is None else 0 for unit in UNITS)
-        super().__init__(scope, Limit(*start), period=period)
+    def __init__(
+        self,
+        scope: str,
+        total: Limit,
+        *,
+        period: str = "",
+        borrow: Callable[[Lease, Amount], Awaitable[bool]] | None = None,
+    ) -> None:
+        super().__init__(scope, _nothing_of(total), period=period)
         self.total = total
+        self.borrow = borrow
+        self._due: list[Alert] = []
+
+    async def supply(self, amount: Amount) -> bool:
+        """Borrow what is missing for an amount; whether there is more now."""
+        return self.borrow is not None and await self.borrow(self, amount)
+
+    def renew(self, period: str, limit: Limit) -> None:
+        """Begin another period: nothing of it was lent yet."""
+        self.total = limit
+        super().renew(period, _nothing_of(limit))
+
+    def warn(self, alerts: Iterable[Alert]) -> None:
+        """Have whoever asks next told that the sum of what is lent has passed a mark."""
+        self._due.extend(alerts)
+
+    def alerts(self) -> list[Alert]:
+        """Alerts about what is lent to all workers together."""
+        due, self._due = self._due, []
+        return due
+
+    def _alarming(self) -> bool:
+        return bool(self._due)
 
     def missing(self, amount: Amount) -> Amount:
         """What has to be borrowed before the amount can be reserved, per unit; zero when it can be."""
@@ -76,6 +106,10 @@ class Lease(Envelope):
     def _missing(self, unit: Unit, asked: int) -> int:
         left = self.left(unit)
         return 0 if left is None or not asked else max(0, asked - left)
+
+
+def _nothing_of(total: Limit) -> Limit:
+    return Limit(*(None if total.of(unit) is None else 0 for unit in UNITS))
 
 
 class ChunkPlanner:

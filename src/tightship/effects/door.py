@@ -313,9 +313,11 @@ class _Passage(Doubt):
                     chain.charge(amount)
                     return Reservation((), amount)
                 short = chain.shortage(amount)
+                if short is None or await short.envelope.supply(amount):
+                    continue
                 until = until or clock.monotonic() + LONGEST_WAIT
                 left = until - clock.monotonic()
-                if short is None or not short.passing or left <= 0:
+                if not short.passing or left <= 0:
                     raise _Refused(signal) from None
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):

@@ -79,6 +79,7 @@ class Guards:
     seen: no signal of the run may be later than this position. fresh: the run must not exist yet.
     takeover: the run must stand at this epoch (the drafts carry the next one).
     open_item: this inbox item must still be open.
+    lends: the most that may be lent of the envelope (scope, period, unit, limit) that the drafts add to.
     """
 
     claim: str | None = None
@@ -87,6 +88,7 @@ class Guards:
     fresh: bool = False
     takeover: int | None = None
     open_item: str | None = None
+    lends: tuple[tuple[str, str, str, int], ...] = ()
 
 
 @dataclass(slots=True)

@@ -228,6 +228,8 @@ class Committer:
             return GuardRefused(f"run {draft.run} has an unread signal", reason="signal")
         if guards.open_item is not None and not self._is_open(guards.open_item, deltas):
             return GuardRefused(f"inbox item {guards.open_item} is not open", reason="decided")
+        if guards.lends and not self._is_left(draft.body, guards.lends, deltas):
+            return GuardRefused("so much is not left to lend", reason="lent")
         if guards.scopes:
             halted = (self._halted or set()).intersection(guards.scopes)
             if halted:
@@ -244,6 +246,18 @@ class Committer:
         if delta is not None and "state" in delta.set:
             return delta.set["state"] == "open"
         return any(row["state"] == "open" for row in self._backend.look("inbox", [("item", "=", item)]))
+
+    def _is_left(self, loan: dict[str, Any], limits: Sequence[tuple[str, str, str, int]], deltas: Deltas) -> bool:
+        """Whether what is lent stays within its limits with this loan, the changes of this batch included."""
+        scope, period = limits[0][:2]
+        rows = self._backend.look("envelopes", [("scope", "=", scope), ("period", "=", period)])
+        pending = deltas.get("envelopes", {}).get((scope, period))
+        for _, _, unit, limit in limits:
+            lent = sum(row[unit] for row in rows) + (0 if pending is None else pending.add.get(unit, 0))
+            more = int(loan.get(unit) or 0)
+            if more > 0 and lent + more > limit:
+                return False
+        return True
 
     def _take(self, unit: Unit, heads: dict[str, tuple[int, int]], batch: Batch) -> Exception | None:
         """Give the unit its positions. Nothing of it is kept when one of its entries cannot be folded."""

@@ -23,10 +23,14 @@ BATCH = 256
 """Runs taken over together."""
 
 
+Row = Mapping[str, Any]
+"""A run's row."""
+
+
 class Dispatcher(Protocol):
     """Finds due runs and has them driven."""
 
-    async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
+    async def resume(self, rows: Sequence[Row], accept_code: bool = False) -> list[Ended]:
         """Drive these runs until each parks or ends."""
         ...
 
@@ -91,17 +95,17 @@ class LocalDispatcher:
 
     # --- what is due -----------------------------------------------------------------------------
 
-    async def due(self, limit: int | None = None) -> list[dict[str, Any]]:
+    async def due(self, limit: int | None = None) -> list[Row]:
         """Runs that nobody drives: left by a process that is gone, queued, or parked until now.
 
         A rehearsal sees rehearsals only, and nothing else sees those.
         """
         now = self._clock.now()
         live = ("live", "=", int(self._engine.live))
-        left = await self._ledger.select(
+        open_ = await self._ledger.select(
             "runs", [("state", "in", ["queued", "running"]), live], [("priority", "asc")], limit
         )
-        left = [row for row in left if not self._engine.has(row["id"])]
+        left = await self.nobodys(open_)
         parked = await self._ledger.select(
             "runs",
             [("state", "=", "parked"), ("wake_at", "<=", now), live],
@@ -110,7 +114,11 @@ class LocalDispatcher:
         )
         return [*left, *parked]
 
-    async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
+    async def nobodys(self, rows: Sequence[Row]) -> list[Row]:
+        """Those that nobody drives: this process is the only one that executes."""
+        return [row for row in rows if not self._engine.has(row["id"])]
+
+    async def resume(self, rows: Sequence[Row], accept_code: bool = False) -> list[Ended]:
         """Take these runs over and drive each until it parks or ends; suspects alone, after all others."""
         before = self._engine.put_downs
         sound, suspects = await set_apart(self._ledger, rows)
@@ -122,7 +130,7 @@ class LocalDispatcher:
                 ended.append(Ended(row["id"], "stopped"))
         return ended
 
-    async def alone(self, row: Mapping[str, Any], accept_code: bool = False) -> Ended:
+    async def alone(self, row: Row, accept_code: bool = False) -> Ended:
         """Drive a suspect once nothing else moves, so that nobody pays if it ends the process."""
         before = self._engine.put_downs
         async with self._suspect:
@@ -132,7 +140,7 @@ class LocalDispatcher:
                 return Ended(row["id"], "stopped")
             return (await self._side_by_side([row], accept_code))[0]
 
-    async def _side_by_side(self, rows: Sequence[Mapping[str, Any]], accept_code: bool) -> list[Ended]:
+    async def _side_by_side(self, rows: Sequence[Row], accept_code: bool) -> list[Ended]:
         ended: list[Ended] = []
         jobs: list[asyncio.Task[Ended]] = []
         for start in range(0, len(rows), BATCH):

@@ -27,6 +27,7 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
+from tightship.runtime.arrivals import Arrivals
 from tightship.runtime.families import Families
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
@@ -101,10 +102,12 @@ class Engine:
         envelopes: Callable[[str], EnvelopeTree],
         build: str,
         tell: Callable[[str, str], Awaitable[None]] | None = None,
+        lease: Callable[[], None] | None = None,
     ) -> None:
         self.ledger = ledger
         self.shared = shared
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        """What the ledger calls this process: its worker id, where there are many."""
         self.build = build
         self.live = True
         """False for a rehearsal: then rehearsals are taken over, and real runs are not."""
@@ -113,11 +116,10 @@ class Engine:
         self._program = program
         self._pinned = pinned
         self._families = Families(ledger, self._budget)
-        self._sessions = Sessions(shared, envelopes, self._families)
+        self._sessions = Sessions(shared, envelopes, self._families, lease)
         self._tell = tell
         self._runs: dict[str, Driven] = {}
-        self._coming: dict[str, asyncio.Event] = {}
-        """Runs that are being started or taken over here: their ledgers say so before this process holds them."""
+        self._arrivals = Arrivals()
         self._leaving = False
         self.put_downs = 0
         """How often this process was told to stop driving."""
@@ -137,6 +139,8 @@ class Engine:
                     driven.task.take(entry)
                 elif kind == kinds.SIGNAL:
                     self.due(entry.run)
+            elif kind == kinds.STARTED and not entry.body.get("owner"):
+                self.due(entry.run)
 
     def _halted(self, entry: Entry) -> None:
         self.shared.halts.apply(entry)
@@ -194,23 +198,19 @@ class Engine:
         if not start.live:
             body["live"] = False
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
-        await self._await_coming(run)
-        coming = self._coming[run] = asyncio.Event()
-        try:
-            for entry in await journal.append(kinds.STARTED, "", body, (payload, *stored), guards):
-                journal.index(entry)
-        except GuardRefused as refused:
-            if refused.reason == "halted":
-                raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
-            raise
-        else:
+        await self._arrivals.wait(run)
+        with self._arrivals.expect((run,)):
+            try:
+                for entry in await journal.append(kinds.STARTED, "", body, (payload, *stored), guards):
+                    journal.index(entry)
+            except GuardRefused as refused:
+                if refused.reason == "halted":
+                    raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
+                raise
             self.ledger.defined(definition)
             self._families.begin(run, start.parent, limit_of(program.spec.budget))
             self._runs[run] = Driven(RunTask(self, program, self._sessions.new(facts, journal, program)))
-            return run
-        finally:
-            del self._coming[run]
-            coming.set()
+        return run
 
     def _definition_payload(self, program: Program) -> tuple[Any, ...]:
         return self.ledger.define_once(program.address, lambda: program.definition_json)
@@ -250,7 +250,7 @@ class Engine:
             for start in range(0, len(rows), LOAD_TOGETHER):
                 part = rows[start : start + LOAD_TOGETHER]
                 for row in part:
-                    await self._await_coming(row["id"])
+                    await self._arrivals.wait(row["id"])
                 fresh = [row for row in part if not self.has(row["id"])]
                 taken.extend(row["id"] for row in fresh)
                 await self._take_part(fresh, refused, accept_code)
@@ -262,25 +262,26 @@ class Engine:
             raise
         return refused
 
+    async def take_in(self, rows: Sequence[Mapping[str, Any]]) -> list[Ended]:
+        """Load runs that were claimed for this process already (`Ledger.claim`).
+
+        Returns: those that could not be loaded.
+        """
+        refused: list[Ended] = []
+        for start in range(0, len(rows), LOAD_TOGETHER):
+            part = rows[start : start + LOAD_TOGETHER]
+            with self._arrivals.expect(row["id"] for row in part):
+                await self._load(part, refused)
+        return refused
+
     async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
-        coming = {row["id"]: asyncio.Event() for row in part}
-        self._coming |= coming
-        try:
+        with self._arrivals.expect(row["id"] for row in part):
             taken = await asyncio.gather(*(self._claim(row, accept_code) for row in part), return_exceptions=True)
             for error in taken:
                 if isinstance(error, BaseException):
                     raise error
             refused.extend(ended for ended in taken if isinstance(ended, Ended))
             await self._load([row for row, ended in zip(part, taken, strict=True) if ended is None], refused)
-        finally:
-            for run, event in coming.items():
-                del self._coming[run]
-                event.set()
-
-    async def _await_coming(self, run: str) -> None:
-        """Wait while the run is being started or taken over here."""
-        while (coming := self._coming.get(run)) is not None:
-            await coming.wait()
 
     async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
         run = row["id"]
@@ -365,7 +366,7 @@ class Engine:
 
     def has(self, run: str) -> bool:
         """Whether this process has the run, or is about to."""
-        return run in self._runs or run in self._coming
+        return run in self._runs or run in self._arrivals
 
     def running(self) -> list[str]:
         """The runs that this process drives."""

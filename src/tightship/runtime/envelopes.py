@@ -8,6 +8,7 @@ from tightship.controls.periods import Period, period_bounds, period_key
 from tightship.core.world import Clock
 from tightship.effects.journal import Journal
 from tightship.ledger import Ledger
+from tightship.runtime.lending import Lender
 from tightship.runtime.purse import limit_of
 from tightship.workflow.config import Budgets, Periods
 from tightship.workflow.models import Budget
@@ -18,13 +19,14 @@ PERIODS: tuple[Period, ...] = ("day", "month")
 class SharedEnvelopes:
     """Made from `budgets:` in tightship.yaml, charged with what the ledger says was spent in the period.
 
-    One process executes on an SQLite workspace, so it holds these envelopes whole. A day or month that begins renews
-    them in their place, so that runs which are under way pay from the new one.
+    Where one process executes, it holds these whole; where many workers do, each borrows from them (`lender`). A day
+    or month that begins renews them in their place, so that runs which are under way pay from the new one.
     """
 
-    def __init__(self, budgets: Budgets, clock: Clock) -> None:
+    def __init__(self, budgets: Budgets, clock: Clock, lender: Lender | None = None) -> None:
         self._budgets = budgets
         self._clock = clock
+        self._lender = lender
         self._envelopes: dict[tuple[str, Period], tuple[Envelope, Budget]] = {}
         self._until = 0.0
         """Store time (s) until which the envelopes are those of the day."""
@@ -32,7 +34,9 @@ class SharedEnvelopes:
         self._granted: dict[tuple[str, str], Amount] = {}
 
     async def load(self, ledger: Ledger) -> None:
-        """Take in what was spent this month."""
+        """Take in what was spent this month; what is borrowed says so by itself."""
+        if self._lender is not None:
+            return
         day = period_key("day", self._clock.now())
         rows = await ledger.select("spend", [("day", ">=", day[:7] + "-01")])
         for row in rows:
@@ -87,12 +91,14 @@ class SharedEnvelopes:
             known = self._envelopes.get((scope, period))
             if known is None:
                 key = period_key(period, self._clock.now())
-                envelope = Envelope(
-                    scope, self._limit(scope, key, budget), period=key, spent=self._spent.get((scope, key))
-                )
-                known = self._envelopes[scope, period] = envelope, budget
+                known = self._envelopes[scope, period] = self._begin(scope, key, budget), budget
             found.append(known[0])
         return found
+
+    def _begin(self, scope: str, key: str, budget: Budget) -> Envelope:
+        if self._lender is not None:
+            return self._lender.lease(scope, limit_of(budget), key)
+        return Envelope(scope, self._limit(scope, key, budget), period=key, spent=self._spent.get((scope, key)))
 
     def _limit(self, scope: str, key: str, budget: Budget) -> Limit:
         return limit_of(budget).plus(self._granted.get((scope, key), Amount()))

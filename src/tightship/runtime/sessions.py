@@ -26,12 +26,20 @@ class Sessions:
         shared: what they share.
         envelopes: the envelopes above a tenant's runs.
         families: the envelopes of runs.
+        lease: raises StaleOwner once this process may act for its runs no more.
     """
 
-    def __init__(self, shared: Shared, envelopes: Callable[[str], EnvelopeTree], families: Families) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        envelopes: Callable[[str], EnvelopeTree],
+        families: Families,
+        lease: Callable[[], None] | None = None,
+    ) -> None:
         self._shared = shared
         self._envelopes = envelopes
         self._families = families
+        self._lease = lease
 
     def new(self, facts: RunFacts, journal: Journal, program: Program) -> Session:
         """The session of a run that has done nothing yet; its family holds it."""
@@ -50,6 +58,7 @@ class Sessions:
             agent_limits=_agent_limits(program),
             asks_on_budget=program.asks_on_budget,
             live=program.live,
+            lease=self._lease,
         )
 
     def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:

@@ -324,7 +324,7 @@ class Workspace:
         self.load_code({row["workflow"] for row in rows} & self.files.workflows.keys())
         return await self._dispatcher.resume(rows, accept_code)
 
-    async def due(self) -> list[dict[str, Any]]:
+    async def due(self) -> Sequence[Mapping[str, Any]]:
         """Rows of the runs that `resume` would continue now."""
         await self.engine()
         assert self._dispatcher is not None
