@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "unhalt": ("tightship.cli.halt:unhalt", "Let a halted scope go on."),
     "audit": ("tightship.cli.audit:audit", "Verify, prove, export and rebuild the ledger."),
     "serve": ("tightship.cli.serve:serve", "Pick up whatever is due until told to stop."),
+    "worker": ("tightship.cli.worker:worker", "Be one of many that execute, on a store that all share."),
     "agents": ("tightship.cli.agents:agents", "List the agents; measure how well a classifier is calibrated."),
     "blueprint": ("tightship.cli.blueprint:blueprint", "Print a workflow's whole map as Markdown."),
     "company": ("tightship.company.command:company", "The sample company: a practice world on loopback."),

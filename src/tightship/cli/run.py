@@ -34,6 +34,7 @@ class Options:
     batch: str
     new: bool
     linked: str
+    detach: bool
 
 
 @click.command()
@@ -46,6 +47,7 @@ class Options:
 @click.option("--batch", default="", metavar="NAME", help="The batch's name (default: the hash of the input).")
 @click.option("--new", is_flag=True, help="Run everything anew, whatever was run before.")
 @click.option("--linked", default="", metavar="RUN", help="An earlier run that this one follows.")
+@click.option("--detach", is_flag=True, help="Queue the runs for `serve` or workers, and do not wait for them.")
 @command
 def run(shell: Shell, **options: Any) -> int:
     """Run WORKFLOW on every line of a file (--input), or on one input (--data).
@@ -61,6 +63,8 @@ def run(shell: Shell, **options: Any) -> int:
         raise click.UsageError("give either --input FILE or --data JSON")
     if chosen.batch and chosen.new:
         raise click.UsageError("--new makes a batch of its own; leave out --batch")
+    if chosen.detach and chosen.rehearse:
+        raise click.UsageError("a rehearsal is carried out here; leave out --detach")
     if chosen.rehearse:
         shell.prefix = "[rehearsal] "
     return run_async(lambda: _run(shell, chosen))
@@ -115,6 +119,8 @@ async def _carry_out(shell: Shell, options: Options, workspace: Workspace, batch
             return _refuse(shell, batch, total)
     if not total:
         raise InputRejected("there are no lines in it", where=batch.label, fix="give one JSON object a line")
+    if options.detach:
+        return await _leave(shell, options, workspace, batch)
     if before:
         shell.note(
             f"{before} of {total} were run before in batch {batch.name}: continued or returned (--new runs anew)"
@@ -140,6 +146,27 @@ async def _carry_out(shell: Shell, options: Options, workspace: Workspace, batch
         shell.say(f"`{again}` continues what was begun; the same command again does the rest as well")
     shell.next_steps(following(shell, work.records))
     return exit_code(work.records, len(batch.problems), stopped)
+
+
+async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> int:
+    """Queue every line; whoever executes takes them up."""
+    from tightship.cli._progress import progress
+
+    runs: list[dict[str, Any]] = []
+    with progress(shell, options.workflow, batch.fitting) as bar:
+        for line in batch.lines():
+            run = await workspace.submit(options.workflow, line.input, reference=line.reference, linked=options.linked)
+            runs.append({"line": line.number, "reference": line.reference, "run": run})
+            bar.advance(run)
+    shell.emit({"workflow": options.workflow, "batch": batch.name, "queued": runs, "problems": batch.problems})
+    shell.say(f"{len(runs)} runs of {options.workflow} are queued, batch {batch.name}", "head")
+    shell.next_steps(
+        [
+            (f"tightship runs list{shell.place}", "how they stand"),
+            (f"tightship serve{shell.place}", "execute them here, unless workers do"),
+        ]
+    )
+    return 0
 
 
 async def work_through(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> Work:

@@ -27,10 +27,11 @@ def serve(shell: Shell, concurrency: int) -> None:
     Prints a line when it is ready and one for each run that parks or ends (with --json, JSON lines). On Ctrl-C or
     SIGTERM writes under way settle, and everything else is continued by the next `serve` or `runs resume --all`.
     """
-    run_async(lambda: _serve(shell, concurrency))
+    run_async(lambda: carry_on(shell, concurrency))
 
 
-async def _serve(shell: Shell, concurrency: int) -> None:
+async def carry_on(shell: Shell, concurrency: int, verb: str = "serves") -> None:
+    """Execute what is due until told to stop."""
     from tightship.cli._open import executing
     from tightship.cli._work import stoppable
 
@@ -42,8 +43,9 @@ async def _serve(shell: Shell, concurrency: int) -> None:
         name = workspace.files.config.name
         async with stoppable(shell, stop):
             ledger.listen(lambda entries, foreign: _tell(shell, entries))
-            shell.line({"event": "ready", "workspace": name, "pid": os.getpid()})
-            shell.say(f"process {os.getpid()} serves {name}; Ctrl-C ends it")
+            owner = (await workspace.engine()).owner
+            shell.line({"event": "ready", "workspace": name, "pid": os.getpid(), "owner": owner})
+            shell.say(f"process {os.getpid()} {verb} {name}; Ctrl-C ends it")
             await _warn(shell, workspace)
             await workspace.serve(stop, concurrency)
             await workspace.put_down()

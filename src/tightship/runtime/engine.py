@@ -13,14 +13,12 @@ from tightship.controls.budgets import EnvelopeTree, Limit
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
-    GuardRefused,
     InputRejected,
     LimitReached,
     PayloadErased,
     StaleOwner,
     TightshipError,
 )
-from tightship.core.ids import new_id
 from tightship.core.ports import Json
 from tightship.core.signals import Halted
 from tightship.effects.frame import RunFacts
@@ -35,30 +33,12 @@ from tightship.runtime.purse import limit_of
 from tightship.runtime.result import Run
 from tightship.runtime.run import RunTask
 from tightship.runtime.sessions import Sessions
+from tightship.runtime.starting import Start, Starter
 from tightship.runtime.takeover import accepted, is_cancelled, is_fork, note_put_down
-from tightship.workflow.conditions import Expression
-from tightship.workflow.types import check_input
 
 MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED, kinds.EXTENDED})
 LOAD_TOGETHER = 64
 """Runs whose entries are read in one query when many are resumed."""
-
-
-@dataclass(slots=True)
-class Start:
-    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
-
-    workflow: str
-    input: Mapping[str, Json]
-    reference: str = ""
-    tenant: str = "default"
-    priority: int | None = None
-    id: str = ""
-    parent: str = ""
-    key: str = ""
-    live: bool = True
-    linked: str = ""
-    depth: int = 0
 
 
 @dataclass(slots=True)
@@ -113,7 +93,7 @@ class Engine:
         """False for a rehearsal: then rehearsals are taken over, and real runs are not."""
         self.due: Callable[[str], None] = lambda run: None
         """Called when a run that is not here has something to do."""
-        self._program = program
+        self._starter = Starter(ledger, shared.world, program, build)
         self._pinned = pinned
         self._families = Families(ledger, self._budget)
         self._sessions = Sessions(shared, envelopes, self._families, lease)
@@ -166,73 +146,15 @@ class Engine:
         Raises:
             InputRejected: the input does not fit. Halted: its scope is halted. GuardRefused: the id exists already.
         """
-        program = self._program(start.workflow)
-        if not start.live:
-            program = dry(program)
-        if start.parent:
-            program = program.for_parent(start.parent)
-        given = check_input(program.spec.input, start.input, start.workflow)
-        run = start.id or new_id("r", self.shared.world)
-        facts = RunFacts(run, start.workflow, start.tenant, given)
-        scope = self._scope(facts, program, new=not start.id)
-        journal = Journal(self.ledger, run, 1, start.tenant, scope)
-        payload, _ = journal.seal(given)
-        definition = program.address
-        stored = self._definition_payload(program)
-        body: dict[str, Any] = {
-            "workflow": start.workflow,
-            "version": program.version,
-            "definition": definition,
-            "input": payload.address,
-            "tenant": start.tenant,
-            "build": self.build,
-            "owner": self.owner,
-            "scope": scope,
-        }
-        for name in ("reference", "parent", "key", "linked", "depth"):
-            if getattr(start, name):
-                body[name] = getattr(start, name)
-        priority = program.spec.priority if start.priority is None else start.priority
-        if priority:
-            body["priority"] = priority
-        if not start.live:
-            body["live"] = False
-        guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
+        beginning = self._starter.prepare(start, self.owner)
+        run, program = beginning.facts.id, beginning.program
         await self._arrivals.wait(run)
         with self._arrivals.expect((run,)):
-            try:
-                for entry in await journal.append(kinds.STARTED, "", body, (payload, *stored), guards):
-                    journal.index(entry)
-            except GuardRefused as refused:
-                if refused.reason == "halted":
-                    raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
-                raise
-            self.ledger.defined(definition)
+            await beginning.record()
             self._families.begin(run, start.parent, limit_of(program.spec.budget))
-            self._runs[run] = Driven(RunTask(self, program, self._sessions.new(facts, journal, program)))
+            session = self._sessions.new(beginning.facts, beginning.journal, program)
+            self._runs[run] = Driven(RunTask(self, program, session))
         return run
-
-    def _definition_payload(self, program: Program) -> tuple[Any, ...]:
-        return self.ledger.define_once(program.address, lambda: program.definition_json)
-
-    def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
-        """The keys that this run's values are sealed with: its own, and those of its data subjects.
-
-        `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
-        """
-        vault = self.ledger.vault
-        subjects: set[str] = set()
-        for expression in program.spec.subjects:
-            value = _evaluate(expression, facts.input)
-            subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
-        if new and not subjects:
-            return vault.new_scope(facts.id)
-        if new:
-            vault.keyring.create(facts.id)
-        names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
-        scope = vault.scope([facts.id, f"tenant:{facts.tenant}", *names] if names else [facts.id])
-        vault.keys(scope)
-        return scope
 
     # --- taking over -----------------------------------------------------------------------------
 
@@ -490,7 +412,3 @@ class Engine:
 def _retrieve(job: asyncio.Task[Ended]) -> None:
     if not job.cancelled():
         job.exception()
-
-
-def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
-    return expression.evaluate({"input": dict(given)})

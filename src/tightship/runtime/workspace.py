@@ -28,12 +28,13 @@ from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
 from tightship.runtime.build import build_id
 from tightship.runtime.dispatch import LocalDispatcher
-from tightship.runtime.engine import Ended, Engine, Start
+from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
+from tightship.runtime.starting import Start, Starter
 from tightship.runtime.takeover import set_apart
 from tightship.workflow.loader import WorkspaceFiles, load_workspace
 from tightship.workflow.models import AgentSpec, WorkflowSpec
@@ -79,6 +80,7 @@ class Workspace:
         self._engine: Engine | None = None
         self._lock: ExecutorLock | None = None
         self._dispatcher: LocalDispatcher | None = None
+        self._starter: Starter | None = None
         self._opening = asyncio.Lock()
 
     # --- opening and closing ---------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Workspace:
             finally:
                 self._release()
                 await self._outfit.close()
-                self._ledger = self._engine = self._dispatcher = None
+                self._ledger = self._engine = self._dispatcher = self._starter = None
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -208,8 +210,7 @@ class Workspace:
         envelopes = SharedEnvelopes(self.files.config.budgets, clock)
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
-        threshold = self.files.config.settings.threshold
-        make = self._outfit.maker(ledger, threshold)
+        make = self._outfit.maker(ledger, self.files.config.settings.threshold)
         engine = Engine(
             ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
         )
@@ -278,6 +279,45 @@ class Workspace:
             await self._same_work(run, start)
             return await self._continue(run)
         return await self._finish(await engine.drive(run))
+
+    async def submit(
+        self,
+        workflow: str,
+        input: Mapping[str, Json],
+        *,
+        reference: str = "",
+        tenant: str = "default",
+        priority: int | None = None,
+        linked: str = "",
+    ) -> str:
+        """Queue a run for whoever executes (`serve`, a worker); it is on the disk when this returns.
+
+        Args:
+            workflow, input, reference, tenant, linked: as for `run`.
+            priority: 0 is taken up first, 9 last; the workflow's own by default.
+
+        Returns: the run's id; with a reference that was used before, that of the run that exists.
+
+        Raises:
+            UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
+                another. Halted: nothing is started. StoreError: the disk.
+        """
+        ledger = await self.ledger()
+        await self._outfit.connect()
+        async with self._opening:
+            if self._starter is None:
+                make = self._outfit.maker(ledger, self.files.config.settings.threshold)
+                self._starter = Starter(ledger, self.world, make.current, build_id(self.files.code_hash))
+        run = derived_id("r", tenant, workflow, reference) if reference else ""
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        beginning = self._starter.prepare(start, owner="")
+        try:
+            await beginning.record()
+        except GuardRefused as refused:
+            if refused.reason != "exists":
+                raise
+            await self._same_work(run, start)
+        return beginning.facts.id
 
     async def _same_work(self, run: str, start: Start) -> None:
         """A reference names one piece of work: it is not answered with the result of another."""

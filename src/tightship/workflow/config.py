@@ -215,6 +215,11 @@ class Store(Spec):
         "sqlite:.tightship"
     )
 
+    @property
+    def shared(self) -> bool:
+        """Whether many workers execute on it."""
+        return self.url.startswith("postgres")
+
 
 class Settings(Spec):
     """Everything else that can be set, with its default."""

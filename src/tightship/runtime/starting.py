@@ -1,0 +1,147 @@
+"""How a run begins: the entry that says what it is, for whoever starts it here or leaves it to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tightship.core import kinds
+from tightship.core.errors import GuardRefused
+from tightship.core.ids import new_id
+from tightship.core.ports import Json
+from tightship.core.signals import Halted
+from tightship.core.world import World
+from tightship.effects.frame import RunFacts
+from tightship.effects.journal import Journal
+from tightship.ledger import Guards, Ledger, SealedPayload
+from tightship.runtime.fork import dry
+from tightship.runtime.program import Program
+from tightship.workflow.conditions import Expression
+from tightship.workflow.types import check_input
+
+
+@dataclass(slots=True)
+class Start:
+    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
+
+    workflow: str
+    input: Mapping[str, Json]
+    reference: str = ""
+    tenant: str = "default"
+    priority: int | None = None
+    id: str = ""
+    parent: str = ""
+    key: str = ""
+    live: bool = True
+    linked: str = ""
+    depth: int = 0
+
+
+@dataclass(slots=True)
+class Beginning:
+    """A run that is ready to be recorded."""
+
+    facts: RunFacts
+    program: Program
+    journal: Journal
+    body: dict[str, Any]
+    payloads: tuple[SealedPayload, ...]
+    guards: Guards
+
+    async def record(self) -> None:
+        """Append its first entry.
+
+        Raises:
+            Halted: its scope is halted. GuardRefused: the id exists already. StoreError: the disk.
+        """
+        journal = self.journal
+        try:
+            for entry in await journal.append(kinds.STARTED, "", self.body, self.payloads, self.guards):
+                journal.index(entry)
+        except GuardRefused as refused:
+            if refused.reason == "halted":
+                raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
+            raise
+        journal.ledger.defined(self.program.address)
+
+
+class Starter:
+    """Makes runs.
+
+    Args:
+        ledger: where they are recorded.
+        world: chance, for their ids.
+        program: the program of a workflow as it stands.
+        build: the code that they are pinned to.
+    """
+
+    def __init__(self, ledger: Ledger, world: World, program: Callable[[str], Program], build: str) -> None:
+        self._ledger = ledger
+        self._world = world
+        self._program = program
+        self._build = build
+
+    def prepare(self, start: Start, owner: str) -> Beginning:
+        """Check the input and seal it; `owner` drives the run, and without one it is queued.
+
+        Raises:
+            InputRejected: the input does not fit. UnknownName: no such workflow.
+        """
+        program = self._program(start.workflow)
+        if not start.live:
+            program = dry(program)
+        if start.parent:
+            program = program.for_parent(start.parent)
+        given = check_input(program.spec.input, start.input, start.workflow)
+        run = start.id or new_id("r", self._world)
+        facts = RunFacts(run, start.workflow, start.tenant, given)
+        scope = self._scope(facts, program, new=not start.id)
+        journal = Journal(self._ledger, run, 1, start.tenant, scope)
+        payload, _ = journal.seal(given)
+        stored = self._ledger.define_once(program.address, lambda: program.definition_json)
+        guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
+        body = self._body(start, owner, program) | {"input": payload.address, "scope": scope}
+        return Beginning(facts, program, journal, body, (payload, *stored), guards)
+
+    def _body(self, start: Start, owner: str, program: Program) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "workflow": start.workflow,
+            "version": program.version,
+            "definition": program.address,
+            "tenant": start.tenant,
+            "build": self._build,
+            "owner": owner,
+        }
+        for name in ("reference", "parent", "key", "linked", "depth"):
+            if getattr(start, name):
+                body[name] = getattr(start, name)
+        priority = program.spec.priority if start.priority is None else start.priority
+        if priority:
+            body["priority"] = priority
+        if not start.live:
+            body["live"] = False
+        return body
+
+    def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
+        """The keys that this run's values are sealed with: its own, and those of its data subjects.
+
+        `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
+        """
+        vault = self._ledger.vault
+        subjects: set[str] = set()
+        for expression in program.spec.subjects:
+            value = _evaluate(expression, facts.input)
+            subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
+        if new and not subjects:
+            return vault.new_scope(facts.id)
+        if new:
+            vault.keyring.create(facts.id)
+        names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
+        scope = vault.scope([facts.id, f"tenant:{facts.tenant}", *names] if names else [facts.id])
+        vault.keys(scope)
+        return scope
+
+
+def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
+    return expression.evaluate({"input": dict(given)})
