@@ -31,6 +31,11 @@ def desk(folder: Path) -> Workspace:
     return ws
 
 
+async def ended(ws: Workspace, run: str) -> None:
+    while (await ws.row(run))["state"] != "ended":  # noqa: ASYNC110 - what happens elsewhere can only be looked for
+        await asyncio.sleep(0.01)
+
+
 async def test_a_submitted_run_waits_until_somebody_executes_and_is_carried_out_then(tmp_path: Path) -> None:
     async with desk(tmp_path) as ws:
         run = await ws.submit("twice", {"n": 21})
@@ -39,8 +44,7 @@ async def test_a_submitted_run_waits_until_somebody_executes_and_is_carried_out_
         stop = asyncio.Event()
         serving = asyncio.ensure_future(ws.serve(stop))
         try:
-            while (await ws.row(run))["state"] != "ended":
-                await asyncio.sleep(0.01)
+            await ended(ws, run)
         finally:
             stop.set()
             await serving
@@ -53,8 +57,7 @@ async def test_whoever_executes_takes_up_what_is_submitted_beside_it(tmp_path: P
         task = asyncio.ensure_future(serving.serve(stop))
         try:
             run = await beside.submit("twice", {"n": 1})
-            while (await serving.row(run))["state"] != "ended":
-                await asyncio.sleep(0.01)
+            await ended(serving, run)
         finally:
             stop.set()
             await task
