@@ -1,0 +1,196 @@
+"""Workers as real processes on one Postgres store, a sample company over HTTP, and what both say at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tightship import Workspace
+from tightship.company import Company, CompanySettings, running
+from tightship.core import kinds
+from tightship.ledger import Ledger
+from tightship.ledger.audit import verify
+
+DESK = Path(__file__).parent / "desk"
+ADDRESS = "http://127.0.0.1:1"
+TOKEN = "practice"
+PATIENCE = 120.0
+"""Seconds after which what has to happen counts as not happening."""
+WORKFLOW = "settle"
+
+
+class Worker:
+    """One `tightship worker` as a process of its own."""
+
+    def __init__(self, folder: Path, number: int, store: str = "") -> None:
+        self.log = folder / f"worker-{number}.log"
+        self._file = self.log.open("wb")
+        env = {**os.environ, "COMPANY_TOKEN": TOKEN}
+        if store:
+            env["STORE"] = store
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tightship", "worker", "-w", str(folder), "-c", "8", "--json"],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            env=env,
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON lines that it has printed."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    @property
+    def owner(self) -> str:
+        """The name under which it began to own runs."""
+        return next(event["owner"] for event in self.events() if event.get("event") == "ready")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """End it for good, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._file.close()
+
+
+class Fleet:
+    """A workspace on Postgres with its company, and the workers that were started on it."""
+
+    def __init__(self, folder: Path, workspace: Workspace, ledger: Ledger, url: str) -> None:
+        self.folder = folder
+        self.workspace = workspace
+        self.ledger = ledger
+        self.company = url
+        self.workers: list[Worker] = []
+
+    async def start(self, count: int = 1, store: str = "") -> list[Worker]:
+        """So many more workers; `store` is another way to the same store. They are ready when this returns."""
+        fresh = [Worker(self.folder, len(self.workers) + n, store) for n in range(count)]
+        self.workers += fresh
+        for worker in fresh:
+            await self.until(lambda worker=worker: bool(worker.events()), lambda worker=worker: worker.log.read_text())
+        return fresh
+
+    async def submit(self, count: int) -> list[str]:
+        """So many runs, each of an order of its own."""
+        orders = [order for order in Company(":memory:").state()["orders"] if order["status"] == "delivered"]
+        assert len(orders) >= count
+        return [
+            await self.workspace.submit(
+                WORKFLOW,
+                {"ticket": f"T-300{1 + n % 8}", "order": order["id"], "customer": order["customer_id"]},
+                reference=order["id"],
+            )
+            for n, order in enumerate(orders[:count])
+        ]
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """The runs as they stand."""
+        return await self.ledger.select("runs", [], [("started_at", "asc")])
+
+    async def under_way(self, worker: Worker) -> int:
+        """How many runs a worker owns."""
+        return sum(row["state"] == "running" and row["owner"] == worker.owner for row in await self.rows())
+
+    async def until(self, holds: Callable[[], Any], told: Callable[[], object] = lambda: "") -> float:
+        """Wait until something holds; returns how long it took (s)."""
+        began = time.monotonic()
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return time.monotonic() - began
+            assert time.monotonic() - began < PATIENCE, f"it does not happen: {told()}"
+            await asyncio.sleep(0.05)
+
+    async def all_ended(self) -> bool:
+        """Whether every run has ended."""
+        return all(row["state"] == "ended" for row in await self.rows())
+
+    async def finish(self) -> float:
+        """Wait until every run has ended."""
+        return await self.until(self.all_ended, lambda: "\n".join(w.log.read_text()[-1500:] for w in self.workers))
+
+    def fault(self, **fault: Any) -> None:
+        """Break the company on purpose."""
+        self._ask("/_faults", fault)
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.company + path, data, headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"null")
+
+    async def problems(self, runs: list[str]) -> list[str]:
+        """Where the end differs from what was promised: every run completed once, every write was done once."""
+        rows = {row["id"]: row for row in await self.rows()}
+        found = [f"{run} {rows[run]['outcome']} {rows[run]['reason']}" for run in runs if rows[run]["outcome"] != "completed"]
+        writes = _writes(self._ask("/_ledger"))
+        done = Counter((write["operation"], write["body"].get("order_id") or write["body"].get("body")) for write in writes)
+        found += [f"done {count} times: {write}" for write, count in done.items() if count != 1]
+        if len(done) != 2 * len(runs):
+            found.append(f"{len(done)} writes were done for {len(runs)} runs")
+        entries = await self._entries()
+        ends = Counter(entry.run for entry in entries if entry.kind == kinds.ENDED)
+        found += [f"{run} ended {ends[run]} times" for run in runs if ends[run] != 1]
+        settled = Counter(
+            (entry.run, entry.key)
+            for entry in entries
+            if entry.kind == kinds.SETTLED and not entry.body.get("again")
+        )
+        found += [f"settled {count} times: {effect}" for effect, count in settled.items() if count > 1]
+        audit = await verify(self.ledger)
+        return found + [str(finding) for finding in audit.findings]
+
+    async def _entries(self) -> list[Any]:
+        found: list[Any] = []
+        for log in {row["log"] for row in await self.rows()}:
+            while page := await self.ledger.entries(len(found), 1000, log):
+                found += page
+        return found
+
+
+def _writes(ledger: Any) -> list[dict[str, Any]]:
+    rows = ledger["writes"] if isinstance(ledger, dict) and "writes" in ledger else ledger
+    return [row for row in rows if row["operation"] in ("refunds.create", "helpdesk.reply")]
+
+
+@contextlib.asynccontextmanager
+async def fleet(folder: Path, store: str) -> AsyncGenerator[Fleet]:
+    """A desk on this store (a URL), with a company that takes 50 ms for each call."""
+    desk = folder / "desk"
+    shutil.copytree(DESK, desk, ignore=shutil.ignore_patterns("__pycache__"))
+    (desk / "company.json").write_bytes(resources.files("tightship.company").joinpath("openapi.json").read_bytes())
+    async with running(CompanySettings(0, folder / "company.db", token=TOKEN)) as company:
+        config = desk / "tightship.yaml"
+        text = config.read_text().replace(ADDRESS, company.url).replace("store: sqlite:.tightship", f"store: '{store}'")
+        config.write_text(text)
+        async with Workspace.open(desk) as workspace:
+            made = Fleet(desk, workspace, await workspace.ledger(), company.url)
+            made.fault(kind="latency", operation="*", seconds=0.05)
+            try:
+                yield made
+            finally:
+                for worker in made.workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        worker.signal(signal.SIGCONT)
+                    worker.end()
