@@ -78,7 +78,10 @@ class RunTask:
         self.erased = False
         """Whether what the run works on was erased: then it ends, and what cannot be undone goes to a person."""
         self.restarts = 0
-        """How often its process ended before with nothing recorded; from `limits.restarts` on it only ends."""
+        """How often its process ended before with nothing recorded; from `limits.restarts` on it only ends, and what
+        was under way is given up, an undo included."""
+        self.asks_nothing = False
+        """Whether what was under way when it was escalated for that is given up, and not asked about."""
         self._interruption: Signal | None = None
         self._leaving = False
         self._changed = asyncio.Event()
@@ -95,6 +98,7 @@ class RunTask:
         await self.read_mail()  # what came while it was loaded
         for entry in self.journal.signals:
             self._note_signal(entry)
+        self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         try:
             cause = await self._recall() or self._hopeless()
             if cause is None:
@@ -113,7 +117,6 @@ class RunTask:
 
     def _hopeless(self) -> Unforeseen | None:
         """Why a run is ended without going forward: its process ended over it, again and again."""
-        self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         if self._interruption is not None or self.restarts < self.program.limits.restarts:
             return None
         return restarts_case(self.journal, self.restarts)
@@ -130,7 +133,7 @@ class RunTask:
             return restore_signal(recorded | {"reason": await self.said(recorded)})
         cause = restore(recorded["error"], await self.journal.value(recorded["detail"]))
         if isinstance(cause, WorkException) and cause.kind == RESTARTS:
-            self.restarts = self.program.limits.restarts
+            self.asks_nothing = True
         return cause
 
     async def _regain(self, recorded: Mapping[str, Any]) -> None:
