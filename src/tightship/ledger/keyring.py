@@ -14,7 +14,7 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tightship.core.errors import (
+    LedgerError,
     PayloadErased,
     StoreCorrupt,
     StoreError,
@@ -338,6 +339,12 @@ class Keyring:
         with self._lock:
             self._remember(name, key)
         return key
+
+    def warm(self, names: Iterable[str]) -> None:
+        """Bring keys into memory, on a thread that may wait for the disk; those that do not open are left out."""
+        for name in names:
+            with contextlib.suppress(LedgerError, StoreError):
+                self.look_up(name)
 
     def unwrap(self, row: WrappedKey) -> bytes:
         """The key in a row of the keystore.
