@@ -197,7 +197,7 @@ def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPay
             where=agent.where,
             fix=f"correct the function, or `output:` of {agent.name}",
         )
-    return session.journal.ledger.vault.seal(session.journal.scope, data), data
+    return session.journal.seal_data(data), data
 
 
 async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:

@@ -366,6 +366,10 @@ class Keyring:
         """A new key for a name that is new by its making (a fresh run's id): no look-up."""
         return self._keys.get(name) or self._create(name)
 
+    def stray(self) -> Key:
+        """A key that is kept nowhere."""
+        return Key(self._world.chance.token(KEY_BYTES), self._world.clock.now())
+
     def _create(self, name: str) -> Key:
         key = Key(self._world.chance.token(KEY_BYTES), self._world.clock.now())
         nonce = self._world.chance.token(12)

@@ -135,12 +135,16 @@ class Vault:
             return plain_address(data)
         return self.keys(scope).address(data)
 
-    def seal(self, scope: str, data: bytes, address: str | None = None) -> SealedPayload:
-        """Ready to be stored. `data` is what `encode` gave; `address` when it is known already."""
+    def lost(self, scope: str) -> ScopeKeys:
+        """Keys that nobody keeps, for what still comes of a scope that was erased: it can be stored, and never read."""
+        return ScopeKeys(scope, [self.keyring.stray()])
+
+    def seal(self, scope: str, data: bytes, address: str | None = None, keys: ScopeKeys | None = None) -> SealedPayload:
+        """Ready to be stored. `data` is what `encode` gave; `address` and `keys` when they are known already."""
         packed = _pack(data)
         if not scope:
             return SealedPayload(address or plain_address(data), PUBLIC, packed)
-        keys = self.keys(scope)
+        keys = keys or self.keys(scope)
         if address is None:
             address = keys.address(data)
         raw = bytes.fromhex(address)

@@ -131,6 +131,9 @@ class Engine:
             kind = entry.kind
             if kind in (kinds.HALT, kinds.UNHALT):
                 self._halted(entry)
+            elif kind == kinds.ERASED:
+                for driven in list(self._runs.values()):
+                    driven.task.erase(entry.body["subject"])
             elif kind in MAILBOX and not entry.epoch:
                 driven = self._runs.get(entry.run)
                 if driven is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
@@ -29,6 +29,7 @@ from tightship.effects.frame import Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards
+from tightship.ledger.vault import names_of
 from tightship.runtime.ending import Ending
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
@@ -378,6 +379,26 @@ class RunTask:
         """Stop driving it: what was admitted settles, and it stays as its ledger says, to be resumed."""
         self._leaving = True
         self._changed.set()
+
+    # --- erasure ---------------------------------------------------------------------------------
+
+    def erase(self, subject: str) -> None:
+        """A key is being destroyed; where it is one of this run's, the run goes no further."""
+        if not self.erased and subject in names_of(self.journal.scope):
+            self.erased = True
+            self.journal.lose()
+            self.interrupt(Cancelled("a data subject of this run was erased"))
+
+    def forget(self) -> Unforeseen:
+        """Let go of all that the run knew, once nothing of it is under way: what its end says has a key of its own.
+
+        Returns: why it ends.
+        """
+        facts = self.session.facts
+        self.journal.rescope(self.journal.ledger.vault.scope((f"{facts.id}.erased",)))
+        self.session.facts = replace(facts, input={})
+        self._names, self._tried = {"input": {}}, []
+        return erased_case()
 
     @property
     def interruption(self) -> Signal | None:
