@@ -10,7 +10,7 @@ import pytest
 
 from tightship import Agent, Workflow, Workspace
 from tightship.connectors.python import tool
-from tightship.core.errors import Unavailable
+from tightship.core.errors import Unavailable, WriteFailed
 from tightship.ledger.audit import verify
 from tightship.ledger.references import addresses_of
 
@@ -23,6 +23,7 @@ class Bank:
 
     def __init__(self, waits: str) -> None:
         self.waits = waits
+        self.refunds = 0
         self.began, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def pause(self, where: str) -> None:
@@ -38,6 +39,9 @@ class Bank:
 
         @tool(effect="write", name="bank.refund", idempotency="key")
         async def refund(who: str) -> str:
+            self.refunds += 1
+            if self.refunds == 1:
+                raise WriteFailed(f"no account of {who}")
             await self.pause("undo")
             return "receipt for Ada"
 
@@ -69,7 +73,7 @@ def opened(folder: Path, bank: Bank) -> Workspace:
         )
         ws.add(agent, functions={name: getattr(bank, name)})
     pay: Any = {"action": "bank.pay", "with": {"who": "input.who"}, "undo": "bank.refund"}
-    steps = ["clerk", pay, "judge"]
+    steps = ["clerk", pay, {"name": "more", **pay}, "judge"]
     ws.add(Workflow("w", owner="o", purpose="p", input=given, subjects=["input.who"], steps=steps))
     return ws
 
@@ -83,7 +87,7 @@ async def readable(ws: Workspace) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("where", "remains"), [("agent", []), ("read", []), ("write", ["bank.pay"]), ("undo", [])], ids=str
+    ("where", "remains"), [("agent", []), ("read", []), ("write", ["bank.pay"]), ("undo", ["bank.pay"])], ids=str
 )
 async def test_a_run_that_is_under_way_ends_and_nothing_of_the_subject_can_be_read(
     tmp_path: Path, where: str, remains: list[str]
@@ -99,6 +103,7 @@ async def test_a_run_that_is_under_way_ends_and_nothing_of_the_subject_can_be_re
         assert (run.state, run.outcome, run.reason) == ("ended", "escalated", "erased")
         assert "erased" in run.package["what_happened"]
         assert [one["tool"] for one in run.package["evidence"].get("effects that remain", ())] == remains
+        assert bank.refunds == (2 if where == "undo" else 0)
         assert await ws.resume() == []
     async with opened(tmp_path, bank) as ws:  # and none of it was only out of memory
         told = await readable(ws)

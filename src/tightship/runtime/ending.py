@@ -86,6 +86,7 @@ class Ending:
     async def _close(self, cause: BaseException) -> str:
         if self._task.erased:  # perhaps only while it was undone
             cause = self._task.forget()
+            self._undo.forget()
         outcome = self._outcome(cause)
         reason = reason_of(cause)
         body: dict[str, Any] = {"outcome": outcome, "reason": reason}

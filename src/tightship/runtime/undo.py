@@ -149,6 +149,11 @@ class Undo:
         else:
             self.undone.append(key)
 
+    def forget(self) -> None:
+        """What failed is still said, and no more with the words of an error, which may be about a person."""
+        for one in self.residual:
+            one["why"] = str(one["why"]).partition(":")[0]
+
     def _remains(self, key: str, body: Body, why: str) -> None:
         self.residual = [one for one in self.residual if one["key"] != key]
         self.residual.append({"key": key, "tool": body["name"], "why": why, "args": body.get("args")})
