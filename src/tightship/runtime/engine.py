@@ -131,6 +131,9 @@ class Engine:
             kind = entry.kind
             if kind in (kinds.HALT, kinds.UNHALT):
                 self._halted(entry)
+            elif kind == kinds.ERASED:
+                for driven in list(self._runs.values()):
+                    driven.task.erase(entry.body["subject"])
             elif kind in MAILBOX and not entry.epoch:
                 driven = self._runs.get(entry.run)
                 if driven is not None:
@@ -170,7 +173,7 @@ class Engine:
         given = check_input(program.spec.input, start.input, start.workflow)
         run = start.id or new_id("r", self.shared.world)
         facts = RunFacts(run, start.workflow, start.tenant, given)
-        scope = self._scope(facts, program, new=not start.id)
+        scope = await self._scope(facts, program, new=not start.id)
         journal = Journal(self.ledger, run, 1, start.tenant, scope)
         payload, _ = journal.seal(given)
         definition = program.address
@@ -215,7 +218,7 @@ class Engine:
     def _definition_payload(self, program: Program) -> tuple[Any, ...]:
         return self.ledger.define_once(program.address, lambda: program.definition_json)
 
-    def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
+    async def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
         """The keys that this run's values are sealed with: its own, and those of its data subjects.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
@@ -227,12 +230,7 @@ class Engine:
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
         if new and not subjects:
             return vault.new_scope(facts.id)
-        if new:
-            vault.keyring.create(facts.id)
-        names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
-        scope = vault.scope([facts.id, f"tenant:{facts.tenant}", *names] if names else [facts.id])
-        vault.keys(scope)
-        return scope
+        return await self.ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
 
     # --- taking over -----------------------------------------------------------------------------
 
