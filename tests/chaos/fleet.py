@@ -143,9 +143,13 @@ class Fleet:
     async def problems(self, runs: list[str]) -> list[str]:
         """Where the end differs from what was promised: every run completed once, every write was done once."""
         rows = {row["id"]: row for row in await self.rows()}
-        found = [f"{run} {rows[run]['outcome']} {rows[run]['reason']}" for run in runs if rows[run]["outcome"] != "completed"]
+        found = [
+            f"{run} {rows[run]['outcome']} {rows[run]['reason']}" for run in runs if rows[run]["outcome"] != "completed"
+        ]
         writes = _writes(self._ask("/_ledger"))
-        done = Counter((write["operation"], write["body"].get("order_id") or write["body"].get("body")) for write in writes)
+        done = Counter(
+            (write["operation"], write["body"].get("order_id") or write["body"].get("body")) for write in writes
+        )
         found += [f"done {count} times: {write}" for write, count in done.items() if count != 1]
         if len(done) != 2 * len(runs):
             found.append(f"{len(done)} writes were done for {len(runs)} runs")
@@ -153,9 +157,7 @@ class Fleet:
         ends = Counter(entry.run for entry in entries if entry.kind == kinds.ENDED)
         found += [f"{run} ended {ends[run]} times" for run in runs if ends[run] != 1]
         settled = Counter(
-            (entry.run, entry.key)
-            for entry in entries
-            if entry.kind == kinds.SETTLED and not entry.body.get("again")
+            (entry.run, entry.key) for entry in entries if entry.kind == kinds.SETTLED and not entry.body.get("again")
         )
         found += [f"settled {count} times: {effect}" for effect, count in settled.items() if count > 1]
         audit = await verify(self.ledger)

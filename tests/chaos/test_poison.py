@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import answer, cli, command, environment, lines, make
+from cli_desk import FILES, answer, cli, command, environment, lines, make, outside
 
 JUDGE = """\
 import asyncio
@@ -74,3 +74,55 @@ def test_serve_gets_past_it_too(tmp_path: Path) -> None:
             break
     found = sorted((run["outcome"], run["reason"]) for run in answer(desk, "runs", "list"))
     assert found == [("completed", "")] * 3 + [("escalated", "restarts")]
+
+
+PIN = """
+import os
+
+@tool(effect="write", name="desk.pin", idempotency="key")
+async def pin(order: str) -> str:
+    return f"pinned {order}"
+
+@tool(effect="write", name="desk.unpin")
+async def unpin(order: str) -> str:
+    os._exit(7)
+
+@unpin.looked_up_by
+async def unpinned(request: Request) -> None:
+    os._exit(7)
+"""
+UNDONE = """\
+workflow: pay
+owner: shop
+purpose: pay what is due for an order
+input: {order: str, amount: float}
+budget: {usd: 0.50, seconds: 120, then: escalate}
+limits: {restarts: 3}
+escalate_to: lead
+steps:
+  - action: desk.pay
+    with: {order: input.order, amount: 1.0}
+    undo: {tool: desk.unpay, with: {order: args.order}}
+  - action: desk.pin
+    with: {order: input.order}
+    undo: {tool: desk.unpin, with: {order: args.order}}
+  - judge
+"""
+"""The judge refuses a negative amount; what was pinned is taken back first."""
+
+
+def test_an_undo_that_ends_its_process_is_given_up_and_the_rest_is_undone(tmp_path: Path) -> None:
+    changed = {"tools__desk.py": FILES["tools/desk.py"] + PIN, "workflows__pay": UNDONE}
+    desk = make(tmp_path / "shop", **changed)
+    assert ends(desk, "run", "pay", "--data", '{"order": "O-1", "amount": -1}') == 7
+    codes = []
+    while (code := ends(desk, "runs", "resume", "--all")) == 7:
+        codes.append(code)
+        assert len(codes) < 8, "it is not tried for ever"
+    [run] = answer(desk, "runs", "list")
+    assert (run["state"], run["outcome"], run["reason"]) == ("ended", "escalated", "data_missing")
+    assert outside(desk) == ["pay O-1", "unpay O-1"]
+    [remains] = answer(desk, "runs", "show", run["id"])["package"]["evidence"]["effects that remain"]
+    assert (remains["tool"], remains["why"]) == ("desk.pin", "whether it was undone is unknown")
+    assert len(codes) == 3
+    assert ends(desk, "runs", "resume", "--all") == 0 and ends(desk, "audit", "verify") == 0

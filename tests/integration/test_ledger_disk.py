@@ -62,7 +62,7 @@ async def test_a_full_disk_refuses_the_batch_and_loses_nothing(store: Store) -> 
     await limit_pages(ledger, 3)
     scope = ledger.vault.new_scope("r-1")
     payload = ledger.seal(scope, {"kept": "later"})
-    draft = note(text="x" * 30_000)
+    draft = note(text="x" * 30_000, out=payload.address)
     draft.payloads = (payload,)
     waiting = [ledger.append(note(n=1)), ledger.append(draft), ledger.append(note(n=2))]
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -118,7 +118,7 @@ async def work(path):
     ledger = await Ledger.open(path, None, projections())
     await ledger.append(note())
     payload = ledger.seal(ledger.vault.new_scope("r-1"), "x" * 100)
-    await ledger.append(Draft("", "note", "", {}, 0, (payload,)))
+    await ledger.append(Draft("", "note", "", {"out": payload.address}, 0, (payload,)))
     await ledger.close()
 
 asyncio.run(work(STORE.parent / "another"))  # all that is loaded late is loaded now, while everything can be read
@@ -182,7 +182,7 @@ async def test_a_reader_changes_nothing_and_sees_all_that_was_committed(tmp_path
     store, copy = tmp_path / "store", tmp_path / "copy"
     ledger = await Ledger.open(store, None, projections())
     payload = ledger.seal(ledger.vault.new_scope("r-1"), "a value")
-    await ledger.append(Draft("", "note", "", {}, 0, (payload,)))
+    await ledger.append(Draft("", "note", "", {"out": payload.address}, 0, (payload,)))
     if crashed:
         shutil.copytree(store, copy)  # as a killed process leaves it: the entry is in the write-ahead log alone
         await ledger.close()

@@ -23,6 +23,10 @@ async def spin(ctx, given):
 
 async def calm(ctx, given):
     return {"ok": True}
+
+async def asleep(ctx, given):
+    time.sleep(1.5)
+    return {"ok": True}
 """
 
 
@@ -51,6 +55,26 @@ async def test_a_spinning_agent_is_named_and_stopped_and_the_next_run_completes(
     assert str(code) in spun.package["evidence"]["where"]
     assert calm.outcome == "completed"
     assert f"{code}:" in told.getvalue() and told.getvalue().count("blocks the event loop") == 1
+
+
+async def test_an_agent_that_blocks_the_loop_beyond_its_time_has_failed_at_the_line_where_it_was_seen(
+    tmp_path: Path, told: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "Watchdog", lambda: watchdog.Watchdog(tell=0.4, out=told))
+    (tmp_path / "tightship.yaml").write_text("name: loop\nroles: {operator: [ann]}\n", "utf-8")
+    (tmp_path / "agents").mkdir()
+    code = tmp_path / "agents" / "desk.py"
+    code.write_text(SPIN, "utf-8")
+    async with Workspace.open(tmp_path) as ws:
+        ws.add(Agent("asleep", owner="o", purpose="p", python="desk:asleep", output={"ok": "bool"}, within="1s"))
+        ws.add(Workflow("w", owner="o", purpose="p", steps=["asleep"]))
+        run = await ws.run("w", {})
+    assert (run.outcome, run.reason) == ("escalated", "AgentHung")
+    assert run.package is not None
+    assert "within 1 s: it blocked the event loop" in run.package["what_happened"]
+    line = SPIN.splitlines().index("    time.sleep(1.5)") + 1
+    assert run.package["evidence"]["where"] == f"{code}:{line}"
+    assert "asyncio.to_thread" in str(run.package)
 
 
 async def test_an_agent_that_waits_is_left_alone(tmp_path: Path, told: io.StringIO) -> None:

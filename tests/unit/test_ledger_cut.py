@@ -68,6 +68,33 @@ async def test_a_log_without_its_end_is_not_appended_to(
     assert len(await ledger.entries()) < 5 + unsigned, "and it is read all the same"
 
 
+async def with_values(store: Store, unsigned: int) -> None:
+    """As `written`, and each entry has a value."""
+    ledger = await store.open()
+    scope = ledger.vault.scope(["tenant:a"])
+    for n in range(3 + unsigned):
+        value = ledger.seal(scope, f"value {n}")
+        draft = note(out=value.address)
+        draft.payloads = (value,)
+        await ledger.append(draft)
+        if n == 2:
+            await Sequencer(ledger).run_once()
+    await ledger.close()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+async def test_an_unsigned_end_that_was_cut_off_with_its_head_has_left_its_values(store: Store, cut: int) -> None:
+    await with_values(store, unsigned=2)
+    change(store, *[LAST, HEAD] * cut)
+    found = await verify(await store.open())
+    told = [(finding.place, finding.message) for finding in found.findings]
+    assert found.ok == (cut == 0)
+    for place, message in told:
+        assert "named by no entry: the end of a log was cut off" in message
+        assert place == f"payloads, from row {6 - cut} on"
+    assert len(told) == min(cut, 1)
+
+
 async def test_whole_logs_are_appended_to_by_several_processes(store: Store) -> None:
     await written(store, unsigned=2)
     first, second = await store.open(), await store.open()

@@ -142,6 +142,32 @@ def test_no_key_is_lost_between_the_thread_that_makes_it_and_the_one_that_stores
     store.close()
 
 
+def test_a_look_up_waits_for_no_key_that_is_being_stored(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path / "keys.db")
+    made = ring(store)
+    kept = made.key("r-1", create=True)
+    made.flush()
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(list[WrappedKey]):
+        """Rows of which the last one takes its time, while the transaction is open."""
+
+        def __iter__(self) -> Iterator[WrappedKey]:
+            yield from super().__iter__()
+            inside.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=store.put, args=(Slow([WrappedKey("r-2", b"w", 1.0)]),))
+    thread.start()
+    inside.wait()
+    assert ring(store).key("r-1") == kept
+    assert store.get("r-2") is None
+    go_on.set()
+    thread.join()
+    assert store.get("r-2") == WrappedKey("r-2", b"w", 1.0)
+    store.close()
+
+
 def test_a_key_that_is_not_stored_yet_is_never_dropped_from_memory(
     store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

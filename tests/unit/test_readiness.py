@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sample_workspace import FILES, TOOLS, changed, load
 
+from tightship.connectors import load_tools
+from tightship.core.errors import LoadError
 from tightship.workflow.readiness import Finding, all_rules, check_workspace, rules_page
 
 SUPPORT, TRIAGE, RESPOND, QUALITY = (
@@ -165,6 +167,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "agents/desk_rulebook.py": "def f():\n    import desk_rulebook_more\n",
         },
     ),
+    ("TS218", {"tools/till.py": "import nowhere_to_be_found\n"}),
+    ("TS218", {"tools/till.py": "from ._drawer import coins\n", "tools/_drawer.py": "coins = 1\n"}),
+    ("TS218", {"tools/till.py": "def f():\n    import _drawer\n", "tools/_drawer.py": ""}),
     # names
     ("TS400", changed(SUPPORT, "respond.amount > 100.0", "refund.amount > 100.0")),
     ("TS401", {**more("  - concurrent: [triage, {respond: {with: {ticket: input.ticket, triage: triage}}}]\n")}),
@@ -368,6 +373,8 @@ QUIET = [
         {CODE: "import desk_rulebook, json\nfrom tightship import tool\n" + FILES[CODE], "agents/desk_rulebook.py": ""},
     ),
     ("TS218", {CODE: OPTIONAL + FILES[CODE], "agents/unused.py": "import nowhere_to_be_found\n"}),
+    ("TS218", {"tools/till.py": OPTIONAL + "import json\nfrom tightship import tool\n"}),
+    ("TS218", {"tools/_drawer.py": "import nowhere_to_be_found\n", "tools/old/till.py": "from . import nothing\n"}),
     ("TS301", changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-haiku-4-5-20251001")),
     ("TS301", changed(CONFIG, "model: openai:gpt-4.1-mini-2025-04-14", "model: ollama:qwen3\n    undated: true")),
     ("TS303", changed(CONFIG, "auth: {bearer: {secret: DESK_TOKEN}}", "auth: none")),
@@ -444,6 +451,23 @@ def test_a_missing_import_is_named_with_its_line_also_below_what_is_imported(tmp
     finding = found(tmp_path, files)[0]
     assert (finding.rule, finding.file, finding.line) == ("TS218", "agents/desk_rulebook.py", 2)
     assert "agents/desk_rulebook_more.py" in finding.message
+
+
+def test_a_missing_import_of_a_tool_is_named_with_its_line_and_nothing_is_run(tmp_path: Path):
+    finding = found(tmp_path, {"tools/till.py": "raise SystemExit\nfrom nowhere_to_be_found import x\n"})[0]
+    assert (finding.rule, finding.file, finding.line) == ("TS218", "tools/till.py", 2)
+    assert "no such package is installed" in finding.message
+
+
+def test_a_file_of_tools_that_imports_another_is_told_that_it_finds_none(tmp_path: Path):
+    (tmp_path / "tools").mkdir()
+    for name, text in (("_drawer", "coins = 1\n"), ("till", "import _drawer\n")):
+        (tmp_path / "tools" / f"{name}.py").write_text(text, "utf-8")
+    with pytest.raises(LoadError, match="_drawer"):  # so it is, when a run begins
+        load_tools(tmp_path / "tools")
+    [finding] = [one for one in found(tmp_path, {}) if one.rule == "TS218"]
+    assert "imported on its own" in finding.message
+    assert "same file" in finding.fix
 
 
 def test_an_imported_file_that_is_no_python_is_said_once(tmp_path: Path):

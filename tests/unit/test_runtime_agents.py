@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from engine_desk import Desk, simulate, tool, write
+from engine_desk import Desk, Hanging, simulate, tool, write
 
 from tightship.core import kinds
 from tightship.core.errors import LowConfidence, OutOfScope, RuleConflict, TightshipError, WriteFailed
@@ -44,6 +44,22 @@ async def hangs_on(ctx: Any, given: dict[str, Any]) -> Any:
             await asyncio.sleep(10_000)
         except asyncio.CancelledError:
             continue
+
+
+def block(seconds: float) -> None:
+    """What `time.sleep` in a coroutine does to the loop: time passes, and nothing else happens."""
+    loop: Any = asyncio.get_running_loop()
+    loop.advance(seconds)
+
+
+async def blocks(ctx: Any, given: dict[str, Any]) -> Any:
+    block(6)
+    return {"x": 1}
+
+
+async def blocks_and_raises(ctx: Any, given: dict[str, Any]) -> Any:
+    block(6)
+    raise KeyError("order")
 
 
 async def exits(ctx: Any, given: dict[str, Any]) -> Any:
@@ -85,6 +101,8 @@ async def forks(ctx: Any, given: dict[str, Any]) -> Any:
         (recurses, "AgentRaised"),
         (hangs, "AgentHung"),
         (hangs_on, "AgentHung"),
+        (blocks, "AgentHung"),
+        (blocks_and_raises, "AgentHung"),
         (exits, "AgentRaised"),
         (cancels, "AgentRaised"),
         (exits_in_parallel, "AgentRaised"),
@@ -101,6 +119,36 @@ def test_an_agent_that_misbehaves_is_escalated_with_its_place(agent: Any, reason
     assert run.package["agent"] in ("a", "", None)
     assert "test_runtime_agents.py" in str(run.package), "the file is named"
     assert read.calls == []
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(4.0, "completed"), (5.0, "completed"), (5.5, "escalated")])
+def test_an_agent_that_blocks_the_loop_has_its_time_and_no_more_also_after_a_crash(
+    seconds: float, outcome: str
+) -> None:
+    turns = list[int]()
+
+    async def agent(ctx: Any, given: dict[str, Any]) -> Any:
+        turns.append(1)
+        await asyncio.sleep(0)
+        block(seconds)
+        return {"x": 1}
+
+    async def story(sim: Simulation) -> Any:
+        paid = Hanging(write("shop.put", {"id": 1}, idempotency="key"))
+        desk = Desk(sim, [paid])
+        desk.agent("a", agent, output={"x": "int"}, within=5, on={"unforeseen": {"then": "continue", "give": {"x": 2}}})
+        desk.agent("b", agent, output={"x": "int"}, within=5)
+        desk.workflow("a", {"action": "shop.put", "with": {"n": "a.x"}, "undo": "none"}, "b")
+        desk.begin()
+        await paid.began.wait()
+        desk.kill()
+        await desk.resume()
+        return await desk.only(), paid.inner.calls
+
+    run, calls = simulate(story)
+    assert (run.outcome, run.reason) == (outcome, "" if outcome == "completed" else "AgentHung")
+    assert {call.args["n"] for call in calls} == {1 if outcome == "completed" else 2}
+    assert len(turns) == 2, "a turn that was recorded is not taken again, in time or not"
 
 
 async def gathers(ctx: Any, given: dict[str, Any]) -> Any:

@@ -51,6 +51,8 @@ class Turn:
         fatal: what the ledger or a replay has refused; the turn ends with it whatever the agent's code does.
         violation: an effect that came from a task the door did not open; the turn fails with it.
         over: the turn has ended or was given up; what is left of the agent's code gets no effect any more.
+        ended: when the agent's code came back, by the event loop's clock (s).
+        blocked: file and line of its code at which the event loop was last seen blocked.
     """
 
     session: Session
@@ -66,6 +68,8 @@ class Turn:
     violation: ForkedEffect | None = None
     fatal: TightshipError | None = None
     over: bool = False
+    ended: float = 0.0
+    blocked: str = ""
     line: str = ""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 

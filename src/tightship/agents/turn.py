@@ -36,6 +36,8 @@ from tightship.ledger.vault import encode
 AgentFunction = Callable[[AgentContext, dict[str, Json]], Awaitable[Json] | Json]
 GRACE = 1.0
 """Seconds that an agent has to end after it was told to stop; then it is abandoned."""
+AWAIT = "await what can be awaited; run the rest by `asyncio.to_thread`, or write a plain `def`"
+"""What to do in place of blocking the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def _seal_output(session: Session, agent: Agent, value: Json) -> tuple[SealedPay
             where=agent.where,
             fix=f"correct the function, or `output:` of {agent.name}",
         )
-    return session.journal.ledger.vault.seal(session.journal.scope, data), data
+    return session.journal.seal_data(data), data
 
 
 async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
@@ -203,8 +205,9 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     task = asyncio.ensure_future(_guarded(agent, turn, dict(give)))
     left = session.watch.left
     limit = agent.within if left is None else min(agent.within, left)
+    deadline = asyncio.get_running_loop().time() + limit
     try:
-        done = await _ends(task, limit)
+        done = await _ends(task, deadline)
     except asyncio.CancelledError:
         turn.over = True  # before it is told: nothing is begun in its last second
         await _stop(task)
@@ -212,19 +215,15 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     turn.over = True
     if not done:
         await _stop(task)
-        if limit == left:
-            raise OverBudget(
-                f"the time budget of {session.watch.scope} is used up", scope=session.watch.scope, unit="seconds"
-            )
-        raise AgentHung(
-            f"{agent.name} did not finish within {limit:g} s",
-            where=agent.where,
-            fix=f"find what it waits for, or raise `within:` of {agent.name}",
-        )
+        raise _late(session, agent, turn, limit, left)
     stopped = turn.fatal or turn.violation
     if stopped is not None:
         _retrieve(task)
         raise stopped
+    if turn.ended > deadline:  # it held the event loop past its time, and no timer could tell it to stop
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, (AgentHung, Signal)):
+            raise _late(session, agent, turn, limit, left) from error
     if task.cancelled():
         raise AgentRaised(
             f"{agent.name} raised CancelledError, and nobody had told it to stop",
@@ -234,8 +233,28 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     return task.result()
 
 
-async def _ends(task: asyncio.Task[Json], within: float) -> bool:
-    """Whether a task ends within some seconds. What `asyncio.wait` does, for one task and at half its cost."""
+def _late(session: Session, agent: Agent, turn: Turn, limit: float, left: float | None) -> AgentHung | OverBudget:
+    """Why a turn that did not end in its time has failed."""
+    if limit == left:
+        scope = session.watch.scope
+        return OverBudget(f"the time budget of {scope} is used up", scope=scope, unit="seconds")
+    if turn.blocked:
+        blocked = (
+            f"{agent.name} did not finish within {limit:g} s: it blocked the event loop, and with it every other run"
+        )
+        return AgentHung(blocked, where=turn.blocked, fix=AWAIT)
+    code = getattr(agent.function, "__code__", None)
+    line = f":{code.co_firstlineno}" if code is not None and code.co_filename == agent.where else ""
+    return AgentHung(
+        f"{agent.name} did not finish within {limit:g} s",
+        where=agent.where + line,
+        fix="find what it waits for; what sleeps or computes for long belongs into `asyncio.to_thread`; "
+        f"or raise `within:` of {agent.name}",
+    )
+
+
+async def _ends(task: asyncio.Task[Json], deadline: float) -> bool:
+    """Whether a task ends until a moment of the loop's clock. As `asyncio.wait`, for one task and at half its cost."""
     loop = asyncio.get_running_loop()
     gate: asyncio.Future[None] = loop.create_future()
 
@@ -244,7 +263,7 @@ async def _ends(task: asyncio.Task[Json], within: float) -> bool:
             gate.set_result(None)
 
     task.add_done_callback(wake)
-    timer = loop.call_later(within, wake)
+    timer = loop.call_at(deadline, wake)
     try:
         await gate
     finally:
@@ -255,7 +274,7 @@ async def _ends(task: asyncio.Task[Json], within: float) -> bool:
 
 async def _stop(task: asyncio.Task[Json]) -> None:
     task.cancel()
-    if await _ends(task, GRACE):
+    if await _ends(task, asyncio.get_running_loop().time() + GRACE):
         _retrieve(task)
     else:
         task.add_done_callback(_retrieve)
@@ -269,6 +288,7 @@ def _retrieve(task: asyncio.Task[Json]) -> None:
 
 async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
     context = AgentContext(turn)
+    clock = asyncio.get_running_loop().time
     try:
         if inspect.iscoroutinefunction(agent.function):
             return await agent.function(context, give)
@@ -278,7 +298,7 @@ async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
         raise AgentHung(
             f"{agent.name} blocked the event loop, and with it every other run",
             where=_origin(error) or agent.where,
-            fix="await what can be awaited; run the rest by `asyncio.to_thread`, or write a plain `def`",
+            fix=AWAIT,
         ) from error
     except (TightshipError, Signal, asyncio.CancelledError, KeyboardInterrupt):
         raise
@@ -290,6 +310,8 @@ async def _guarded(agent: Agent, turn: Turn, give: dict[str, Json]) -> Json:
             where=_origin(error) or agent.where,
             fix="correct the agent's code, or raise one of tightship's work exceptions for what can happen",
         ) from error
+    finally:
+        turn.ended = clock()
 
 
 def _origin(error: BaseException) -> str:

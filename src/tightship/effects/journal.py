@@ -12,7 +12,7 @@ from tightship.core import kinds
 from tightship.core.errors import StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Json
 from tightship.ledger import Draft, Entry, Guards, Ledger, SealedPayload
-from tightship.ledger.vault import encode
+from tightship.ledger.vault import ScopeKeys, encode
 
 Body = dict[str, Any]
 MOST_AHEAD = 16
@@ -59,6 +59,7 @@ class Journal:
         self.entries: list[Entry] = []
         self.seconds = 0.0
         self._sealed: dict[str, tuple[str, bytes | None]] = {}
+        self._lost: ScopeKeys | None = None
 
     # --- replaying -------------------------------------------------------------------------------
 
@@ -156,11 +157,19 @@ class Journal:
             PayloadTooLarge: over the limit. TypeError: no JSON.
         """
         data = encode(value)
-        return self.ledger.vault.seal(self.scope, data), data
+        return self.seal_data(data), data
 
-    def address(self, data: bytes) -> str:
-        """The address of canonical bytes in this run's scope."""
-        return self.ledger.vault.address(self.scope, data)
+    def seal_data(self, data: bytes) -> SealedPayload:
+        """Seal canonical bytes for this run."""
+        return self.ledger.vault.seal(self.scope, data, keys=self._lost)
+
+    def lose(self) -> None:
+        """A key of the scope is being destroyed: what is sealed from now on can be read by nobody either."""
+        self._lost = self.ledger.vault.lost(self.scope)
+
+    def rescope(self, scope: str) -> None:
+        """Seal in another scope from now on."""
+        self.scope, self._lost = scope, None
 
     # --- writing ---------------------------------------------------------------------------------
 

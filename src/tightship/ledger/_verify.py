@@ -119,6 +119,8 @@ class _Verifier:
             done += count
             self.progress("entries", done, max(total, done))
 
+        latest = self.snapshot.latest_payloads()
+        unnamed = set(latest)
         known: set[int] = set()
         for row in self.snapshot.logs():
             log_id, name, head = row
@@ -128,11 +130,18 @@ class _Verifier:
                 continue
             known.add(log_id)
             self.names[log_id] = name
-            LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head).run(step)
+            LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head, unnamed).run(step)
         for log_id in self.snapshot.log_ids():
             if log_id not in known:
                 self.report.add(self.file, f"entries of log {log_id}", "there is no log of that id")
         self._strays(known)
+        if unnamed and not self.report.found:  # else it is of an entry that is damaged
+            first = min(latest[address] for address in unnamed)
+            self.report.add(
+                self.file,
+                f"payloads, from row {first} on",
+                f"{len(unnamed)} of the latest payloads are named by no entry: the end of a log was cut off",
+            )
 
     def _strays(self, known: set[int]) -> None:
         """Tiles and checkpoints of logs that there are not."""

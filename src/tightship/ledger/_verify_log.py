@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from tightship.ledger.snapshot import Snapshot
 _UNREADABLE: Final = bytes(HASH_SIZE)
 """Stands for the leaf of an entry that cannot be read, so that those behind it keep their places."""
 _MAX_GAP: Final = 100_000
+_ADDRESSES: Final = re.compile('"([0-9a-f]{64})"')
 Step = Callable[[int], None]
 
 
@@ -38,12 +40,15 @@ class LogCheck:
         log_id: int,
         name: str,
         head: int,
+        unnamed: set[str],
     ) -> None:
+        """`unnamed`: addresses of payloads; those that an entry names are taken out."""
         self._ledger = ledger
         self._snapshot = snapshot
         self._scratch = scratch
         self._report = report
         self._log_id, self._name, self._head = log_id, name, head
+        self._unnamed = unnamed
         self._reader = LogReader(snapshot, log_id, name, self._add)
         self._n = 0
         self._micros = 0
@@ -166,6 +171,8 @@ class LogCheck:
                     sound.append(entry)
                 else:
                     self._bad.add(read.n)
+                if self._unnamed and read.data is not None:
+                    self._unnamed.difference_update(_ADDRESSES.findall(read.data.decode("latin-1")))
                 yield self._grow(_UNREADABLE if read.data is None else leaf_hash(read.data))
             self._report.entries += len(page)
             self._check_addresses(sound)

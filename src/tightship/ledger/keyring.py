@@ -14,7 +14,7 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tightship.core.errors import (
+    LedgerError,
     PayloadErased,
     StoreCorrupt,
     StoreError,
@@ -339,6 +340,12 @@ class Keyring:
             self._remember(name, key)
         return key
 
+    def warm(self, names: Iterable[str]) -> None:
+        """Bring keys into memory, on a thread that may wait for the disk; those that do not open are left out."""
+        for name in names:
+            with contextlib.suppress(LedgerError, StoreError):
+                self.look_up(name)
+
     def unwrap(self, row: WrappedKey) -> bytes:
         """The key in a row of the keystore.
 
@@ -358,6 +365,10 @@ class Keyring:
     def create(self, name: str) -> Key:
         """A new key for a name that is new by its making (a fresh run's id): no look-up."""
         return self._keys.get(name) or self._create(name)
+
+    def stray(self) -> Key:
+        """A key that is kept nowhere."""
+        return Key(self._world.chance.token(KEY_BYTES), self._world.clock.now())
 
     def _create(self, name: str) -> Key:
         key = Key(self._world.chance.token(KEY_BYTES), self._world.clock.now())

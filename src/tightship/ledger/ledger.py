@@ -303,7 +303,7 @@ class Ledger:
 
     async def values(self, addresses: Sequence[str], erased: Any = ...) -> dict[str, Any]:
         """Open several payloads; `erased`, when given, stands for those whose key was destroyed."""
-        sealed = await self.off_loop(self.sealed, list(dict.fromkeys(addresses)))
+        sealed = await self.read_sealed(addresses)
         opened: dict[str, Any] = {}
         for address in addresses:
             try:
@@ -316,7 +316,15 @@ class Ledger:
 
     async def read_sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address, to be opened with `unseal`; what is not stored is left out."""
-        return await self.off_loop(self.sealed, list(dict.fromkeys(addresses)))
+        return await self.off_loop(self._sealed_with_keys, list(dict.fromkeys(addresses)))
+
+    def _sealed_with_keys(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
+        """A look-up of a key may wait until another is on the disk: not for that does the event loop wait."""
+        found = self.sealed(addresses)
+        self.vault.keyring.warm(
+            {name for scope in {one[0] for one in found.values()} for name in names_of(scope) if name}
+        )
+        return found
 
     def sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address, files included."""

@@ -116,6 +116,11 @@ class Snapshot:
             yield rows
             after = rows[-1][0]
 
+    def latest_payloads(self) -> dict[str, int]:
+        """The row ids of the payloads that were stored last, by address."""
+        rows = self._read(script("payloads_latest"), (PAGE,))
+        return {row[1].hex(): row[0] for row in rows if isinstance(row[1], bytes)}
+
     def stored(self, addresses: Sequence[str]) -> set[str]:
         """Which of these addresses have a row."""
         found: set[str] = set()

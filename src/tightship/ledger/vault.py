@@ -93,6 +93,18 @@ class Vault:
         self._keys_of(scope, [self.keyring.create(name)])
         return scope
 
+    def scope_of_run(self, run: str, tenant: str, subjects: Iterable[str], new: bool) -> str:
+        """The scope of a run's own key and those of its data subjects; a `new` run's key is not looked up.
+
+        Other keys may be, and a look-up may wait until another key is on the disk: call it off the event loop.
+        """
+        if new:
+            self.keyring.create(run)
+        names = [self.keyring.subject(tenant, subject) for subject in subjects]
+        scope = self.scope([run, f"tenant:{tenant}", *names] if names else [run])
+        self.keys(scope)
+        return scope
+
     def keys(self, scope: str, create: bool = True) -> ScopeKeys:
         """The scope's derived keys; those that are new are made, but never to open something.
 
@@ -123,12 +135,16 @@ class Vault:
             return plain_address(data)
         return self.keys(scope).address(data)
 
-    def seal(self, scope: str, data: bytes, address: str | None = None) -> SealedPayload:
-        """Ready to be stored. `data` is what `encode` gave; `address` when it is known already."""
+    def lost(self, scope: str) -> ScopeKeys:
+        """Keys that nobody keeps, for what still comes of a scope that was erased: it can be stored, and never read."""
+        return ScopeKeys(scope, [self.keyring.stray()])
+
+    def seal(self, scope: str, data: bytes, address: str | None = None, keys: ScopeKeys | None = None) -> SealedPayload:
+        """Ready to be stored. `data` is what `encode` gave; `address` and `keys` when they are known already."""
         packed = _pack(data)
         if not scope:
             return SealedPayload(address or plain_address(data), PUBLIC, packed)
-        keys = self.keys(scope)
+        keys = keys or self.keys(scope)
         if address is None:
             address = keys.address(data)
         raw = bytes.fromhex(address)

@@ -40,6 +40,8 @@ class Ending:
         """Undo where it is due, then append the single `ended`; returns the outcome."""
         task = self._task
         await task.session.drain()
+        if task.erased:
+            cause = task.forget()
         if not isinstance(cause, BaseException):
             await self._tidy()
             outcome = await self._complete(cause.output)
@@ -82,6 +84,9 @@ class Ending:
         return None
 
     async def _close(self, cause: BaseException) -> str:
+        if self._task.erased:  # perhaps only while it was undone
+            cause = self._task.forget()
+            self._undo.forget()
         outcome = self._outcome(cause)
         reason = reason_of(cause)
         body: dict[str, Any] = {"outcome": outcome, "reason": reason}

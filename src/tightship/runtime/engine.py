@@ -113,6 +113,9 @@ class Engine:
             kind = entry.kind
             if kind in (kinds.HALT, kinds.UNHALT):
                 self._halted(entry)
+            elif kind == kinds.ERASED:
+                for driven in list(self._runs.values()):
+                    driven.task.erase(entry.body["subject"])
             elif kind in MAILBOX and not entry.epoch:
                 driven = self._runs.get(entry.run)
                 if driven is not None:
@@ -146,7 +149,7 @@ class Engine:
         Raises:
             InputRejected: the input does not fit. Halted: its scope is halted. GuardRefused: the id exists already.
         """
-        beginning = self._starter.prepare(start, self.owner)
+        beginning = await self._starter.prepare(start, self.owner)
         run, program = beginning.facts.id, beginning.program
         await self._arrivals.wait(run)
         with self._arrivals.expect((run,)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
@@ -29,6 +29,7 @@ from tightship.effects.frame import Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards
+from tightship.ledger.vault import names_of
 from tightship.runtime.ending import Ending
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
@@ -78,7 +79,10 @@ class RunTask:
         self.erased = False
         """Whether what the run works on was erased: then it ends, and what cannot be undone goes to a person."""
         self.restarts = 0
-        """How often its process ended before with nothing recorded; from `limits.restarts` on it only ends."""
+        """How often its process ended before with nothing recorded; from `limits.restarts` on it only ends, and what
+        was under way is given up, an undo included."""
+        self.asks_nothing = False
+        """Whether what was under way when it was escalated for that is given up, and not asked about."""
         self._interruption: Signal | None = None
         self._leaving = False
         self._changed = asyncio.Event()
@@ -95,6 +99,7 @@ class RunTask:
         await self.read_mail()  # what came while it was loaded
         for entry in self.journal.signals:
             self._note_signal(entry)
+        self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         try:
             cause = await self._recall() or self._hopeless()
             if cause is None:
@@ -113,7 +118,6 @@ class RunTask:
 
     def _hopeless(self) -> Unforeseen | None:
         """Why a run is ended without going forward: its process ended over it, again and again."""
-        self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         if self._interruption is not None or self.restarts < self.program.limits.restarts:
             return None
         return restarts_case(self.journal, self.restarts)
@@ -130,7 +134,7 @@ class RunTask:
             return restore_signal(recorded | {"reason": await self.said(recorded)})
         cause = restore(recorded["error"], await self.journal.value(recorded["detail"]))
         if isinstance(cause, WorkException) and cause.kind == RESTARTS:
-            self.restarts = self.program.limits.restarts
+            self.asks_nothing = True
         return cause
 
     async def _regain(self, recorded: Mapping[str, Any]) -> None:
@@ -375,6 +379,26 @@ class RunTask:
         """Stop driving it: what was admitted settles, and it stays as its ledger says, to be resumed."""
         self._leaving = True
         self._changed.set()
+
+    # --- erasure ---------------------------------------------------------------------------------
+
+    def erase(self, subject: str) -> None:
+        """A key is being destroyed; where it is one of this run's, the run goes no further."""
+        if not self.erased and subject in names_of(self.journal.scope):
+            self.erased = True
+            self.journal.lose()
+            self.interrupt(Cancelled("a data subject of this run was erased"))
+
+    def forget(self) -> Unforeseen:
+        """Let go of all that the run knew, once nothing of it is under way: what its end says has a key of its own.
+
+        Returns: why it ends.
+        """
+        facts = self.session.facts
+        self.journal.rescope(self.journal.ledger.vault.scope((f"{facts.id}.erased",)))
+        self.session.facts = replace(facts, input={})
+        self._names, self._tried = {"input": {}}, []
+        return erased_case()
 
     @property
     def interruption(self) -> Signal | None:

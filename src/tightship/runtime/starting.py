@@ -82,7 +82,7 @@ class Starter:
         self._program = program
         self._build = build
 
-    def prepare(self, start: Start, owner: str) -> Beginning:
+    async def prepare(self, start: Start, owner: str) -> Beginning:
         """Check the input and seal it; `owner` drives the run, and without one it is queued.
 
         Raises:
@@ -96,7 +96,7 @@ class Starter:
         given = check_input(program.spec.input, start.input, start.workflow)
         run = start.id or new_id("r", self._world)
         facts = RunFacts(run, start.workflow, start.tenant, given)
-        scope = self._scope(facts, program, new=not start.id)
+        scope = await self._scope(facts, program, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
         payload, _ = journal.seal(given)
         stored = self._ledger.define_once(program.address, lambda: program.definition_json)
@@ -123,7 +123,7 @@ class Starter:
             body["live"] = False
         return body
 
-    def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
+    async def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
         """The keys that this run's values are sealed with: its own, and those of its data subjects.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
@@ -135,12 +135,7 @@ class Starter:
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
         if new and not subjects:
             return vault.new_scope(facts.id)
-        if new:
-            vault.keyring.create(facts.id)
-        names = [vault.keyring.subject(facts.tenant, subject) for subject in subjects]
-        scope = vault.scope([facts.id, f"tenant:{facts.tenant}", *names] if names else [facts.id])
-        vault.keys(scope)
-        return scope
+        return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:

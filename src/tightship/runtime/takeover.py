@@ -2,7 +2,8 @@
 
 A run that ends its process (`os.abort()`, memory, a fault of an extension) takes its neighbours down with it, at every
 start anew. The ledger tells: such a run was claimed again and again, and nothing was recorded in between. After two
-such claims it is a suspect, driven alone and after all others; after `limits.restarts` of them it is driven no more.
+such claims it is a suspect, driven alone and after all others; after `limits.restarts` of them it is driven no more;
+where it was being undone, the call that was under way is given up and the rest is undone.
 """
 
 from __future__ import annotations

@@ -45,10 +45,11 @@ class Undo:
     async def settle_open(self) -> None:
         """Unknown outcomes come first: what may have happened is found out before the run ends or undoes anything."""
         task = self._task
+        stuck = task.restarts >= task.program.limits.restarts
         for key, body in task.journal.unfinished():
-            if body["cls"] == "undo":
+            if body["cls"] == "undo" and not stuck:
                 continue  # taken up again when its action is undone
-            if task.restarts >= task.program.limits.restarts:  # whoever asks once more may be the next process to end
+            if stuck or task.asks_nothing:  # whoever asks once more may be the next process to end
                 await self._give_up(key, body, Unavailable("the process ended while it was under way"))
                 continue
             try:
@@ -70,7 +71,7 @@ class Undo:
         """What cannot be asked about any more (its tool or its arguments are gone) is settled from its admit."""
         task = self._task
         error: TightshipError = Unavailable("the run was stopped before the answer came")
-        if body["cls"] == "write":
+        if body["cls"] in ("write", "undo"):
             error = OutcomeUnknown(f"whether {body['name']} was done is not known: {why.message}")
         head, detail = describe(error)
         payload, _ = task.journal.seal(detail)
@@ -141,10 +142,17 @@ class Undo:
             )
         except (StoreError, StaleOwner):
             raise
+        except OutcomeUnknown:
+            self._remains(key, body, "whether it was undone is unknown")
         except (TightshipError, Signal) as error:
             self._remains(key, body, f"undoing it failed: {error}")
         else:
             self.undone.append(key)
+
+    def forget(self) -> None:
+        """What failed is still said, and no more with the words of an error, which may be about a person."""
+        for one in self.residual:
+            one["why"] = str(one["why"]).partition(":")[0]
 
     def _remains(self, key: str, body: Body, why: str) -> None:
         self.residual = [one for one in self.residual if one["key"] != key]

@@ -3,6 +3,8 @@
 A thread notices that the loop no longer ticks and looks at what the loop's thread is doing. Only where that is an
 agent's own code, called by its turn, an exception is raised in it; the turn then ends as AgentHung. Code that never
 comes back to the interpreter (a long call into C, `time.sleep` included) is named at once and stopped on its return.
+Code that comes back by itself, but after its turn's time, has failed as well: the turn sees to that (`agents.turn`),
+and learns from here at which line the loop was blocked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from types import FrameType
 from typing import TextIO
 
 from tightship.agents import context, turn
+from tightship.agents.context import Turn
 from tightship.core.errors import AgentHung
 
 TELL = 1.0
@@ -65,9 +68,10 @@ class Watchdog:
             late = time.monotonic() - ticked
             if late < self._tell:
                 continue
-            where = agent_code(sys._current_frames().get(self._thread_id))
-            if where is None:
+            where, its_turn = agent_code(sys._current_frames().get(self._thread_id))
+            if its_turn is None:
                 continue
+            its_turn.blocked = where
             if told != ticked:
                 told = ticked
                 print(
@@ -81,19 +85,20 @@ class Watchdog:
                 raise_in(self._thread_id, AgentHung)
 
 
-def agent_code(frame: FrameType | None) -> str | None:
-    """File and line of the agent's code that a thread is in; None when it is in no agent's turn."""
-    found: str | None = None
+def agent_code(frame: FrameType | None) -> tuple[str, Turn | None]:
+    """File and line of the agent's code that a thread is in, and the turn; no turn when it is in no agent's code."""
+    found = ""
     while frame is not None:
         name = frame.f_code.co_filename
         if (name, frame.f_code.co_name) in _CALLERS:
-            return found
+            caller = frame.f_locals
+            return found, (caller["turn"] if "turn" in caller else caller["self"].turn) if found else None
         if name.startswith(_PACKAGE):
-            return None  # the agent has called us: nothing of its own to be stopped
-        if found is None and not name.startswith(_STDLIB) and "site-packages" not in name:
+            break  # the agent has called us: nothing of its own to be stopped
+        if not found and not name.startswith(_STDLIB) and "site-packages" not in name:
             found = f"{name}:{frame.f_lineno}"
         frame = frame.f_back
-    return None
+    return "", None
 
 
 def raise_in(thread: int, error: type[BaseException]) -> None:

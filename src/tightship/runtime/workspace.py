@@ -310,7 +310,7 @@ class Workspace:
                 self._starter = Starter(ledger, self.world, make.current, build_id(self.files.code_hash))
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
-        beginning = self._starter.prepare(start, owner="")
+        beginning = await self._starter.prepare(start, owner="")
         try:
             await beginning.record()
         except GuardRefused as refused:

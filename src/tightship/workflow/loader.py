@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,7 +29,8 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 class WorkspaceFiles:
     """What a workspace's files say.
 
-    `hashes` holds the SHA-256 of every file that counts, by its path below `root`; `evals` the YAML files there.
+    `hashes` holds the SHA-256 of every file that counts, by its path below `root`; `evals` the YAML files there;
+    `python` the modules of agents/ by name, `tools` those of tools/.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class WorkspaceFiles:
     python: dict[str, PythonFile] = field(default_factory=dict[str, PythonFile])
     hashes: dict[str, str] = field(default_factory=dict[str, str])
     evals: dict[str, Any] = field(default_factory=dict[str, Any])
+    tools: list[PythonFile] = field(default_factory=list[PythonFile])
 
     def agent(self, name: str) -> AgentSpec:
         """The agent.
@@ -71,7 +73,7 @@ class WorkspaceFiles:
             agents[spec.agent] = spec
         else:
             workflows[spec.workflow] = spec
-        draft = WorkspaceFiles(self.root, self.config, agents, workflows, self.python, self.hashes, self.evals)
+        draft = replace(self, agents=agents, workflows=workflows)
         problems = list(check_references(draft, tools, only=spec))
         if problems:
             raise problems[0]
@@ -206,7 +208,7 @@ class _Loading:
             name = self._name(path)
             try:
                 self._hash(path, name)
-                read_python(path, name, path.stem)
+                files.tools.append(read_python(path, name, path.stem))
             except LoadError as problem:
                 self._problems.append(problem)
 

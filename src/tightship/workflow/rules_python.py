@@ -1,10 +1,11 @@
-"""Readiness rules about the Python of agents, as far as it can be known without running it."""
+"""Readiness rules about the Python of agents and tools, as far as it can be known without running it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from tightship.workflow.python_files import Import
 from tightship.workflow.readiness import Check, Finding, Rule, rule
@@ -13,12 +14,17 @@ from tightship.workflow.readiness import Check, Finding, Rule, rule
 @rule(
     "TS218",
     "error",
-    "An agent's code imports a module that is not there",
-    why="The module cannot be imported: no workflow with this agent begins, or the agent fails at that line.",
+    "Code of an agent or a tool imports a module that is not there",
+    why="The file cannot be imported: no workflow that needs it begins, or the code fails at that line.",
     fix="Create the file, install the package, or delete the import.",
 )
 def missing_import(check: Check, rule: Rule) -> Iterator[Finding]:
-    """What agents import is there, also below the modules that they import."""
+    """What agents and tools import is there, also below the modules that agents import."""
+    yield from _of_agents(check, rule)
+    yield from _of_tools(check, rule)
+
+
+def _of_agents(check: Check, rule: Rule) -> Iterator[Finding]:
     python = check.files.python
     todo = [agent.python.partition(":")[0] for agent in check.files.agents.values() if agent.python is not None]
     seen = set[str]()
@@ -36,6 +42,26 @@ def missing_import(check: Check, rule: Rule) -> Iterator[Finding]:
                 said = f"{file.path} imports {'.' * one.level}{one.name}: there is no {path}"
                 said += "" if one.level else ", and no such package is installed"
                 yield replace(rule.found(said), file=file.path, line=one.line, column=1)
+
+
+def _of_tools(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Every file that gives tools is imported by the first run, each on its own: none of them finds another."""
+    modules = {PurePosixPath(path).parent / PurePosixPath(path).stem for path in check.files.hashes}
+    for file in check.files.tools:
+        path = PurePosixPath(file.path)
+        if len(path.parts) > 2 or path.name.startswith("_"):
+            continue
+        for one in file.imports:
+            if _installed(one):
+                continue
+            said = f"{file.path} imports {'.' * one.level}{one.name}: "
+            if one.level or path.parent / one.name.replace(".", "/") in modules:
+                said += "a file of tools/ is imported on its own, and finds no other one"
+                fix = "Write it into the same file, or install it as a package."
+            else:
+                said += "no such package is installed"
+                fix = "Install the package, or delete the import."
+            yield replace(rule.found(said, fix=fix), file=file.path, line=one.line, column=1)
 
 
 def _installed(one: Import) -> bool:
