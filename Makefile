@@ -57,7 +57,7 @@ lock:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml requirements/build.in -o requirements/core.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml --extra models --group dev requirements/build.in -c requirements/core.lock -o requirements/dev.lock
+		pyproject.toml --extra models --extra postgres --group dev requirements/build.in -c requirements/core.lock -o requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis benchmarks/.env

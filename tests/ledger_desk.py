@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import postgres_desk
 from tightship.controls import ClaimsProjection, EnvelopesProjection, HaltsProjection
 from tightship.controls.spend import SpendProjection
 from tightship.core import kinds
@@ -21,6 +22,8 @@ from tightship.core.world import SystemClock, World
 from tightship.ledger import Draft, Entry, Guards, Ledger, MemoryState
 from tightship.review.inbox import InboxProjection
 
+KINDS = ["sqlite", "memory", "postgres"]
+"""Every kind of store: what an append promises, each of them keeps."""
 NOON = 1_767_268_800.0
 """2026-01-01 12:00:00 UTC."""
 
@@ -48,6 +51,9 @@ class Store:
         self.kind, self.folder = kind, folder
         self.clock = SteppedClock()
         self.state = MemoryState()
+        self.where: Path | str = folder / "store"
+        if kind == "postgres":
+            self.where = postgres_desk.new_store()
         self._open: list[Ledger] = []
 
     async def open(self) -> Ledger:
@@ -56,7 +62,7 @@ class Store:
         if self.kind == "memory":
             ledger = Ledger.in_memory(world, projections(), self.state)
         else:
-            ledger = await Ledger.open(self.folder / "store", world, projections())
+            ledger = await Ledger.open(self.where, world, projections(), folder=self.folder / "store")
         self._open.append(ledger)
         return ledger
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ledger_desk import SteppedClock, Store, note
+from ledger_desk import KINDS, SteppedClock, Store, note
 from tightship.core.errors import (
     LedgerError,
     PayloadErased,
@@ -26,9 +26,9 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger import Draft, Ledger
+from tightship.ledger.backend import FILE_FROM
 from tightship.ledger.entries import SealedPayload
 from tightship.ledger.keyring import Keyring, KeyStore, plain_address
-from tightship.ledger.ledger import FILE_FROM
 from tightship.ledger.vault import MAX_BYTES, Vault, encode, names_of
 
 json = st.recursive(
@@ -42,7 +42,7 @@ json = st.recursive(
 )
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(request.param, tmp_path)
     yield store
@@ -299,9 +299,12 @@ async def test_large_payloads_lie_in_files_and_read_the_same(store: Store) -> No
     payload = await keep(ledger, scope, value)
     small = await keep(ledger, scope, "small")
     [(_, stored)] = [row for address, row in (ledger.backend.payloads([payload.address])).items()]
-    assert stored is None
-    assert ledger.disk.read(payload.address) == payload.data
-    assert ledger.disk.read(small.address) is None
+    if store.kind == "postgres":  # values of any size lie in the table: every machine has to reach them
+        assert stored == payload.data
+    else:
+        assert stored is None
+        assert ledger.disk.read(payload.address) == payload.data
+        assert ledger.disk.read(small.address) is None
     assert await ledger.value(payload.address) == value
     await ledger.close()
     assert await (await store.open()).value(payload.address) == value
@@ -356,6 +359,7 @@ class NoDisk:
         return None
 
 
+@pytest.mark.parametrize("store", ["sqlite", "memory"], indirect=True)
 @pytest.mark.parametrize(("code", "error"), [("ENOSPC", StoreFull), ("EROFS", StoreReadOnly)])
 async def test_a_file_that_cannot_be_written_refuses_its_unit_alone(
     ledger: Ledger, code: str, error: type[Exception]

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from entry_samples import VirtualClock
 
-from ledger_desk import Store, note
+from ledger_desk import KINDS, Store, note
 from tightship.core.errors import LedgerError, StoreFull, StoreMissing, TamperError
 from tightship.ledger import Draft, Ledger
 from tightship.ledger.bundles import WIDTH
@@ -24,10 +24,10 @@ from tightship.ledger.merkle.checkpoint import check_consistency, parse_checkpoi
 from tightship.ledger.merkle.keys import parse_vkey
 from tightship.ledger.merkle.tiles import TileTree
 from tightship.ledger.merkle.tree import leaf_hashes, tree_root
-from tightship.ledger.sequencer import CHUNK, PUBLIC_KEYS, BackendTiles, Sequencer, cover, origin_of, published_keys
+from tightship.ledger.sequencer import CHUNK, PUBLIC_KEYS, BackendTiles, Sequencer, cover, origin_of
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(request.param, tmp_path)
     yield store
@@ -130,7 +130,7 @@ async def test_the_public_key_stands_beside_the_store(tmp_path: Path) -> None:
     await Sequencer(ledger).run_once()
     lines = (tmp_path / "store" / PUBLIC_KEYS).read_text().splitlines()
     assert [parse_vkey(line).name for line in lines] == ["tightship/b", "tightship/default"]
-    assert published_keys(ledger) == {"tightship/b": lines[0], "tightship/default": lines[1]}
+    assert ledger.backend.public_keys() == {"tightship/b": lines[0], "tightship/default": lines[1]}
     await store.close()
 
 

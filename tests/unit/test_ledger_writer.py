@@ -13,14 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ledger_desk import Store, note
+from ledger_desk import KINDS, Store, note
 from tightship.core.errors import StoreError, StoreFull
 from tightship.ledger import Entry, Ledger
 from tightship.ledger.entries import Unit
 from tightship.ledger.writer import MAX_BATCH, ThreadWriter
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=KINDS)
 async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
     store = Store(request.param, tmp_path)
     yield await store.open()

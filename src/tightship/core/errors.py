@@ -13,6 +13,8 @@ TightshipError
 │   ├── StoreFull              the disk is full
 │   ├── StoreCorrupt           the database file is damaged
 │   ├── StoreVersionError      the store was written by another version
+│   ├── StoreLost              the connection to the store's server was lost
+│   ├── CommitUnknown          nobody can tell whether the last batch was written
 │   └── ExecutorBusy           another process executes on this workspace
 ├── LedgerError
 │   ├── TamperError            what is stored is not what was appended
@@ -143,6 +145,14 @@ class StoreCorrupt(StoreError):
 
 class StoreVersionError(StoreError):
     """The store was written by a version that this one does not know."""
+
+
+class StoreLost(StoreError):
+    """The connection to the store's server was lost; nothing of the last batch was written."""
+
+
+class CommitUnknown(StoreError):
+    """The connection was lost in a commit, and the store was closed before the server could be asked about it."""
 
 
 class ExecutorBusy(StoreError):

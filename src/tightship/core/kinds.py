@@ -64,3 +64,6 @@ ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
+
+TOLD: Final = frozenset({SIGNAL, HALT, UNHALT, EXTENDED, ERASED})
+"""What every process that executes must hear of at once, whoever appended it."""

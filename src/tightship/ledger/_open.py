@@ -1,15 +1,16 @@
-"""Opening a store's files: folders, keys, database."""
+"""Opening a store: folders, keys, database."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from tightship.core.errors import StoreMissing, StoreReadOnly
-from tightship.core.world import World
+from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
 from tightship.ledger._sql import corrupt
-from tightship.ledger.keyring import FileKeyStore, Keyring, load_master
-from tightship.ledger.memory import MemoryBackend
+from tightship.ledger.backend import Store
+from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, load_master
 from tightship.ledger.sqlite import SqliteBackend
 
 LEDGER = "ledger.db"
@@ -78,7 +79,78 @@ def open_files(
         raise
 
 
-def check_heads(backend: SqliteBackend | MemoryBackend) -> None:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a ledger is put together from. `path` is the store's folder, where it is one."""
+
+    backend: Store
+    keyring: Keyring
+    disk: Disk
+    path: Path | None = None
+
+
+def is_server(where: Path | str) -> bool:
+    """Whether a store is on a database server."""
+    return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
+
+
+def open_store(
+    where: Path | str, world: World, create: bool, folder: Path | None, keys: str | None, name: str | None
+) -> Parts:
+    """The store in a folder or at a URL; as `Ledger.open` has it. It blocks."""
+    if isinstance(where, str) and is_server(where):
+        backend, keyring = open_server(where, world, create, folder or Path(".tightship"), keys or where, name)
+        return Parts(backend, keyring, MemoryDisk())
+    path = Path(where)
+    make_folders(path, create)
+    backend, keyring = open_files(path, world, create)
+    return Parts(backend, keyring, FolderDisk(path / "payloads"), path)
+
+
+def open_server(
+    url: str, world: World, create: bool, folder: Path, keys: str, name: str | None
+) -> tuple[Store, Keyring]:
+    """The store in a database. Keys first: there is never a ledger without the keystore that it was sealed with.
+
+    Args:
+        url: of the ledger. keys: of its keystore, which may be another database.
+        folder: where the master key's file is when the environment does not have it.
+        name: the workspace's name, which must be that of the store.
+    """
+    from tightship.ledger._pg import Address
+    from tightship.ledger.pg_keys import PostgresKeyStore
+    from tightship.ledger.postgres import PostgresBackend
+
+    address, beside = Address.of(url), Address.of(keys)
+    store = PostgresKeyStore(beside, create)
+    try:
+        new = not store.page("", 1)
+        if new and create and not os.environ.get(MASTER_VARIABLE):
+            make_key_folder(folder)
+        master = load_master(folder / "keys" / "master.key", create=new and create)
+        return PostgresBackend(address, master, name, create), Keyring(store, master, world)
+    except BaseException:
+        store.close()
+        raise
+
+
+def make_key_folder(folder: Path) -> None:
+    """The folder of the master key's file.
+
+    Raises:
+        StoreReadOnly: it cannot be made.
+    """
+    try:
+        (folder / "keys").mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreReadOnly(
+            f"the folder of the master key cannot be made: {error.strerror}",
+            where=str(folder / "keys"),
+            fix=f"make the folder writable, or set {MASTER_VARIABLE}",
+        ) from error
+
+
+def check_heads(backend: Store) -> None:
     """Whether each log reaches as far as it says, and as far as its last checkpoint was signed.
 
     A look-up or two per log: what is missing further down is for `audit verify` to find. A log that was cut short would
@@ -97,5 +169,5 @@ def check_heads(backend: SqliteBackend | MemoryBackend) -> None:
                 what = f"the last checkpoint was signed over {size:,} entries" if at == size else f"it has {head:,}"
                 raise corrupt(
                     f"entry {at:,} of log {log!r} is not there, and {what}: nothing is appended to it",
-                    backend.path if isinstance(backend, SqliteBackend) else "memory",
+                    backend.where,
                 )

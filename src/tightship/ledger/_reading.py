@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import orjson
 
 from tightship.core.errors import TamperError
+from tightship.ledger.backend import Moment, Row
 from tightship.ledger.bundles import WIDTH, bundle_crc, named, unpack
 from tightship.ledger.entries import POSITION_MASK, Entry, decode, entry_crc, log_crc
-from tightship.ledger.snapshot import Row, Snapshot
 
 Add = Callable[[str, str], None]
 """Takes a place and what is wrong there."""
@@ -37,7 +37,7 @@ class Read:
 class LogReader:
     """Reads one log of a snapshot from its first entry to its last; what is wrong with a row is told to `add`."""
 
-    def __init__(self, snapshot: Snapshot, log_id: int, name: str, add: Add) -> None:
+    def __init__(self, snapshot: Moment, log_id: int, name: str, add: Add) -> None:
         self._snapshot = snapshot
         self._log_id, self._name = log_id, name
         self._seed = log_crc(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from tightship.core.errors import StoreVersionError
 from tightship.core.ports import Delta
 from tightship.ledger._sql import ERRORS, corrupt, script
+from tightship.ledger.backend import Rows
 from tightship.ledger.projections import Deltas
 
 MIGRATIONS: Final = ("0001_ledger",)
@@ -21,8 +22,6 @@ SCHEMA_VERSION: Final = len(MIGRATIONS)
 LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
 """Tables that are the log itself; all others are projections."""
 OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">=", "in"})
-Rows = Callable[[str], Iterable[tuple[Any, ...]]]
-"""Rows of a table, in the schema's order of columns."""
 ROWS_PER_STATEMENT: Final = 64
 _T = TypeVar("_T")
 

@@ -16,13 +16,14 @@ from tightship.ledger._reading import LogReader
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, empty_database, projection_tables, schema
 from tightship.ledger._verify_log import LogCheck
 from tightship.ledger._wal import kept_aside
+from tightship.ledger.backend import Row
 from tightship.ledger.entries import Entry, payload_crc
 from tightship.ledger.findings import AuditReport, Progress
 from tightship.ledger.keyring import KEYS_VERSION, FileKeyStore, KeyStore, empty_keystore
 from tightship.ledger.ledger import Ledger
+from tightship.ledger.public_keys import PUBLIC_KEYS, lines_of
 from tightship.ledger.scratch import Scratch, in_order, same_row
-from tightship.ledger.sequencer import PUBLIC_KEYS, published_keys, signer_of
-from tightship.ledger.snapshot import Row, Snapshot
+from tightship.ledger.sequencer import signer_of
 from tightship.ledger.sqlite import SqliteBackend
 from tightship.ledger.vault import Vault
 
@@ -60,7 +61,7 @@ class _Verifier:
         self.progress = progress
         self.report = AuditReport()
         self.began = time.time()
-        self.snapshot = Snapshot.of(ledger.backend)
+        self.snapshot = ledger.backend.snapshot()
         self.scratch = Scratch(ledger.folder)
         self.vault = Vault(ledger.vault.keyring.reader())
         self.file = self.snapshot.name
@@ -308,7 +309,7 @@ class _Verifier:
 
     def _public_keys(self) -> None:
         """The published keys are those that sign, and all of them are there."""
-        published = published_keys(self.ledger)
+        published = self.ledger.backend.public_keys()
         for origin in published:
             try:
                 signer_of(self.ledger, origin)
@@ -317,8 +318,7 @@ class _Verifier:
         if self.ledger.path is None:
             return
         path = self.ledger.path / PUBLIC_KEYS
-        expected = "".join(f"{line}\n" for line in sorted(published.values()))
-        if path.exists() and path.read_bytes() != expected.encode():
+        if path.exists() and path.read_bytes() != lines_of(published).encode():
             self.report.add(PUBLIC_KEYS, "file", "is not written as we write it")
 
 

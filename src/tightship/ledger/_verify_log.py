@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tightship.core.errors import StoreError, TamperError, TightshipError
 from tightship.ledger._reading import LogReader, Read, run_of
+from tightship.ledger.backend import Moment
 from tightship.ledger.entries import Entry, decode
 from tightship.ledger.findings import AuditReport
 from tightship.ledger.ledger import Ledger
@@ -19,7 +20,6 @@ from tightship.ledger.merkle.tree import CompactRange, leaf_hash
 from tightship.ledger.references import addresses_of
 from tightship.ledger.scratch import Scratch
 from tightship.ledger.sequencer import signer_of, stated_origin
-from tightship.ledger.snapshot import Snapshot
 
 _UNREADABLE: Final = bytes(HASH_SIZE)
 """Stands for the leaf of an entry that cannot be read, so that those behind it keep their places."""
@@ -34,7 +34,7 @@ class LogCheck:
     def __init__(
         self,
         ledger: Ledger,
-        snapshot: Snapshot,
+        snapshot: Moment,
         scratch: Scratch,
         report: AuditReport,
         log_id: int,
@@ -237,7 +237,7 @@ class LogCheck:
 class _SnapshotTiles:
     """A log's tiles in a snapshot."""
 
-    def __init__(self, snapshot: Snapshot, log_id: int) -> None:
+    def __init__(self, snapshot: Moment, log_id: int) -> None:
         self._snapshot = snapshot
         self._log_id = log_id
 

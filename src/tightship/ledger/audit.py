@@ -54,7 +54,7 @@ async def verify(ledger: Ledger, progress: Progress = _silent, *, integrate: boo
         integrate: when nothing is damaged and no process executes, put entries that no checkpoint covers under one.
     """
     report = await _in_thread(ledger, verify_store, ledger, progress)
-    if report.ok and report.uncovered and integrate and not getattr(ledger.backend, "read_only", False):
+    if report.ok and report.uncovered and integrate and not ledger.backend.read_only:
         report.integrated = await cover(ledger)
     return report
 
@@ -258,7 +258,7 @@ def _verifier(ledger: Ledger, note: str) -> NoteVerifier:
 
 async def _in_thread(ledger: Ledger, function: Callable[..., _T], *args: Any) -> _T:
     """Off the loop; in memory here and now, so that a simulation stays deterministic."""
-    if ledger.path is None:
+    if not ledger.in_threads:
         return function(*args)
     return await asyncio.to_thread(function, *args)
 

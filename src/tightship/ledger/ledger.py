@@ -25,9 +25,9 @@ from tightship.core.errors import (
     TamperError,
 )
 from tightship.core.ports import Projection
-from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
-from tightship.ledger._open import check_heads, make_folders, open_files
-from tightship.ledger._schema import projection_tables
+from tightship.core.world import Disk, World
+from tightship.ledger._open import check_heads, open_store
+from tightship.ledger.backend import Condition, Store
 from tightship.ledger.entries import (
     Draft,
     Entry,
@@ -40,20 +40,16 @@ from tightship.ledger.entries import (
 )
 from tightship.ledger.keyring import (
     Keyring,
-    KeyStore,
     derive,
 )
-from tightship.ledger.memory import MemoryBackend
+from tightship.ledger.memory import MemoryState
 from tightship.ledger.projections import Deltas, ErasuresProjection, Folder, RunsProjection
 from tightship.ledger.scratch import Scratch, in_order
-from tightship.ledger.sqlite import SqliteBackend
-from tightship.ledger.store import Committer, Condition
+from tightship.ledger.store import Committer
 from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
 from tightship.ledger.writer import LoopWriter, ThreadWriter, Writer
 
 DEFAULT_LOG = "default"
-FILE_FROM = 256 * 1024
-"""Sealed payloads above this many bytes go to files."""
 PAGE = 1000
 """Entries that a long reading takes at a time."""
 Listener = Callable[[list[Entry], bool], None]
@@ -65,7 +61,7 @@ class Ledger:
 
     def __init__(
         self,
-        backend: SqliteBackend | MemoryBackend,
+        backend: Store,
         keyring: Keyring,
         disk: Disk,
         world: World,
@@ -74,7 +70,7 @@ class Ledger:
         path: Path | None = None,
     ) -> None:
         self.path = path
-        """The store's folder; None in memory."""
+        """The store's folder; None where it is not one."""
         self.backend = backend
         self.world = world
         self.vault = Vault(keyring)
@@ -88,35 +84,46 @@ class Ledger:
         self._writer: Writer = make_writer(self._commit, self._deliver)
         self._definitions: set[str] = set()
         self._closed = self._whole = False
+        self._followed = {log: head for log, (_, head) in backend.heads().items()}
+        """How far others' entries of a shared store were looked for."""
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether reading is done off the event loop; in memory it is not, so that a simulation stays deterministic."""
+        return self._pool is not None
 
     # --- opening ---------------------------------------------------------------------------------
 
     @classmethod
     async def open(
         cls,
-        folder: Path,
+        where: Path | str,
         world: World | None = None,
         projections: Iterable[Projection] = (),
         create: bool = True,
+        *,
+        folder: Path | None = None,
+        keys: str | None = None,
+        name: str | None = None,
     ) -> Ledger:
-        """The ledger in a folder.
+        """The ledger in a folder, or in a schema of a Postgres database (`postgresql://…?schema=NAME`).
+
+        Args:
+            where: the folder or the URL.
+            world: time, chance and network; the machine's own by default.
+            projections: those of the workspace, beside those that each ledger has.
+            create: make the store where there is none.
+            folder: with a URL, the folder whose `keys/master.key` is the master key; `.tightship` by default.
+            keys: with a URL, the keystore's own; that of the ledger by default.
+            name: with a URL, the workspace's name: a store of another one is refused.
 
         Raises:
             StoreMissing: there is no store and `create` is false.
-            StoreReadOnly, StoreFull, StoreCorrupt, StoreVersionError: as the disk answers.
+            StoreReadOnly, StoreFull, StoreCorrupt, StoreVersionError, StoreLost, StoreError: as disk or server answer.
         """
         world = world or World()
-        await asyncio.to_thread(make_folders, folder, create)
-        backend, keyring = await asyncio.to_thread(open_files, folder, world, create)
-        return cls(
-            backend,
-            keyring,
-            FolderDisk(folder / "payloads"),
-            world,
-            projections,
-            True,
-            folder,
-        )
+        parts = await asyncio.to_thread(open_store, where, world, create, folder, keys, name)
+        return cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path)
 
     @classmethod
     def in_memory(
@@ -136,6 +143,7 @@ class Ledger:
         if self._closed:
             return
         self._closed = True
+        self.backend.closing()
         await self._writer.close()
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown)
@@ -180,14 +188,14 @@ class Ledger:
 
     def _prepare(self, unit: Unit) -> bool:
         """Large payloads are on the disk before the entry that names them; false when the unit cannot be stored."""
-        conflicts = self.vault.keyring.conflicts
+        conflicts, limit = self.vault.keyring.conflicts, self.backend.file_from
         try:
             for draft in unit.drafts:
                 for payload in draft.payloads:
                     if conflicts and not conflicts.isdisjoint(names_of(payload.scope)):
                         self._check_opens(payload)
-                    if payload.data is not None and len(payload.data) > FILE_FROM:
-                        draft.payloads = tuple(self._to_file(one) for one in draft.payloads)
+                    if limit is not None and len(payload.data or b"") > limit:
+                        draft.payloads = tuple(self._to_file(one, limit) for one in draft.payloads)
                         break
         except (StoreError, LedgerError) as error:
             unit.refusal = error
@@ -204,9 +212,9 @@ class Ledger:
                 fix="try again: its key is used now",
             ) from None
 
-    def _to_file(self, payload: SealedPayload) -> SealedPayload:
+    def _to_file(self, payload: SealedPayload, limit: int) -> SealedPayload:
         address, scope, data, _ = payload
-        if data is None or len(data) <= FILE_FROM:
+        if data is None or len(data) <= limit:
             return payload
         try:
             self.disk.write(address, data)
@@ -251,7 +259,11 @@ class Ledger:
 
     async def poll(self) -> None:
         """Look whether another process has appended; listeners are told of what it was."""
-        if await self.off_loop(self.backend.moved):
+        if self.backend.shared:
+            entries = await self.off_loop(self.backend.foreign, self._followed, None)
+            if entries:
+                self._deliver(entries, True)
+        elif await self.off_loop(self.backend.moved):
             await self._writer.submit(Unit(DEFAULT_LOG, ()))
 
     # --- values ----------------------------------------------------------------------------------
@@ -431,7 +443,7 @@ class Ledger:
     def _exchange(self, scratch: Scratch) -> dict[str, int]:
         backend = self.backend
         try:
-            heads = backend.begin()
+            heads = backend.begin().heads
             rest = [
                 iter([backend.tail(log, log_id, scratch.positions.get(log, 0), head)])
                 for log, (log_id, head) in heads.items()
@@ -484,12 +496,3 @@ class Ledger:
         if self._closed:
             raise StoreError("the ledger is closed", fix="open it again")
         return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *args))
-
-
-class MemoryState:
-    """What survives a simulated crash of a process: the store, the keystore and the disk."""
-
-    def __init__(self) -> None:
-        self.backend = MemoryBackend(projection_tables())
-        self.keys = KeyStore()
-        self.disk = MemoryDisk()

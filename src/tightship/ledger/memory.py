@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tightship.core.errors import LedgerError
-from tightship.ledger._schema import Rows, Table, check_condition, check_order
+from tightship.core.world import MemoryDisk
+from tightship.ledger._schema import Table, check_condition, check_order, projection_tables
+from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
 from tightship.ledger.entries import (
     POSITION_BITS,
     Entry,
@@ -16,8 +18,9 @@ from tightship.ledger.entries import (
     log_crc,
     payload_crc,
 )
+from tightship.ledger.keyring import KeyStore
 from tightship.ledger.projections import Deltas
-from tightship.ledger.store import Batch, Condition
+from tightship.ledger.snapshot import Snapshot
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -33,6 +36,11 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 class MemoryBackend:
     """Rows in dicts. A transaction is a batch that is applied at commit, so a rollback has nothing to undo."""
 
+    shared = False
+    read_only = False
+    where = "memory"
+    file_from = FILE_FROM
+
     def __init__(self, schema: dict[str, Table]) -> None:
         self._schema = schema
         self._heads: dict[str, tuple[int, int]] = {}
@@ -46,10 +54,10 @@ class MemoryBackend:
 
     # --- the writer's side -----------------------------------------------------------------------
 
-    def begin(self) -> dict[str, tuple[int, int]]:
+    def begin(self, asked: Asked = NOTHING) -> Opening:
         """The heads."""
         self._draft = None
-        return dict(self._heads)
+        return Opening(dict(self._heads))
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Remember what commit will apply."""
@@ -65,7 +73,7 @@ class MemoryBackend:
             return
         (batch, tables), self._draft = self._draft, None
         self._heads.update(batch.heads)
-        for log_id, n, run, data, log in batch.rows:
+        for log_id, n, run, data, log, _ in batch.rows:
             self._entries.setdefault(log, []).append((run, data))
             self._by_run.setdefault(run, []).append((log_id, n, log))
         for address, payload in batch.payloads.items():
@@ -229,5 +237,36 @@ class MemoryBackend:
         for table, projected in self._tables.items():
             yield table, [tuple(row.values()) for row in projected.values()]
 
+    def foreign(self, after: dict[str, int], only: frozenset[str] | None) -> list[Entry]:
+        """None: they come with the next append."""
+        return []
+
+    def sequences(self) -> bool:
+        """There is nobody else."""
+        return True
+
+    def public_keys(self) -> dict[str, str]:
+        """None: nobody outside verifies what is in memory."""
+        return {}
+
+    def publish(self, origin: str, vkey: str) -> None:
+        """There is nobody to publish it for."""
+
+    def snapshot(self) -> Snapshot:
+        """Copies of all rows."""
+        return Snapshot.of_rows(self.dump())
+
+    def closing(self) -> None:
+        """Nothing here waits for a server."""
+
     def close(self) -> None:
         """Nothing to close."""
+
+
+class MemoryState:
+    """What survives a simulated crash of a process: the store, the keystore and the disk."""
+
+    def __init__(self) -> None:
+        self.backend = MemoryBackend(projection_tables())
+        self.keys = KeyStore()
+        self.disk = MemoryDisk()

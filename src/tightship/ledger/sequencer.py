@@ -12,16 +12,15 @@ import functools
 import hashlib
 import logging
 import math
-import os
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from tightship.core.errors import LedgerError, StoreError, StoreMissing, StoreReadOnly, TamperError
+from tightship.core.errors import LedgerError, StoreError, StoreMissing, TamperError
+from tightship.ledger.backend import Store
 from tightship.ledger.entries import Entry, decode
 from tightship.ledger.ledger import Ledger
 from tightship.ledger.locks import ExecutorLock
-from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.merkle.checkpoint import (
     Checkpoint,
     parse_checkpoint,
@@ -31,7 +30,7 @@ from tightship.ledger.merkle.checkpoint import (
 from tightship.ledger.merkle.keys import NoteSigner
 from tightship.ledger.merkle.tiles import integrate
 from tightship.ledger.merkle.tree import EMPTY_ROOT, leaf_hashes
-from tightship.ledger.sqlite import SqliteBackend
+from tightship.ledger.public_keys import PUBLIC_KEYS
 
 CHUNK: Final = 2000
 """Entries that one job integrates, so that no commit waits long."""
@@ -45,8 +44,6 @@ BACKLOG: Final = 500_000
 """Entries not packed from which it no longer waits."""
 CLOSING: Final = 2.0
 """Seconds that packing may take when the store is closed."""
-PUBLIC_KEYS: Final = "log.vkey"
-"""The file beside the store with the public keys of its logs, one a line."""
 EXECUTOR_LOCK: Final = "executor.lock"
 _MAX_NAME = 200
 
@@ -72,7 +69,7 @@ class _Step:
 class BackendTiles:
     """One log's tiles as they lie in the store."""
 
-    def __init__(self, backend: SqliteBackend | MemoryBackend, log_id: int) -> None:
+    def __init__(self, backend: Store, log_id: int) -> None:
         self._backend = backend
         self._log_id = log_id
 
@@ -126,8 +123,10 @@ class Sequencer:
                 await self._task
             self._task = None
         self._unlisten()
-        await self.run_once()
-        await self.pack(0, CLOSING)
+        backend = self._ledger.backend
+        if await self._ledger.off_loop(backend.sequences):
+            await self.run_once()
+            await self.pack(HOT if backend.shared else 0, CLOSING)
 
     async def run(self) -> None:
         """Integrate what is new, again and again, until cancelled.
@@ -137,10 +136,14 @@ class Sequencer:
         """
         while True:
             await self._ledger.world.clock.sleep(self._every)
-            if not self._fresh:
+            backend = self._ledger.backend
+            if not self._fresh and not backend.shared:
                 continue
             self._fresh = False
             try:
+                if not await self._ledger.off_loop(backend.sequences):
+                    self._known.clear()  # another process goes on from where it finds the tree
+                    continue
                 before = sum(head.size for head in self._known.values())
                 now = sum((await self.run_once()).values())
                 if now - before < BUSY or now - self._packed > BACKLOG:
@@ -247,7 +250,7 @@ class Sequencer:
         if key_name(signer.name) in self._ledger.vault.keyring.flush():
             raise StoreError("another process has made this log's key at the same moment", fix="try again")
         if signer.name not in self._published:
-            publish(self._ledger, signer)
+            self._ledger.backend.publish(signer.name, signer.vkey)
             self._published.add(signer.name)
         self._ledger.backend.put_tree(log_id, before, step.head.size, step.note, step.tiles)
 
@@ -266,6 +269,8 @@ async def cover(ledger: Ledger, name: str = "tightship") -> bool:
     try:
         if lock is not None:
             await asyncio.to_thread(lock.acquire)
+        if not await ledger.off_loop(ledger.backend.sequences):
+            return False
         await sequencer.close()
     except StoreError:
         return False
@@ -308,7 +313,7 @@ def signer_of(ledger: Ledger, origin: str, create: bool = False) -> NoteSigner:
         TamperError: it is not the key that was published, or its row was changed.
         StoreMissing: there is none and none may be made.
     """
-    published = published_keys(ledger).get(origin)
+    published = ledger.backend.public_keys().get(origin)
     try:
         seed = ledger.vault.keyring.key(key_name(origin), create=create and published is None)
     except StoreMissing:
@@ -324,33 +329,3 @@ def signer_of(ledger: Ledger, origin: str, create: bool = False) -> NoteSigner:
             fix="restore the keystore from your backup",
         )
     return signer
-
-
-def published_keys(ledger: Ledger) -> dict[str, str]:
-    """Public keys by origin, from the file beside the store."""
-    if ledger.path is None:
-        return {}
-    try:
-        text = (ledger.path / PUBLIC_KEYS).read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise StoreReadOnly(f"the public keys cannot be read: {error.strerror}", where=PUBLIC_KEYS) from None
-    return {line.partition("+")[0]: line for line in text.splitlines() if line}
-
-
-def publish(ledger: Ledger, signer: NoteSigner) -> None:
-    """Write a log's public key beside the store, for whoever verifies it without us."""
-    if ledger.path is None or signer.name in (known := published_keys(ledger)):
-        return
-    lines = sorted({**known, signer.name: signer.vkey}.values())
-    path = ledger.path / PUBLIC_KEYS
-    draft = path.with_name(f"{PUBLIC_KEYS}.new")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-    except OSError as error:
-        raise StoreReadOnly(f"the public keys cannot be written: {error.strerror}", where=str(path)) from None

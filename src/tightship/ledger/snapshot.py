@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, chunks, empty_database, schema
 from tightship.ledger._sql import connect_read_only, script, translate_errors
+from tightship.ledger.backend import Row
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK
-from tightship.ledger.memory import MemoryBackend
-from tightship.ledger.sqlite import SqliteBackend
 
 PAGE = 1000
 """Rows that are read at a time."""
-Row = tuple[Any, ...]
 
 
 class Snapshot:
@@ -35,12 +33,10 @@ class Snapshot:
         db.execute("BEGIN")
 
     @classmethod
-    def of(cls, backend: SqliteBackend | MemoryBackend) -> Snapshot:
-        """The snapshot of a ledger's store. Other processes may go on writing meanwhile."""
-        if isinstance(backend, SqliteBackend):
-            return cls.of_file(backend.path, backend.read_only)
+    def of_rows(cls, tables: Iterable[tuple[str, list[Row]]]) -> Snapshot:
+        """The snapshot of what lies in memory: tables with their rows."""
         db = empty_database()
-        for table, rows in backend.dump():
+        for table, rows in tables:
             marks = ",".join("?" * len(schema()[table].defaults))
             db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import operator
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Sequence
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tightship.core.errors import LedgerError, StoreMissing, TamperError
+from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import (
-    Rows,
     chunks,
     insert_sql,
     migrate,
@@ -25,9 +24,11 @@ from tightship.ledger._schema import (
 )
 from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
-from tightship.ledger.bundles import WIDTH, bundle_crc, entries_of_row, entry_of_row, pack
-from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, log_crc, payload_crc
-from tightship.ledger.store import Batch, Condition
+from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, payload_crc
+from tightship.ledger.public_keys import PUBLIC_KEYS, read_keys, write_keys
+from tightship.ledger.snapshot import Snapshot
 
 projection_columns = projection_tables
 BUNDLES_AT_ONCE = 4
@@ -60,6 +61,9 @@ def open_database(path: Path, create: bool, read_only: bool = False) -> sqlite3.
 class SqliteBackend:
     """The store in a file; `read_only` where nothing may be written."""
 
+    shared = False
+    file_from = FILE_FROM
+
     def __init__(self, path: Path, create: bool = True, read_only: bool = False) -> None:
         self.path = path
         self.read_only = read_only
@@ -73,17 +77,17 @@ class SqliteBackend:
             raise
         self._reading = threading.Lock()
         self._version = 0
-        self._seeds: dict[str, int] = {}
+        self._seeds = Seeds()
         # read once: they are of every commit
         self._heads_sql, self._set_head_sql = script("heads"), script("set_head")
 
     # --- the writer's side -----------------------------------------------------------------------
 
-    def begin(self) -> dict[str, tuple[int, int]]:
+    def begin(self, asked: Asked = NOTHING) -> Opening:
         """Take the write lock and read the heads."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            return {name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)}
+            return Opening({name: (log_id, head) for log_id, name, head in self._db.execute(self._heads_sql)})
         except ERRORS as error:
             raise translate(error, self.path) from error
 
@@ -98,12 +102,12 @@ class SqliteBackend:
         execute = self._db.execute
         for rows in chunks(batch.rows):
             values: list[Any] = []
-            for log_id, n, run, data, log in rows:
+            for log_id, n, run, data, log, _ in rows:
                 values += (
                     log_id << POSITION_BITS | n,
                     run,
                     data.decode(),
-                    entry_crc(self._seed(log), run.encode(), data),
+                    entry_crc(self._seeds[log], run.encode(), data),
                 )
             execute(insert_sql("insert_entries", 4, len(rows)), values)
         for payloads in chunks(list(batch.payloads.values())):
@@ -168,7 +172,7 @@ class SqliteBackend:
         rows = self._db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
         if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
             raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
-        seed = self._seed(log)
+        seed = self._seeds[log]
         data = pack([entry_of_row(log, seed, row) for row in rows])
         self._db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
         self._db.executemany(script("put_bundle_run"), [(run, first) for run in sorted({row[1] for row in rows})])
@@ -271,21 +275,7 @@ class SqliteBackend:
         self, db: sqlite3.Connection, log: str, log_id: int, after: int, upto: int, limit: int
     ) -> list[tuple[int, bytes]]:
         """Entries after a position and up to another, from bundles and from the table."""
-        base, seed = log_id << POSITION_BITS, self._seed(log)
-        rows: list[tuple[int, bytes]] = []
-        # the bundle that holds the next entry begins up to WIDTH - 1 before it
-        packed = (base | max(after - WIDTH + 1, 0), base | upto, limit // WIDTH + 2)
-        for bundle in db.execute(script("bundles_range"), packed):
-            first = bundle[0] & POSITION_MASK
-            for n, data in enumerate(entries_of_row(log, seed, bundle), start=first):
-                if after < n <= upto:
-                    rows.append((n, data))
-            if len(rows) >= limit:
-                return rows[:limit]
-        at = rows[-1][0] if rows else after
-        for row in db.execute(script("entries_range"), (base | at, base | upto, limit - len(rows))):
-            rows.append((row[0] & POSITION_MASK, entry_of_row(log, seed, row)))
-        return rows
+        return rows_between(_fetcher(db), self._seeds, log, log_id, after, upto, limit)
 
     def entries_of(self, runs: Sequence[str]) -> list[Entry]:
         """All entries of some runs, in order of the log.
@@ -293,28 +283,8 @@ class SqliteBackend:
         Raises:
             TamperError: an entry is not what was written.
         """
-        names, wanted = (json.dumps(list(runs)),), set(runs)
-        found: list[tuple[int, Entry]] = []
         with self._moment() as db:
-            logs = {row[0]: row[1] for row in db.execute(self._heads_sql)}
-            for row in db.execute(script("bundles_of_runs"), names):
-                log = logs.get(row[0] >> POSITION_BITS, "")
-                for row_id, data in enumerate(entries_of_row(log, self._seed(log), row), start=row[0]):
-                    entry = decode(log, row_id & POSITION_MASK, data)
-                    if entry.run in wanted:
-                        found.append((row_id, entry))
-            for row in db.execute(script("entries_of_runs"), names):
-                log = logs.get(row[0] >> POSITION_BITS, "")
-                data = entry_of_row(log, self._seed(log), row)
-                found.append((row[0], decode(log, row[0] & POSITION_MASK, data)))
-        found.sort(key=operator.itemgetter(0))
-        return [entry for _, entry in found]
-
-    def _seed(self, log: str) -> int:
-        seed = self._seeds.get(log)
-        if seed is None:
-            seed = self._seeds[log] = log_crc(log)
-        return seed
+            return entries_of_runs(_fetcher(db), self._seeds, json.dumps(list(runs)), runs)
 
     def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address."""
@@ -356,7 +326,40 @@ class SqliteBackend:
         moved, self._version = version != self._version, version
         return moved
 
+    @property
+    def where(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def foreign(self, after: dict[str, int], only: frozenset[str] | None) -> list[Entry]:
+        """None: they come with the next append."""
+        return []
+
+    def sequences(self) -> bool:
+        """Whoever executes integrates, and only one process does (`locks.ExecutorLock`)."""
+        return True
+
+    def public_keys(self) -> dict[str, str]:
+        """Public keys by origin, from the file beside the store."""
+        return read_keys(self.path.with_name(PUBLIC_KEYS))
+
+    def publish(self, origin: str, vkey: str) -> None:
+        """Write a log's public key into the file beside the store."""
+        if origin not in (known := self.public_keys()):
+            write_keys(self.path.with_name(PUBLIC_KEYS), {**known, origin: vkey})
+
+    def snapshot(self) -> Snapshot:
+        """A read transaction over the file."""
+        return Snapshot.of_file(self.path, self.read_only)
+
+    def closing(self) -> None:
+        """Nothing here waits for a server."""
+
     def close(self) -> None:
         """Close both connections; the write-ahead log is folded into the file."""
         self._reader.close()
         self._db.close()
+
+
+def _fetcher(db: sqlite3.Connection) -> Fetch:
+    return lambda name, values: db.execute(script(name), values)

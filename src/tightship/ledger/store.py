@@ -7,71 +7,23 @@ fold the projections, write everything, commit. A unit that is refused leaves no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, TightshipError
 from tightship.core.ports import Delta
 from tightship.core.world import Clock
-from tightship.ledger.entries import Entry, Guards, SealedPayload, Unit, encode_head
+from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
+from tightship.ledger.entries import Entry, Guards, Unit, encode_head
 from tightship.ledger.projections import Deltas, Folder, merge
 
-Condition = tuple[str, str, Any]
 _KNOWN_RUNS = 20_000
 """Runs whose heads are kept in memory; beyond, all are forgotten and read again as they are needed."""
 
 
 _FOLLOWED = frozenset({kinds.STARTED, kinds.CLAIMED, kinds.SIGNAL, kinds.ENDED, kinds.PARKED, kinds.HALT, kinds.UNHALT})
 """Kinds that change what guards look at."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes."""
-
-    rows: list[tuple[int, int, str, bytes, str]] = field(default_factory=list[tuple[int, int, str, bytes, str]])
-    """log id, position, run, data, log"""
-    payloads: dict[str, SealedPayload] = field(default_factory=dict[str, SealedPayload])
-    deltas: Deltas = field(default_factory=dict[str, dict[tuple[object, ...], Delta]])
-    heads: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    """log -> (log id, its new last position)"""
-
-
-class Backend(Protocol):
-    """A store's primitive operations. `begin` to `commit` run on the writer alone; reading may run beside it."""
-
-    def begin(self) -> dict[str, tuple[int, int]]:
-        """Lock the heads; log name -> (log id, head)."""
-        ...
-
-    def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
-        """Write a batch inside the transaction; `tables` names the key columns of each projection.
-
-        Raises:
-            LedgerError: a value does not fit its column. StoreError: the disk.
-        """
-        ...
-
-    def commit(self) -> None:
-        """Make it durable."""
-        ...
-
-    def rollback(self) -> None:
-        """Leave no trace of it."""
-        ...
-
-    def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
-        """Rows of a projection, read inside the transaction."""
-        ...
-
-    def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
-        """Entries read inside the transaction."""
-        ...
-
-    def heads(self) -> dict[str, tuple[int, int]]:
-        """Log name -> (log id, head), read outside of any transaction."""
-        ...
 
 
 @dataclass(slots=True)
@@ -82,6 +34,14 @@ class RunHead:
     ended: bool
     last_signal: int
     exists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What was read for one batch: who holds its business keys (run and effect), and which of its items are open."""
+
+    claims: dict[str, tuple[str, str]]
+    open: set[str]
 
 
 class Committer:
@@ -97,6 +57,7 @@ class Committer:
         self._gone: list[str] = []
         self._halted: set[str] | None = None
         self._last_at: int | None = None
+        self._now: float | None = None
 
     def commit(self, units: Sequence[Unit]) -> list[Entry]:
         """Commit a batch: each unit gets its entries or its refusal. Returns entries that others have appended.
@@ -126,14 +87,20 @@ class Committer:
 
     def _commit(self, units: Sequence[Unit]) -> list[Entry]:
         try:
-            heads = self._backend.begin()
+            if self._backend.shared or len(self._runs) > _KNOWN_RUNS:
+                self.forget()
+            opening = self._backend.begin(self._asked(units) if self._backend.shared else NOTHING)
+            heads = opening.heads
             foreign = self._notice_others(heads)
-            if self._last_at is None:
+            self._now = opening.now
+            if opening.last is not None:
+                self._last_at = opening.last
+            elif self._last_at is None:
                 self._last_at = self._latest(heads)
-            claims = self._read_facts(units)
+            facts = self._read_facts(self._asked(units))
             batch = Batch()
             for unit in units:
-                unit.refusal = self._judge(unit, claims, batch.deltas) or self._take(unit, heads, batch)
+                unit.refusal = self._judge(unit, facts, batch.deltas) or self._take(unit, heads, batch)
             if batch.rows:
                 self._backend.write(batch, self._folder.tables)
             self._backend.commit()
@@ -161,7 +128,7 @@ class Committer:
 
     def _notice_others(self, heads: dict[str, tuple[int, int]]) -> list[Entry]:
         """Another process (a command beside `serve`) has appended: what we know may be old."""
-        if heads == self._heads:
+        if heads == self._heads or self._backend.shared:
             return []
         foreign: list[Entry] = []
         for log, (log_id, head) in heads.items():
@@ -173,32 +140,39 @@ class Committer:
         self.forget()
         return foreign
 
-    def _read_facts(self, units: Sequence[Unit]) -> dict[str, tuple[str, str]]:
-        """Bring what is known of runs and halts up to what the units need; returns who holds their claims."""
-        if len(self._runs) > _KNOWN_RUNS:
-            self._runs.clear()
-        wanted: set[str] = set()
-        claimed: set[str] = set()
+    def _asked(self, units: Sequence[Unit]) -> Asked:
+        """What the units' guards look at and is not known yet."""
+        runs: set[str] = set()
+        claims: set[str] = set()
+        items: set[str] = set()
         for unit in units:
             for draft in unit.drafts:
                 if draft.run and draft.run not in self._runs:
-                    wanted.add(draft.run)
-            if unit.guards is not None and unit.guards.claim:
-                claimed.add(unit.guards.claim)
-        if wanted:
-            for run in wanted:
-                self._runs[run] = RunHead(0, False, 0, exists=False)
-            for row in self._backend.look("runs", [("id", "in", sorted(wanted))]):
-                state = row["state"]
-                self._runs[row["id"]] = RunHead(row["epoch"], state == "ended", row["last_signal"], state != "")
-        if self._halted is None:
-            self._halted = {row["scope"] for row in self._backend.look("halts", [("state", "=", "on")])}
-        if not claimed:
-            return {}
-        rows = self._backend.look("claims", [("key", "in", sorted(claimed))])
-        return {row["key"]: (row["run"], row["effect"]) for row in rows if row["state"] != "released"}
+                    runs.add(draft.run)
+            if unit.guards is not None:
+                if unit.guards.claim:
+                    claims.add(unit.guards.claim)
+                if unit.guards.open_item is not None:
+                    items.add(unit.guards.open_item)
+        return Asked(tuple(sorted(runs)), tuple(sorted(claims)), tuple(sorted(items)))
 
-    def _judge(self, unit: Unit, claims: dict[str, tuple[str, str]], deltas: Deltas) -> Exception | None:
+    def _read_facts(self, asked: Asked) -> _Facts:
+        """Bring what is known of runs and halts up to what the units need, and read who holds what they ask for."""
+        looks = [look for look in asked.looks() if look is not HALTED or self._halted is None]
+        rows = {table: self._backend.look(table, where) for table, where in looks}
+        for run in asked.runs:
+            self._runs[run] = RunHead(0, False, 0, exists=False)
+        for row in rows.get("runs", ()):
+            state = row["state"]
+            self._runs[row["id"]] = RunHead(row["epoch"], state == "ended", row["last_signal"], state != "")
+        if "halts" in rows:
+            self._halted = {row["scope"] for row in rows["halts"]}
+        claims = {
+            row["key"]: (row["run"], row["effect"]) for row in rows.get("claims", ()) if row["state"] != "released"
+        }
+        return _Facts(claims, {row["item"] for row in rows.get("inbox", ()) if row["state"] == "open"})
+
+    def _judge(self, unit: Unit, facts: _Facts, deltas: Deltas) -> Exception | None:
         started: dict[str, int] | None = None
         for draft in unit.drafts:
             if draft.kind in (kinds.STARTED, kinds.CLAIMED):
@@ -212,11 +186,9 @@ class Committer:
             head = self._runs.get(draft.run)
             if head is None or not head.exists or head.ended or head.epoch != draft.epoch:
                 return StaleOwner(f"run {draft.run} is no longer owned at epoch {draft.epoch}")
-        return None if unit.guards is None else self._guard(unit, unit.guards, claims, deltas)
+        return None if unit.guards is None else self._guard(unit, unit.guards, facts, deltas)
 
-    def _guard(
-        self, unit: Unit, guards: Guards, claims: dict[str, tuple[str, str]], deltas: Deltas
-    ) -> Exception | None:
+    def _guard(self, unit: Unit, guards: Guards, facts: _Facts, deltas: Deltas) -> Exception | None:
         draft = unit.drafts[0]
         head = self._runs.get(draft.run)
         exists = head is not None and head.exists
@@ -226,7 +198,7 @@ class Committer:
             return StaleOwner(f"run {draft.run} was taken by another owner")
         if guards.seen is not None and head is not None and head.last_signal > guards.seen:
             return GuardRefused(f"run {draft.run} has an unread signal", reason="signal")
-        if guards.open_item is not None and not self._is_open(guards.open_item, deltas):
+        if guards.open_item is not None and not _is_open(guards.open_item, facts, deltas):
             return GuardRefused(f"inbox item {guards.open_item} is not open", reason="decided")
         if guards.lends and not self._is_left(draft.body, guards.lends, deltas):
             return GuardRefused("so much is not left to lend", reason="lent")
@@ -235,17 +207,10 @@ class Committer:
             if halted:
                 return GuardRefused("halted", reason="halted", holder=min(halted))
         if guards.claim:
-            holder = _holder(guards.claim, claims, deltas)
+            holder = _holder(guards.claim, facts.claims, deltas)
             if holder is not None and holder != (draft.run, draft.key):
                 return GuardRefused("the business key is held", reason="claim", holder=holder[0])
         return None
-
-    def _is_open(self, item: str, deltas: Deltas) -> bool:
-        """Whether an inbox item is open, the changes of this batch included."""
-        delta = deltas.get("inbox", {}).get((item,))
-        if delta is not None and "state" in delta.set:
-            return delta.set["state"] == "open"
-        return any(row["state"] == "open" for row in self._backend.look("inbox", [("item", "=", item)]))
 
     def _is_left(self, loan: dict[str, Any], limits: Sequence[tuple[str, str, str, int]], deltas: Deltas) -> bool:
         """Whether what is lent stays within its limits with this loan, the changes of this batch included."""
@@ -265,7 +230,7 @@ class Committer:
             return None
         log_id, n = heads.get(unit.log) or (len(heads) + 1, 0)
         # store time goes forward with every unit, whatever the machine's clock does: it orders the entries of all logs
-        self._last_at = micros = max((self._last_at or 0) + 1, int(self._clock.now() * 1_000_000))
+        self._last_at = micros = max((self._last_at or 0) + 1, int((self._now or self._clock.now()) * 1_000_000))
         entries: list[Entry] = []
         changes: list[tuple[str, Delta]] = []
         for draft, tail in zip(unit.drafts, unit.tails, strict=True):
@@ -289,13 +254,14 @@ class Committer:
                 return LedgerError(f"the body of a {draft.kind} entry is not what its kind has: {error!r}")
         merge(changes, batch.deltas)
         for draft, entry in zip(unit.drafts, entries, strict=True):
-            batch.rows.append((log_id, entry.n, draft.run, entry.data, unit.log))
+            batch.rows.append((log_id, entry.n, draft.run, entry.data, unit.log, draft.kind))
             for payload in draft.payloads:
                 batch.payloads[payload.address] = payload
             if draft.kind in _FOLLOWED:
                 self._follow(entry)
         unit.entries = entries
         batch.heads[unit.log] = heads[unit.log] = (log_id, n)
+        batch.last = micros
         return None
 
     def _follow(self, entry: Entry) -> None:
@@ -328,3 +294,11 @@ def _holder(claim: str, claims: dict[str, tuple[str, str]], deltas: Deltas) -> t
     if delta.set.get("state") == "released":
         return None
     return (delta.set["run"], delta.set["effect"]) if "run" in delta.set else held
+
+
+def _is_open(item: str, facts: _Facts, deltas: Deltas) -> bool:
+    """Whether an inbox item is open, the changes of this batch included."""
+    delta = deltas.get("inbox", {}).get((item,))
+    if delta is not None and "state" in delta.set:
+        return delta.set["state"] == "open"
+    return item in facts.open

@@ -1,0 +1,431 @@
+"""The Postgres store: many processes append to it. One connection writes (the writer's), one reads.
+
+A batch is two round trips: one locks the store's row and reads what the guards look at, one writes everything and
+commits. When the connection is lost in between, nothing was written; when it is lost in the second, the server is asked
+on a new connection, for as long as it takes, whether the batch is there: nobody is told that something failed which
+was committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tightship.core import kinds
+from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
+from tightship.ledger._pg import Address, Link, Statement, run_together, script
+from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
+from tightship.ledger._pg_values import delta_statements, entry_values, payload_statements, select_statement
+from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
+from tightship.ledger._schema import projection_tables, schema
+from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
+from tightship.ledger.own import Own
+from tightship.ledger.pg_snapshot import PostgresSnapshot
+
+if TYPE_CHECKING:
+    import psycopg
+
+BUNDLES_AT_ONCE: Final = 4
+"""Bundles packed in one transaction."""
+CLOSING_SECONDS: Final = 10.0
+"""How long a closing store still asks whether its last batch was committed."""
+NOTICE_BYTES: Final = 7900
+"""What a NOTIFY may hold is less than 8,000 bytes."""
+_T = TypeVar("_T")
+
+
+class PostgresBackend:
+    """The store in a schema of a database; `read_only` where the server takes no writes.
+
+    Args:
+        address: where it is.
+        master: the workspace's master key.
+        name: the workspace's name; None where it is not known.
+        create: make the schema where it is not there.
+    """
+
+    shared = True
+    file_from = None
+
+    def __init__(self, address: Address, master: bytes, name: str | None = None, create: bool = True) -> None:
+        self.address = address
+        self.opened: Opened = prepare(address, MIGRATIONS, create)
+        self.read_only = self.opened.read_only
+        self.id = identify(address, master, name, self.read_only)
+        self.own = Own()
+        self.skew = self.opened.skew
+        """The server's clock less this machine's, seconds, as it was at the last append."""
+        self._link = Link(address)
+        self._reader = Link(address)
+        self._seeds = Seeds()
+        self._looked: dict[tuple[str, tuple[Condition, ...]], list[dict[str, Any]]] = {}
+        self._statements: list[Statement] = []
+        self._batch: Batch | None = None
+        self._session: object = None
+        self._end: float | None = None
+        self._sequencing: object = None
+
+    @property
+    def where(self) -> str:
+        """The server and database, without user and password."""
+        return self.address.shown
+
+    # --- the writer's side -----------------------------------------------------------------------
+
+    def begin(self, asked: Asked = NOTHING) -> Opening:
+        """Lock the store's row and read heads, time and what was asked, in one round trip.
+
+        A connection that was lost is made anew: nothing has been written yet.
+        """
+        looks = [] if asked is NOTHING else asked.looks()
+        selects = [select_statement(table, where, (), None) for table, where in looks]
+        first: list[Statement] = [("BEGIN", ()), (script("lock_store"), ()), (script("heads"), ())]
+
+        def read(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
+            return run_together(db, first + selects)
+
+        self._statements, self._batch = list[Statement](), None
+        _, store, heads, *found = self._link.patiently(read)
+        self._session = self._link.session
+        if not store:
+            raise StoreError("the store's row is gone", where=self.where, fix="restore the store from your backup")
+        self._looked = {look: _named(look[0], rows) for look, rows in zip(looks, found, strict=True)}
+        _, _, last, now = store[0]
+        return Opening({name: (log_id, head) for log_id, name, head in heads}, now, last)
+
+    def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
+        """Rows inside the transaction: those that `begin` has brought, or asked for now."""
+        known = self._looked.get((table, tuple(where)))
+        if known is not None:
+            return known
+        sql, values = select_statement(table, where, (), None)
+        with self._link.still(self._session) as db:
+            return _named(table, db.execute(sql, values).fetchall())
+
+    def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
+        """Entries up to a head that is locked; nobody appends meanwhile, so another connection reads them."""
+        rows = self._between(log, log_id, max(after, 0), upto, max(upto - after, 0))
+        return [decode(log, n, data) for n, data in rows]
+
+    def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
+        """Make the batch ready; it goes to the server with the commit."""
+        statements = payload_statements(batch)
+        statements.append((script("insert_entries"), entry_values(batch, self._seeds)))
+        statements += delta_statements(batch.deltas, tables)
+        heads = sorted((log_id, log, head) for log, (log_id, head) in batch.heads.items())
+        statements.append((script("set_heads"), [list(column) for column in zip(*heads, strict=True)]))
+        statements.append((script("set_store"), (batch.last,)))
+        statements.append((script("notify"), (self.address.schema, notice_of(batch))))
+        self._statements = statements
+        self._batch = batch
+
+    def commit(self) -> None:
+        """Write and commit in one round trip; on the server's disk when it returns."""
+        statements, self._statements = self._statements, list[Statement]()
+        batch, self._batch = self._batch, None
+        with self.own.settling():
+            try:
+                with self._link.still(self._session) as db:
+                    run_together(db, [*statements, ("COMMIT", ())])
+            except BaseException as error:
+                if batch is None or not self._is_open_question():
+                    raise
+                self._ask(batch, error)
+            if batch is not None:
+                for log_id, head in batch.heads.values():
+                    count = sum(row[0] == log_id for row in batch.rows)
+                    self.own.add(log_id, head - count + 1, head)
+
+    def _is_open_question(self) -> bool:
+        """Whether the commit may have been done: unless the server itself has said that the transaction failed."""
+        if self._link.lost:
+            return True
+        from psycopg.pq import TransactionStatus
+
+        if self._link.live().info.transaction_status is TransactionStatus.INERROR:
+            return False
+        self._link.drop()  # whatever it was: the answer that came next would be another question's
+        return True
+
+    def _ask(self, batch: Batch, error: BaseException) -> None:
+        """Learn whether a commit was done whose answer was lost.
+
+        Raises:
+            StoreLost: it was not. CommitUnknown: the store was closed before the server could be asked.
+        """
+        logging.getLogger(__name__).warning("%s: connection lost in a commit, asking again: %s", self.where, error)
+        log_id, n, _, data, log, _ = batch.rows[-1]
+        pause = 0.05
+        while True:  # the process can do nothing sensible before it knows
+            try:
+                # behind the lock: the old session may be about to commit, or has not been noticed as dead
+                self._link.patiently(lambda db: run_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
+                there = self._between(log, log_id, n - 1, n, 1) == [(n, data)]
+                self.rollback()
+                break
+            except StoreError as trouble:
+                self.rollback()
+                if self._link.closed or (self._end is not None and time.monotonic() > self._end):
+                    raise CommitUnknown(where=self.where) from trouble
+                self._link.wait(pause)
+                pause = min(pause * 2, 1.0)
+        if not there:
+            raise StoreLost(where=self.where, fix="try again") from error
+
+    def rollback(self) -> None:
+        """Roll back, whatever state the connection is in."""
+        self._statements, self._batch = list[Statement](), None
+        if self._link.lost:
+            return
+        try:
+            with self._link.held() as db:
+                db.execute("ROLLBACK")
+        except (StoreError, LedgerError):
+            self._link.drop()
+
+    # --- tree, archive, projections ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self, lock: str) -> Generator[psycopg.Connection[Any]]:
+        """A transaction of the writer beside the appends, one process at a time for each purpose."""
+        with self._link.held() as db, db.transaction():
+            db.execute(script("lock_tree"), self.address.lock(lock))
+            yield db
+
+    def put_tree(
+        self,
+        log_id: int,
+        before: int,
+        size: int,
+        note: str,
+        tiles: dict[tuple[int, int], bytes],
+    ) -> None:
+        """Store tiles and the checkpoint over them in one transaction.
+
+        Raises:
+            LedgerError: the latest checkpoint is not the one over `before` entries any more; nothing was written.
+        """
+        with self._transaction("tree") as db:
+            latest = db.execute(script("checkpoint"), (log_id,)).fetchone()
+            if (latest[0] if latest else 0) != before:
+                raise LedgerError("another process has extended the tree; nothing was written")
+            if tiles:
+                places = sorted(tiles)
+                columns = [level for level, _ in places], [at for _, at in places], [tiles[place] for place in places]
+                db.execute(script("put_tiles"), (log_id, *columns))
+            db.execute(script("put_checkpoint"), (log_id, size, note))
+
+    def compact(self, log: str, covered: int) -> int:
+        """Pack a few full bundles of entries that a checkpoint covers (`covered` entries at most).
+
+        Returns: how many entries moved; 0 when there is no such bundle.
+
+        Raises:
+            TamperError: an entry is missing or damaged; nothing was moved.
+        """
+        moved = 0
+        log_id = self.heads()[log][0]
+        with self._transaction("tree") as db:
+            while moved < BUNDLES_AT_ONCE * WIDTH and (some := self._compact(db, log, log_id, covered)):
+                moved += some
+        return moved
+
+    def _compact(self, db: psycopg.Connection[Any], log: str, log_id: int, covered: int) -> int:
+        base = log_id << POSITION_BITS
+        row = db.execute(script("first_entry"), (base, base | covered)).fetchone()
+        first = row[0] if row else None
+        if first is None or (first & POSITION_MASK) + WIDTH - 1 > covered:
+            return 0
+        rows = db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
+        if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
+            raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
+        seed = self._seeds[log]
+        data = pack([entry_of_row(log, seed, row) for row in rows])
+        db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
+        db.execute(script("put_bundle_runs"), (first, sorted({row[1] for row in rows})))
+        db.execute(script("drop_entries"), (first, first + WIDTH))
+        return WIDTH
+
+    def trim(self) -> None:
+        """The server's own vacuum does it."""
+
+    def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:
+        """Throw the projections away and write these rows, inside the transaction that `begin` has opened."""
+        with self._link.still(self._session) as db:
+            for table in tables:
+                columns = ", ".join(schema()[table].defaults)
+                db.execute(f"DELETE FROM {table}".encode())
+                with db.cursor().copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
+                    for row in rows(table):
+                        copy.write_row(row)
+
+    def sequences(self) -> bool:
+        """Whether this process integrates entries: it holds the sequencer's lock, or takes it where it is free."""
+
+        def take(db: psycopg.Connection[Any]) -> bool:
+            if self._sequencing is not None and self._sequencing is self._reader.session:
+                return True
+            row = db.execute("SELECT pg_try_advisory_lock(%s, %s)", self.address.lock("sequencer")).fetchone()
+            self._sequencing = self._reader.session if row and row[0] else None
+            return self._sequencing is not None
+
+        return not self.read_only and self._reader.patiently(take)
+
+    def public_keys(self) -> dict[str, str]:
+        """Published public keys by origin."""
+        return dict(self._fetch("public_keys"))
+
+    def publish(self, origin: str, vkey: str) -> None:
+        """Publish a log's public key, unless one of that origin is published already."""
+        with self._link.held() as db:
+            db.execute(script("publish"), (origin, vkey))
+
+    # --- the reader's side -----------------------------------------------------------------------
+
+    def _fetch(self, name: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows that one statement reads; on another connection when this one was lost."""
+        sql = script(name)
+        return self._reader.patiently(lambda db: db.execute(sql, values).fetchall())
+
+    def _at_one_moment(self, work: Callable[[Fetch], _T]) -> _T:
+        """Read at one moment: what is packed meanwhile is neither seen twice nor missed."""
+
+        def read(db: psycopg.Connection[Any]) -> _T:
+            with db.transaction():
+                db.execute(script("at_one_moment"))
+                return work(_fetcher(db))
+
+        return self._reader.patiently(read)
+
+    def heads(self) -> dict[str, tuple[int, int]]:
+        """Log name -> (log id, head)."""
+        return {name: (log_id, head) for log_id, name, head in self._fetch("heads")}
+
+    def select(
+        self,
+        table: str,
+        where: Sequence[Condition],
+        order: Sequence[tuple[str, str]],
+        limit: int | None,
+    ) -> list[dict[str, Any]]:
+        """Rows of a projection that fit, in order."""
+        sql, values = select_statement(table, where, order, limit)
+        return _named(table, self._reader.patiently(lambda db: db.execute(sql, values).fetchall()))
+
+    def entries(self, log: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Position and data of entries after a position.
+
+        Raises:
+            TamperError: an entry is not what was written.
+        """
+        found = self.heads().get(log)
+        return [] if found is None else self._between(log, found[0], after, POSITION_MASK, limit)
+
+    def _between(self, log: str, log_id: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
+        return self._at_one_moment(lambda fetch: rows_between(fetch, self._seeds, log, log_id, after, upto, limit))
+
+    def entries_of(self, runs: Sequence[str]) -> list[Entry]:
+        """All entries of some runs, in order of the log.
+
+        Raises:
+            TamperError: an entry is not what was written.
+        """
+        return self._at_one_moment(lambda fetch: entries_of_runs(fetch, self._seeds, list(runs), runs))
+
+    def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
+        """Scope and sealed bytes by address."""
+        rows = self._fetch("payload", ([bytes.fromhex(address) for address in addresses],))
+        return {address.hex(): (scope, data) for address, scope, data in rows}
+
+    def tile(self, log_id: int, level: int, position: int) -> bytes | None:
+        """A Merkle tile."""
+        rows = self._fetch("tile", (log_id, level, position))
+        return rows[0][0] if rows else None
+
+    def checkpoint(self, log_id: int) -> tuple[int, str] | None:
+        """The latest checkpoint."""
+        rows = self._fetch("checkpoint", (log_id,))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def moved(self) -> bool:
+        """Others may always have appended; `foreign` says what."""
+        return True
+
+    def foreign(self, after: dict[str, int], only: frozenset[str] | None) -> list[Entry]:
+        """Others' entries behind these positions, which go forward to what was read."""
+        return self.foreign_by(self._reader, after, only)
+
+    def foreign_by(self, link: Link, after: dict[str, int], only: frozenset[str] | None) -> list[Entry]:
+        """The same over another connection (a follower's own)."""
+        wanted = None if only is None else sorted(only)
+        found: list[Entry] = []
+
+        def read(db: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
+            found.clear()
+            with db.transaction():
+                db.execute(script("at_one_moment"))
+                heads = {name: (log_id, head) for log_id, name, head in db.execute(script("heads"))}
+                for log, (log_id, head) in heads.items():
+                    known = after.get(log, 0)
+                    if head > known:
+                        found.extend(self._read_foreign(db, log, log_id, known, head, wanted))
+            return heads
+
+        heads = link.patiently(read)
+        with self.own.settled():
+            others = [entry for entry in found if not self.own.has(heads[entry.log][0], entry.n)]
+            for log, (log_id, head) in heads.items():
+                after[log] = head
+                self.own.passed(log_id, head)
+        others.sort(key=lambda entry: (entry.at, entry.log, entry.n))  # the order in which they were committed
+        return others
+
+    def _read_foreign(
+        self, db: psycopg.Connection[Any], log: str, log_id: int, after: int, upto: int, only: list[str] | None
+    ) -> list[Entry]:
+        fetch = _fetcher(db)
+        if only is not None:
+            base, seed = log_id << POSITION_BITS, self._seeds[log]
+            first = db.execute(script("first_entry"), (base, base | POSITION_MASK)).fetchone()
+            if first and first[0] is not None and first[0] <= base | (after + 1):  # none of them is packed yet
+                rows = fetch("entries_of_kinds", (base | after, base | upto, only))
+                return [decode(log, row[0] & POSITION_MASK, entry_of_row(log, seed, row)) for row in rows]
+        read = rows_between(fetch, self._seeds, log, log_id, after, upto, upto - after)
+        entries = [decode(log, n, data) for n, data in read]
+        return [entry for entry in entries if only is None or entry.kind in only]
+
+    def snapshot(self) -> PostgresSnapshot:
+        """Everything as it lies there at this moment, over a connection of its own."""
+        return PostgresSnapshot(self.address)
+
+    def closing(self) -> None:
+        """What waits for the server to come back gives up soon."""
+        self._end = time.monotonic() + CLOSING_SECONDS
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._reader.close()
+        self._link.close()
+
+
+def notice_of(batch: Batch) -> str:
+    """What is told of a batch: log and head of each log, and whether everybody has to hear of it."""
+    mail = any(row[5] in kinds.TOLD for row in batch.rows)
+    heads = {log: head for log, (_, head) in batch.heads.items()}
+    text = json.dumps({"heads": heads, "mail": mail}, separators=(",", ":"))
+    return text if len(text) < NOTICE_BYTES else json.dumps({"mail": mail})
+
+
+def _named(table: str, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    columns = tuple(projection_tables()[table].defaults)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _fetcher(db: psycopg.Connection[Any]) -> Fetch:
+    return lambda name, values: db.execute(script(name), values).fetchall()

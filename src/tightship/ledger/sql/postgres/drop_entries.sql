@@ -1,0 +1,1 @@
+DELETE FROM entries WHERE id >= %s AND id < %s

@@ -1,0 +1,1 @@
+SELECT id, run, data, crc FROM entries WHERE run = ANY(%s::text[]) ORDER BY id

@@ -1,0 +1,1 @@
+SELECT data FROM entries WHERE id = %s

@@ -1,0 +1,1 @@
+SELECT min(id) FROM entries WHERE id > %s AND id <= %s

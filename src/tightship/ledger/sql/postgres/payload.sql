@@ -1,0 +1,1 @@
+SELECT address, scope, data FROM payloads WHERE address = ANY(%b::bytea[])

@@ -1,0 +1,1 @@
+SELECT origin, vkey FROM public_keys ORDER BY origin

@@ -1,0 +1,1 @@
+INSERT INTO public_keys (origin, vkey) VALUES (%s, %s) ON CONFLICT (origin) DO NOTHING

@@ -1,0 +1,1 @@
+INSERT INTO bundles (id, data, crc) VALUES (%s, %s, %s)

