@@ -139,7 +139,7 @@ AGENT: Mapping[str, str] = {
 
 WORKSPACE: Mapping[str, str] = {
     "WorkspaceConfig.name": "The workspace's name.",
-    "WorkspaceConfig.store": "Where the ledger lies: `sqlite:FOLDER`, below the workspace.",
+    "WorkspaceConfig.store": "Where the ledger lies: `sqlite:FOLDER`, below the workspace, or `postgresql://…`.",
     "WorkspaceConfig.connectors": "Outside systems ([connectors](connectors.md)).",
     "WorkspaceConfig.tiers": "Models, by the names that agents use.",
     "WorkspaceConfig.budgets": "Budgets above the run.",

@@ -38,6 +38,21 @@ async def looking(shell: Shell) -> AsyncGenerator[Workspace]:
         WorkspaceMissing: no tightship.yaml. LoadError: it is wrong. StoreMissing: nothing was ever run here.
     """
     workspace = open_leniently(shell.folder)
+    workspace.create = False
+    if workspace.place.url is None:
+        _see_files(workspace)
+    try:
+        yield workspace
+    finally:
+        await workspace.close()
+
+
+def _see_files(workspace: Workspace) -> None:
+    """The store's files are there.
+
+    Raises:
+        StoreMissing: nothing was ever run here, or a part of the store is gone.
+    """
     if not (workspace.folder / "ledger.db").exists():
         if (workspace.folder / "keys" / "keys.db").exists():
             raise StoreMissing(
@@ -50,10 +65,6 @@ async def looking(shell: Shell) -> AsyncGenerator[Workspace]:
             where=str(workspace.folder),
             fix="run something (`tightship run WORKFLOW …`), or correct `store:` in tightship.yaml",
         )
-    try:
-        yield workspace
-    finally:
-        await workspace.close()
 
 
 def open_leniently(folder: Path) -> Workspace:

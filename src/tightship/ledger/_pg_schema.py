@@ -52,7 +52,7 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
                 version = _version(db, migrations, address)
             elif not create:
                 raise StoreMissing(
-                    f"there is no schema {address.schema!r} in this database",
+                    f"there is no store here: nothing has been run (no schema {address.schema} in this database)",
                     where=address.shown,
                     fix="run something (`tightship run WORKFLOW …`), or correct `store:` in tightship.yaml",
                 )

@@ -1,4 +1,4 @@
-"""The executor lock: on one SQLite workspace one process at a time executes runs."""
+"""The executor lock: one process at a time executes runs on a workspace, where no workers share it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,44 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Final, Protocol
 
 from tightship.core.errors import ExecutorBusy, StoreReadOnly
 
+EXECUTOR_LOCK: Final = "executor.lock"
 _TRIES = 5
 _WAIT = 0.02
 """Seconds between two tries: another command may look for a moment whether anybody holds the lock."""
+
+
+class Lock(Protocol):
+    """A lock that ends with its process, however it ends. Taking it may block."""
+
+    def acquire(self) -> None:
+        """Take it.
+
+        Raises:
+            ExecutorBusy: another process holds it. StoreError and its kinds: it cannot be tried.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        ...
+
+
+def executor_lock(where: Path | str, folder: Path) -> Lock:
+    """The executor lock of the store in a folder or at a URL."""
+    if isinstance(where, str):
+        from tightship.ledger.pg_lock import ServerLock
+
+        return ServerLock(where, "executor")
+    return ExecutorLock(folder / EXECUTOR_LOCK)
 
 
 class ExecutorLock:

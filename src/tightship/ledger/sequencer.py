@@ -20,7 +20,7 @@ from tightship.core.errors import LedgerError, StoreError, StoreMissing, TamperE
 from tightship.ledger.backend import Store
 from tightship.ledger.entries import Entry, decode
 from tightship.ledger.ledger import Ledger
-from tightship.ledger.locks import ExecutorLock
+from tightship.ledger.locks import EXECUTOR_LOCK, ExecutorLock
 from tightship.ledger.merkle.checkpoint import (
     Checkpoint,
     parse_checkpoint,
@@ -44,7 +44,6 @@ BACKLOG: Final = 500_000
 """Entries not packed from which it no longer waits."""
 CLOSING: Final = 2.0
 """Seconds that packing may take when the store is closed."""
-EXECUTOR_LOCK: Final = "executor.lock"
 _MAX_NAME = 200
 
 

@@ -16,13 +16,13 @@ from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
 from tightship.controls.rates import Rate, Rates
 from tightship.controls.spend import SpendProjection
-from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, StoreMissing, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, UnknownName
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Projection, Secrets, Tool
 from tightship.core.world import World
 from tightship.effects.session import Shared
 from tightship.ledger import Ledger
-from tightship.ledger.locks import ExecutorLock
+from tightship.ledger.locks import Lock, executor_lock
 from tightship.models.port import Model
 from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
@@ -32,6 +32,7 @@ from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
+from tightship.runtime.place import Place, place_of
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.runtime.starting import Start, Starter
@@ -74,11 +75,13 @@ class Workspace:
         self.files = files
         self.world = world
         self.rehearse = rehearse
+        self.create = True
+        """Whether the store is made where there is none."""
         self._ledger = ledger
         self._given_ledger = ledger is not None
         self._outfit = Outfit(files, world, secrets, dict(tools or {}), self.rehearse, model)
         self._engine: Engine | None = None
-        self._lock: ExecutorLock | None = None
+        self._lock: Lock | None = None
         self._dispatcher: LocalDispatcher | None = None
         self._starter: Starter | None = None
         self._opening = asyncio.Lock()
@@ -162,19 +165,32 @@ class Workspace:
 
     @property
     def folder(self) -> Path:
-        """The store's folder."""
-        scheme, _, rest = self.files.config.store.url.partition(":")
-        if scheme != "sqlite":
-            raise StoreMissing(
-                f"the store {scheme}: is not available in this version", fix='use `store: "sqlite:.tightship"`'
-            )
-        return (self.files.root / rest.removeprefix("//")).resolve()
+        """The store's folder; where the store is a database, the one with the master key."""
+        return self.place.folder
+
+    @property
+    def place(self) -> Place:
+        """Where the store is.
+
+        Raises:
+            StoreError: its URL names an environment variable that is not set.
+        """
+        return place_of(self.files.config.store, self.files.root)
 
     async def ledger(self) -> Ledger:
         """The ledger, for reading and for signals; executing needs more (`engine`)."""
         async with self._opening:
             if self._ledger is None:
-                self._ledger = await Ledger.open(self.folder, self.world, projections())
+                place = self.place
+                self._ledger = await Ledger.open(
+                    place.where,
+                    self.world,
+                    projections(),
+                    self.create,
+                    folder=place.folder,
+                    keys=place.keys,
+                    name=self.files.config.name,
+                )
             return self._ledger
 
     async def engine(self) -> Engine:
@@ -195,7 +211,7 @@ class Workspace:
 
     async def _build_engine(self, ledger: Ledger) -> Engine:
         if not self._given_ledger:
-            lock = ExecutorLock(self.folder / "executor.lock")
+            lock = executor_lock(self.place.where, self.folder)
             await asyncio.to_thread(lock.acquire)
             self._lock = lock
         await ledger.off_loop(ledger.check_whole)

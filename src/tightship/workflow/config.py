@@ -209,11 +209,15 @@ def _store(value: Any) -> Any:
 
 
 class Store(Spec):
-    """Where the ledger lives: `sqlite:FOLDER` (below the workspace) or `postgresql://…`."""
+    """Where the ledger lies: `sqlite:FOLDER` (below the workspace) or `postgresql://…`, with `${NAME}`s."""
 
-    url: Annotated[str, Field(pattern=r"^(sqlite:.+|postgres(ql)?://.+|memory:)$", max_length=1000)] = (
-        "sqlite:.tightship"
-    )
+    url: Annotated[
+        str, Field(pattern=r"^(sqlite:.+|postgres(ql)?://.+|memory:|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", max_length=1000)
+    ] = "sqlite:.tightship"
+    keys: Annotated[
+        str | None, Field(pattern=r"^(postgres(ql)?://.+|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", max_length=1000)
+    ] = None
+    """With Postgres: the keystore's own database."""
 
     @property
     def shared(self) -> bool:

@@ -285,7 +285,7 @@ def no_contract(check: Check, rule: Rule) -> Iterator[Finding]:
     "warning",
     "Nothing survives a restart",
     why="The store lies in memory: with the process, every run and its record is gone.",
-    fix="Use `store: sqlite:.tightship`.",
+    fix="Use `store: sqlite:.tightship`, or `store: postgresql://…`.",
 )
 def memory_store(check: Check, rule: Rule) -> Iterator[Finding]:
     """Runs are durable."""
@@ -315,16 +315,18 @@ def unused_tier(check: Check, rule: Rule) -> Iterator[Finding]:
 @rule(
     "TS315",
     "error",
-    "The store is of a kind that this version does not have",
-    why="Nothing starts: no run, and no look at one.",
-    fix="Use `store: sqlite:.tightship`.",
+    "The store's URL holds a password",
+    why="Files are copied, shared and kept in version control; whoever reads this one can change the store.",
+    fix="Write `${NAME}` in its place, and put the password into that environment variable.",
 )
-def no_such_store(check: Check, rule: Rule) -> Iterator[Finding]:
-    """The store can be opened."""
+def store_password(check: Check, rule: Rule) -> Iterator[Finding]:
+    """The store's URL names no password."""
     config = check.files.config
-    kind = config.store.url.partition(":")[0]
-    if kind not in ("sqlite", "memory"):
-        yield rule.found(f"there is no store of the kind {kind!r}", config.where("store"))
+    for url in (config.store.url, config.store.keys or ""):
+        user, at, _ = url.partition("://")[2].rpartition("@")
+        password = user.partition(":")[2] or next(iter(re.findall(r"[?&]password=([^&]*)", url)), "")
+        if (at or "password=" in url) and password and not re.fullmatch(r"\$\{\w+\}", password):
+            yield rule.found("the password of the store's server stands in tightship.yaml", config.where("store"))
 
 
 @rule(
