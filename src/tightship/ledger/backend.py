@@ -162,6 +162,10 @@ class Moment(Protocol):
         """Row id, address, scope, sealed bytes and checksum of each payload, a page at a time."""
         ...
 
+    def latest_payloads(self) -> dict[str, int]:
+        """The row ids of the payloads that were stored last, by address."""
+        ...
+
     def stored(self, addresses: Sequence[str]) -> set[str]:
         """Which of these addresses have a row."""
         ...

@@ -113,6 +113,10 @@ class PostgresSnapshot:
             yield rows
             after = rows[-1][0]
 
+    def latest_payloads(self) -> dict[str, int]:
+        """The row ids of the payloads that were stored last, by address."""
+        return {row[1].hex(): row[0] for row in self._read(script("payloads_latest"), (PAGE,))}
+
     def stored(self, addresses: Sequence[str]) -> set[str]:
         """Which of these addresses have a row."""
         rows = self._read(

@@ -1,0 +1,1 @@
+SELECT id, address FROM payloads ORDER BY id DESC LIMIT %s
