@@ -1,0 +1,65 @@
+"""A TCP relay that can stop relaying: what a cut cable looks like to both ends, nothing is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+
+class Proxy:
+    """Relays connections from a TCP port of loopback to a unix socket, until it is cut."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> int:
+        """Begin to relay; returns the port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """Packets are lost from now on, in both directions; connections are taken and lead nowhere."""
+        self._open.clear()
+
+    def mend(self) -> None:
+        """What was held back is delivered, and everything after it."""
+        self._open.set()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        await self._open.wait()
+        try:
+            there, back = await asyncio.open_unix_connection(str(self._target))
+        except OSError:
+            writer.close()
+            return
+        self._writers.append(back)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.ensure_future(self._relay(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await self._open.wait()
+                sink.write(data)
+                await sink.drain()
+        with contextlib.suppress(OSError):
+            sink.close()
