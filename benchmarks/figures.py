@@ -43,12 +43,13 @@ class Measurement:
     """What a side is asked to do in one process.
 
     rounds: how often each side is measured; sides alternate, and their order turns round every time.
-    sides: who is asked.
+    sides: who is asked. postgres: it needs a server, which is started for each side anew.
     """
 
     name: str
     rounds: int
     sides: tuple[str, ...] = ("ours", "langgraph", "dbos", "physical")
+    postgres: bool = False
 
 
 MEASUREMENTS = (
@@ -60,6 +61,8 @@ MEASUREMENTS = (
     # Bytes do not wander from one round to the next.
     Measurement("conversation", rounds=1),
     Measurement("startup", rounds=3),
+    Measurement("concurrent_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
+    Measurement("team_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
 )
 
 FIGURES = (
@@ -111,6 +114,24 @@ FIGURES = (
         "conversation",
         "bytes of the store per byte of unique text after 1,000 turns of one conversation",
         Target(1.3),
+    ),
+    *(
+        Figure(
+            f"effects_per_s_postgres_{workers}_workers",
+            "1/s",
+            "concurrent_postgres",
+            f"paid effects per second on Postgres, {workers} processes with 32 runs at once each (peers: one process)",
+            higher_is_better=True,
+        )
+        for workers in (1, 2, 4)
+    ),
+    Figure(
+        "runs_per_s_5_agents_postgres",
+        "1/s",
+        "team_postgres",
+        "runs per second of a workflow of five agents on Postgres, durable, one process, 32 at once",
+        Target(5, "langgraph"),
+        higher_is_better=True,
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
     Figure("import_s", "s", "startup", "the import that a program starts with", Target(0.2)),

@@ -58,10 +58,13 @@ class Step:
         return None
 
 
-def _folder(path: Path) -> Path:
+def prepare(path: Path) -> Path:
+    """A workspace's folder, unless it is one already."""
     path.mkdir(parents=True, exist_ok=True)
     text = "name: benchmark\nroles: {operator: [bench]}\nbudgets: {tenant: {day: {usd: 1000000}}}\n"
-    (path / "tightship.yaml").write_text(text, "utf-8")
+    config = path / "tightship.yaml"
+    if not config.exists():
+        config.write_text(text, "utf-8")
     return path
 
 
@@ -75,10 +78,10 @@ def _stepper(tool: str) -> Callable[..., Awaitable[dict[str, Any]]]:
     return agent
 
 
-def _effects_workspace(path: Path, step: Step) -> Workspace:
+def effects_workspace(path: Path, step: Step) -> Workspace:
     """A workflow of one agent that takes EFFECTS_PER_RUN steps."""
     name = step.spec.name
-    ws = Workspace.open(_folder(path), tools={name: step})
+    ws = Workspace.open(prepare(path), tools={name: step})
     ws.add(
         Agent("stepper", owner="bench", purpose="take steps", python="bench:stepper", output=ANSWER, tools=[name]),
         functions={"stepper": _stepper(name)},
@@ -97,11 +100,11 @@ def _effects_workspace(path: Path, step: Step) -> Workspace:
 
 
 async def _drive(path: Path, step: Step, load: Load) -> None:
-    async with _effects_workspace(path, step) as ws:
-        await load.drive(lambda run: _completed(ws, "steps", run))
+    async with effects_workspace(path, step) as ws:
+        await load.drive(lambda run: completed(ws, "steps", run))
 
 
-async def _completed(ws: Workspace, workflow: str, run: str) -> None:
+async def completed(ws: Workspace, workflow: str, run: str) -> None:
     result = await ws.run(workflow, {"run": run})
     if result.outcome != "completed":
         raise RuntimeError(f"run {result.id} ended as {result.outcome}: {result.reason}")
@@ -121,10 +124,10 @@ def alone(job: Job) -> Outcome:
     """One effect after another with nothing else in flight."""
 
     async def drive(path: Path, step: Step, timer: Alone) -> None:
-        async with _effects_workspace(path, step) as ws:
+        async with effects_workspace(path, step) as ws:
             for number in range(job.size.alone_effects // (workload.EFFECTS_PER_RUN - 1) + 2):
                 timer.cut()
-                await _completed(ws, "steps", str(number))
+                await completed(ws, "steps", str(number))
 
     paid, reads = Alone(), Alone()
     asyncio.run(drive(job.folder("paid"), Step("bench.paid", paid.tick, usd=1000), paid))
@@ -139,9 +142,9 @@ def alone(job: Job) -> Outcome:
     )
 
 
-def _team_workspace(path: Path, functions: Mapping[str, Any]) -> Workspace:
+def team_workspace(path: Path, functions: Mapping[str, Any]) -> Workspace:
     """The five agents, one after another."""
-    ws = Workspace.open(_folder(path))
+    ws = Workspace.open(prepare(path))
     for name in workload.TEAM:
         ws.add(
             Agent(name, owner="bench", purpose=f"do {name}", python=f"bench:{name}", output=ANSWER),
@@ -160,7 +163,7 @@ def _team_workspace(path: Path, functions: Mapping[str, Any]) -> Workspace:
     return ws
 
 
-async def _answer(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+async def answer(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
     return workload.answer()
 
 
@@ -169,8 +172,8 @@ def team(job: Job) -> Outcome:
     load = Load(job.size)
 
     async def drive() -> None:
-        async with _team_workspace(job.folder("team"), dict.fromkeys(workload.TEAM, _answer)) as ws:
-            await load.drive(lambda run: _completed(ws, "team", run))
+        async with team_workspace(job.folder("team"), dict.fromkeys(workload.TEAM, answer)) as ws:
+            await load.drive(lambda run: completed(ws, "team", run))
 
     asyncio.run(drive())
     return Outcome({"runs_per_s_5_agents_sqlite": load.runs_per_s})
@@ -243,7 +246,7 @@ async def _interpreter_us(folder: Path) -> float:
     """One more step of the tree that has no effect of its own (a checkpoint that holds), in a run."""
 
     async def cpu_of(steps: int) -> float:
-        async with Workspace.open(_folder(folder / str(steps))) as ws:
+        async with Workspace.open(prepare(folder / str(steps))) as ws:
             ws.add(
                 Workflow(
                     "walk",
@@ -253,10 +256,10 @@ async def _interpreter_us(folder: Path) -> float:
                     steps=[{"checkpoint": "input.run != ''"} for _ in range(steps)],
                 )
             )
-            await _completed(ws, "walk", "warm")
+            await completed(ws, "walk", "warm")
             began = time.process_time()
             for number in range(20):
-                await _completed(ws, "walk", str(number))
+                await completed(ws, "walk", str(number))
             return (time.process_time() - began) / 20
 
     return (await cpu_of(201) - await cpu_of(1)) / 200 * 1e6
@@ -294,7 +297,7 @@ def conversation(job: Job) -> Outcome:
         return workload.answer()
 
     async def drive() -> None:
-        _folder(folder)
+        prepare(folder)
         text = (folder / "tightship.yaml").read_text("utf-8")
         tier = "tiers: {talk: {model: 'openai:bench', price: {input: 1, output: 3, source: bench}}}"
         (folder / "tightship.yaml").write_text(f"{text}limits: {{calls: 100000}}\n{tier}\n", "utf-8")
@@ -304,7 +307,7 @@ def conversation(job: Job) -> Outcome:
                 functions={"talker": talker},
             )
             ws.add(Workflow("talk", owner="bench", purpose="talk", input={"run": "str"}, steps=["talker"]))
-            await _completed(ws, "talk", "0")
+            await completed(ws, "talk", "0")
 
     asyncio.run(drive())
     size = harness.folder_bytes(folder / ".tightship")
@@ -327,7 +330,7 @@ def _held_team(flight: Flight, holding: bool) -> dict[str, Any]:
         flight.passed()
         return workload.answer()
 
-    functions: dict[str, Any] = {name: _answer for name in workload.TEAM}
+    functions: dict[str, Any] = {name: answer for name in workload.TEAM}
     functions[workload.TEAM[workload.HELD_AGENT]] = held
     functions[workload.TEAM[workload.HELD_AGENT + 1]] = after
     return functions
@@ -337,8 +340,8 @@ def _crash(job: Job, arguments: list[str]) -> None:
     flight = Flight(job.size.resume_runs)
 
     async def drive() -> None:
-        ws = _team_workspace(job.store / "ws", _held_team(flight, True))
-        await asyncio.gather(*(_completed(ws, "team", str(number)) for number in range(job.size.resume_runs)))
+        ws = team_workspace(job.store / "ws", _held_team(flight, True))
+        await asyncio.gather(*(completed(ws, "team", str(number)) for number in range(job.size.resume_runs)))
 
     asyncio.run(drive())
 
@@ -348,7 +351,7 @@ def _resumed(job: Job, arguments: list[str]) -> None:
 
     async def drive() -> dict[str, float]:
         flight.executor_starts()
-        async with _team_workspace(job.store / "ws", _held_team(flight, False)) as ws:
+        async with team_workspace(job.store / "ws", _held_team(flight, False)) as ws:
             ended = await ws.resume()
             report = flight.report()
             wrong = [one for one in ended if one.state != "completed"]

@@ -19,12 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import startup, table
+from benchmarks import postgres, startup, table
 from benchmarks.figures import FIGURES, MEASUREMENTS, Figure, Measurement
 from benchmarks.harness import PATIENCE_S, ROOT, Report, last_line, report
 from benchmarks.peers import environment
@@ -45,6 +45,8 @@ class Side:
     module: str
     python: Path
     starts: Starts
+    on_postgres: str = ""
+    """The module that measures it on Postgres."""
 
 
 @dataclass(slots=True)
@@ -76,10 +78,21 @@ def sides(peers_python: Path) -> dict[str, Side]:
             "benchmarks.ours",
             ours,
             Starts("import tightship", "from tightship import Workspace", (str(ours.with_name("tightship")), "--help")),
+            "benchmarks.ours_postgres",
         ),
-        Side("langgraph", "benchmarks.peers.langgraph_sqlite", peers, Starts(graph, f"{graph}; {saver}", None)),
         Side(
-            "dbos", "benchmarks.peers.dbos_sqlite", peers, Starts(dbos, dbos, (str(peers.with_name("dbos")), "--help"))
+            "langgraph",
+            "benchmarks.peers.langgraph_sqlite",
+            peers,
+            Starts(graph, f"{graph}; {saver}", None),
+            "benchmarks.peers.langgraph_postgres",
+        ),
+        Side(
+            "dbos",
+            "benchmarks.peers.dbos_sqlite",
+            peers,
+            Starts(dbos, dbos, (str(peers.with_name("dbos")), "--help")),
+            "benchmarks.peers.dbos_postgres",
         ),
         Side("physical", "benchmarks.physical", ours, Starts(None, None, (str(ours), "-c", "pass"))),
     )
@@ -115,8 +128,18 @@ def measure(
 def _ask(side: Side, measurement: Measurement, size: str) -> Report:
     """One measurement by one side in a process of its own, on an empty store that is removed afterwards."""
     with _store() as store:
-        command = [str(side.python), "-m", side.module, measurement.name, "--store", str(store), "--size", size]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=1.5 * PATIENCE_S)
+        module = side.on_postgres if measurement.postgres else side.module
+        command = [str(side.python), "-m", module, measurement.name, "--store", str(store / "side"), "--size", size]
+        with postgres.serving(store / "server") if measurement.postgres else nullcontext("") as url:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=1.5 * PATIENCE_S,
+                env=os.environ | ({postgres.VARIABLE: url} if url else {}),
+            )
         return json.loads(last_line(done.stdout))
 
 
