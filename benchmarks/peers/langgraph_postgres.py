@@ -1,6 +1,6 @@
-"""LangGraph with its Postgres checkpointer, durability "sync", a pool of connections: the five agents, 32 runs at once.
+"""LangGraph with its Postgres checkpointer, durability "sync", a pool of connections.
 
-Runs in the peers' environment: `python -m benchmarks.peers.langgraph_postgres MEASUREMENT --store DIR --size SIZE`, with
+Runs in the peers' environment: `python -m benchmarks.peers.langgraph_postgres MEASUREMENT --store DIR`, with
 the server's URL in BENCH_POSTGRES. Threads and tasks are measured and the faster stands for LangGraph.
 """
 
