@@ -29,7 +29,8 @@ async def workers(sim: Simulation, count: int) -> AsyncGenerator[list[tuple[Ledg
     """So many workers on one store, each told of the others' entries every 10 ms."""
     state = MemoryState()
     ledgers = [Ledger.in_memory(sim.world(), projections(), state) for _ in range(count)]
-    made = [(ledger, Lender(ledger, lambda n=n: f"w{n}", lambda: count)) for n, ledger in enumerate(ledgers)]
+    state.backend.alive.update(f"w{n}" for n in range(count))
+    made = [(ledger, Lender(ledger, lambda n=n: f"w{n}")) for n, ledger in enumerate(ledgers)]
 
     async def poll(ledger: Ledger) -> None:
         while True:

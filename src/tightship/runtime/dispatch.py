@@ -114,6 +114,12 @@ class LocalDispatcher:
         )
         return [*left, *parked]
 
+    async def is_free(self, row: Row) -> bool:
+        """Whether a run has something to do and nobody but this process may be doing it."""
+        if row["state"] == "parked":
+            return row["wake_at"] <= self._clock.now()
+        return row["state"] in ("running", "queued")
+
     async def nobodys(self, rows: Sequence[Row]) -> list[Row]:
         """Those that nobody drives: this process is the only one that executes."""
         return [row for row in rows if not self._engine.has(row["id"])]

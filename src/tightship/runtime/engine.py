@@ -206,7 +206,8 @@ class Engine:
                 if isinstance(error, BaseException):
                     raise error
             refused.extend(ended for ended in taken if isinstance(ended, Ended))
-            await self._load([row for row, ended in zip(part, taken, strict=True) if ended is None], refused)
+            mine = [{**row, "epoch": row["epoch"] + 1} for row, ended in zip(part, taken, strict=True) if ended is None]
+            await self._load(mine, refused)
 
     async def _claim(self, row: Mapping[str, Any], accept_code: bool) -> Ended | None:
         run = row["id"]
@@ -235,7 +236,7 @@ class Engine:
         if not rows:
             return
         entries = await self.ledger.runs_entries([row["id"] for row in rows])
-        journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"] + 1, row["log"], "") for row in rows}
+        journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"], row["log"], "") for row in rows}
         needed = [address for run, journal in journals.items() for address in journal.needed(entries[run])]
         sealed = await self.ledger.read_sealed(needed)
         parents = await self._families.parents(list(journals))

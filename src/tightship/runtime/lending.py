@@ -29,13 +29,11 @@ class Lender:
     Args:
         ledger: where they are recorded.
         owner: this worker's id.
-        workers: how many workers there are.
     """
 
-    def __init__(self, ledger: Ledger, owner: Callable[[], str], workers: Callable[[], int]) -> None:
+    def __init__(self, ledger: Ledger, owner: Callable[[], str]) -> None:
         self._ledger = ledger
         self._owner = owner
-        self._workers = workers
         self._locks: dict[Lease, asyncio.Lock] = {}
         self._returned = asyncio.Event()
         self._returning: set[asyncio.Task[None]] = set()
@@ -99,7 +97,8 @@ class Lender:
         need = lease.missing(amount)
         if not need:
             return True
-        planner = ChunkPlanner(lease.scope, total, workers=self._workers(), period=period)
+        workers = len(await self._ledger.living())
+        planner = ChunkPlanner(lease.scope, total, workers=workers, period=period)
         chunk = planner.plan(need, lent)
         limits = tuple((lease.scope, period, unit, limit) for unit in UNITS if (limit := total.of(unit)) is not None)
         await self._record(lease, chunk, Guards(lends=limits))
@@ -139,7 +138,7 @@ class Lender:
 
     async def _return_of_others(self, end: float) -> bool:
         left = end - self._ledger.world.clock.monotonic()
-        if left <= 0 or self._workers() < 2:
+        if left <= 0 or len(await self._ledger.living()) < 2:
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):

@@ -1,8 +1,8 @@
 """The dispatcher of one worker among many: it claims what is due in the store that all share, and drives it here.
 
-Whether a worker lives is seen by its membership: a lock that ends with its process, and beats that stop when it is
-frozen. A worker whose lease has run out begins nothing outside any more (`Session.check_lease`), and what it still
-appends is refused by the run's epoch once another worker has claimed the run. It then joins anew under another id.
+A worker whose lease has run out begins nothing outside any more (`Session.check_lease`), and what it still appends is
+refused by the run's epoch once another worker has claimed the run. It lets go of all runs, and goes on under the id with
+which it was registered anew (`ledger.presence`).
 """
 
 from __future__ import annotations
@@ -20,44 +20,34 @@ if TYPE_CHECKING:
 
 
 class Membership(Protocol):
-    """This process as one of a store's workers. A port: Postgres keeps it by an advisory lock, simulation in memory."""
+    """This process as one of a store's workers. A port: simulation has a twin of `ledger.presence.Presence`."""
 
     @property
     def id(self) -> str:
-        """The name under which it owns runs; another one after it was lost."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """How many workers live, this one included, as of the last beat."""
-        ...
-
-    async def living(self) -> set[str]:
-        """The ids of the workers that live."""
+        """The name under which it owns runs; another one after a loss, empty while there is none."""
         ...
 
     def lease_left(self) -> float:
-        """Seconds for which it may still act for its runs without having been heard; 0 once it may not."""
+        """Seconds for which nobody may take what it owns; 0 when they have run out."""
         ...
 
-    async def join(self, lost: Callable[[], None]) -> None:
-        """Become a worker; `lost` is called on the event loop each time the membership has ended by itself."""
-        ...
-
-    async def leave(self) -> None:
-        """Stop being one: what it still owns is free at once."""
+    async def close(self) -> None:
+        """End it: what it owns is free at once."""
         ...
 
 
-def lease_of(membership: Membership) -> Callable[[], None]:
+def lease_of(member: Membership, owner: Callable[[], str]) -> Callable[[], None]:
     """What is asked directly before something is sent.
 
-    Returns: a function that raises StaleOwner once this process may not act any more.
+    Args:
+        member: this process as a worker. owner: the name under which it owns its runs.
+
+    Returns: a function that raises StaleOwner once this process may not act for them any more.
     """
 
     def check() -> None:
-        if membership.lease_left() <= 0:
-            raise StaleOwner(f"worker {membership.id} has not been heard for too long: others may have its runs")
+        if member.id != owner() or member.lease_left() <= 0:
+            raise StaleOwner(f"worker {owner()} was not heard for too long: others may have its runs")
 
     return check
 
@@ -65,61 +55,53 @@ def lease_of(membership: Membership) -> Callable[[], None]:
 class WorkerDispatcher(LocalDispatcher):
     """Claims due runs of a shared store, and drives them as tasks of this event loop."""
 
-    def __init__(self, engine: Engine, membership: Membership, name: str = "tightship") -> None:
+    def __init__(self, engine: Engine, member: Membership, name: str = "tightship") -> None:
         super().__init__(engine, name)
-        self._membership = membership
+        self._member = member
         self._aside: list[str] = []
         """Suspects that were claimed: each is driven alone, once nothing else moves here."""
-        self._rejoining: asyncio.Task[None] | None = None
+        engine.owner = member.id
 
-    async def start(self, sequence: bool = True) -> None:
-        """Join the workers, then begin to listen."""
-        await self._membership.join(self._lost)
-        self._engine.owner = self._membership.id
-        await super().start(sequence)
-
-    async def close(self) -> None:
-        """Put down what is driven, and leave: others go on with it at once."""
-        try:
-            await super().close()
-        finally:
-            if self._rejoining is not None:
-                self._rejoining.cancel()
-            await self._membership.leave()
-
-    def _lost(self) -> None:
-        if self._rejoining is None or self._rejoining.done():
-            self._rejoining = asyncio.ensure_future(self._begin_anew())
-
-    async def _begin_anew(self) -> None:
-        """Let go of every run, and own what comes under the new id."""
+    async def lost(self) -> None:
+        """Others may have what this process owned: let go of it."""
         await self._engine.put_down()
         self._aside.clear()
-        self._engine.owner = self._membership.id
         self._wake("")
 
+    def _is_member(self) -> bool:
+        """Whether runs may be claimed: as the worker that this process is now, once it has let go of what it was."""
+        engine, member = self._engine, self._member
+        if engine.owner != member.id and member.id and not engine.running():
+            engine.owner = member.id
+        return engine.owner == member.id
+
     # --- what is due -----------------------------------------------------------------------------
+
+    async def is_free(self, row: Row) -> bool:
+        """Whether a run has something to do, and no other worker is at it."""
+        if not await super().is_free(row):
+            return False
+        return row["state"] != "running" or row["owner"] == self._engine.owner or bool(await self.nobodys([row]))
 
     async def nobodys(self, rows: Sequence[Row]) -> list[Row]:
         """Those that no living worker drives."""
         rows = await super().nobodys(rows)
         if not any(row["state"] == "running" for row in rows):
             return rows
-        living = await self._membership.living()
+        living = await self._ledger.living()
         return [row for row in rows if row["state"] != "running" or row["owner"] not in living]
 
     async def _sweep(self, free: int) -> None:
-        if self._suspect.locked():
+        if self._suspect.locked() or not self._is_member():
             return
         if self._aside:
             if not self._driving:
                 run = self._aside.pop(0)
                 self._hold(asyncio.ensure_future(self._alone(run))).add_done_callback(self._note)
             return
-        rows = await self._ledger.claim(
-            owner=self._engine.owner, build=self._engine.build, limit=free, live=self._engine.live
-        )
-        refused = {one.run: one for one in await self._engine.take_in(rows)}
+        engine = self._engine
+        rows = await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
+        refused = {one.run: one for one in await engine.take_in(rows)}
         for row in rows:
             run = row["id"]
             if run in refused:

@@ -30,6 +30,7 @@ from tightship.runtime.build import build_id
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
+from tightship.runtime.lending import Lender
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
 from tightship.runtime.place import Place, place_of
@@ -37,6 +38,7 @@ from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.runtime.starting import Start, Starter
 from tightship.runtime.takeover import set_apart
+from tightship.runtime.worker import Membership, WorkerDispatcher, lease_of
 from tightship.workflow.loader import WorkspaceFiles, load_workspace
 from tightship.workflow.models import AgentSpec, WorkflowSpec
 from tightship.workflow.types import check_input
@@ -71,6 +73,7 @@ class Workspace:
         tools: Mapping[str, Tool] | None = None,
         model: Model | None = None,
         rehearse: bool = False,
+        member: Membership | None = None,
     ) -> None:
         self.files = files
         self.world = world
@@ -84,6 +87,8 @@ class Workspace:
         self._lock: Lock | None = None
         self._dispatcher: LocalDispatcher | None = None
         self._starter: Starter | None = None
+        self._member = member
+        self._lender: Lender | None = None
         self._opening = asyncio.Lock()
 
     # --- opening and closing ---------------------------------------------------------------------
@@ -99,6 +104,7 @@ class Workspace:
         tools: Mapping[str, Tool] | None = None,
         model: Model | None = None,
         rehearse: bool = False,
+        member: Membership | None = None,
     ) -> Self:
         """Load a workspace's files.
 
@@ -110,6 +116,7 @@ class Workspace:
             tools: further tools by name, beside those of the connectors and of `tools/*.py`.
             model: answers for every declared tier in place of its provider (tightship.models.testing has doubles).
             rehearse: generated outputs in place of agents and tools; nothing outside is touched.
+            member: with a ledger that many share, this process as one of its workers.
 
         Raises:
             WorkspaceMissing, LoadError: the first thing that is wrong with the files.
@@ -124,6 +131,7 @@ class Workspace:
             tools=tools,
             model=model,
             rehearse=rehearse,
+            member=member,
         )
 
     def add(self, *specs: Spec, functions: Mapping[str, AgentFunction] | None = None) -> None:
@@ -151,17 +159,23 @@ class Workspace:
                 await self._dispatcher.close()
         finally:
             try:
+                if self._lender is not None:
+                    await self._lender.close()
                 if self._ledger is not None and not self._given_ledger:
                     await self._ledger.close()
             finally:
-                self._release()
+                await self._release()
                 await self._outfit.close()
-                self._ledger = self._engine = self._dispatcher = self._starter = None
+                self._ledger = self._engine = self._dispatcher = self._starter = self._lender = None
 
-    def _release(self) -> None:
+    async def _release(self) -> None:
+        """Let others execute."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if self._member is not None:
+            await self._member.close()
+            self._member = None
 
     @property
     def folder(self) -> Path:
@@ -205,15 +219,12 @@ class Workspace:
                 try:
                     self._engine = await self._build_engine(ledger)
                 except BaseException:
-                    self._release()  # it may be tried again, by this process or another
+                    await self._release()  # it may be tried again, by this process or another
                     raise
             return self._engine
 
     async def _build_engine(self, ledger: Ledger) -> Engine:
-        if not self._given_ledger:
-            lock = executor_lock(self.place.where, self.folder)
-            await asyncio.to_thread(lock.acquire)
-            self._lock = lock
+        await self._begin_to_execute()
         await ledger.off_loop(ledger.check_whole)
         await ledger.poll()  # from this position on, what others append is noticed
         await ledger.reapply_erasures()
@@ -223,17 +234,47 @@ class Workspace:
         halts = Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
-        envelopes = SharedEnvelopes(self.files.config.budgets, clock)
+        member, lease = self._member, None
+        if member is not None:
+            self._lender = Lender(ledger, lambda: member.id)
+            lease = lease_of(member, lambda: engine.owner)
+        envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._lender)
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
         make = self._outfit.maker(ledger, self.files.config.settings.threshold)
         engine = Engine(
-            ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
+            ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell, lease
         )
         engine.live = not self.rehearse
-        self._dispatcher = LocalDispatcher(engine, self.files.config.name)
+        name = self.files.config.name
+        self._dispatcher = (
+            LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
+        )
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
+
+    async def _begin_to_execute(self) -> None:
+        """Take the executor's lock, or become one of the workers.
+
+        Raises:
+            ExecutorBusy: another process executes. StoreError: the store does not answer.
+        """
+        if self._member is not None or self._given_ledger:
+            return
+        place = self.place
+        if place.url is None:
+            lock = executor_lock(place.where, self.folder)
+            await asyncio.to_thread(lock.acquire)
+            self._lock = lock
+            return
+        from tightship.ledger.presence import Presence
+
+        self._member = await Presence.start(place.url, build_id(self.files.code_hash), self._lost)
+
+    async def _lost(self, worker: str) -> None:
+        """This process was not heard for too long."""
+        if isinstance(self._dispatcher, WorkerDispatcher):
+            await self._dispatcher.lost()
 
     def load_code(self, workflows: Iterable[str]) -> None:
         """Import the Python of the agents of these workflows; `run`, `resume` and `serve` do so before they begin.
@@ -347,13 +388,10 @@ class Workspace:
         engine = await self.engine()
         while True:
             row = await self.row(run)
-            due = row["state"] in ("running", "queued") or (
-                row["state"] == "parked" and row["wake_at"] <= self.world.clock.now()
-            )
-            if not due:
+            assert self._dispatcher is not None
+            if not await self._dispatcher.is_free(row):
                 return await self.result(run)
             if (await set_apart(engine.ledger, [row]))[1]:
-                assert self._dispatcher is not None
                 ended = await self._dispatcher.alone(row)
                 if not isinstance(ended.error, StaleOwner):
                     return await self._finish(ended)
