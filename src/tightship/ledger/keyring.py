@@ -93,7 +93,7 @@ def load_master(path: Path, create: bool = True) -> bytes:
 
 def _create_master(path: Path) -> None:
     """Whole and on the disk, or not there at all; when two processes make one, the first one's stands."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(handle, os.urandom(KEY_BYTES))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
-from tightship.ledger._pg import Address, Link, Statement, run_together, script
+from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
 from tightship.ledger._pg_values import delta_statements, entry_values, payload_statements, select_statement
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
@@ -88,7 +88,7 @@ class PostgresBackend:
         first: list[Statement] = [("BEGIN", ()), (script("lock_store"), ()), (script("heads"), ())]
 
         def read(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
-            return run_together(db, first + selects)
+            return ask_together(db, first + selects)
 
         self._statements, self._batch = list[Statement](), None
         _, store, heads, *found = self._link.patiently(read)
@@ -165,7 +165,7 @@ class PostgresBackend:
         while True:  # the process can do nothing sensible before it knows
             try:
                 # behind the lock: the old session may be about to commit, or has not been noticed as dead
-                self._link.patiently(lambda db: run_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
+                self._link.patiently(lambda db: ask_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
                 there = self._between(log, log_id, n - 1, n, 1) == [(n, data)]
                 self.rollback()
                 break
