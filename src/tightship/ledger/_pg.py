@@ -108,6 +108,11 @@ class Address:
         """The same database, another schema."""
         return Address(self.parameters, f"{self.schema}{suffix}", self.shown)
 
+    @property
+    def workers(self) -> int:
+        """The first number of every worker's advisory lock; the second is the worker's own."""
+        return _signed(crc32(f"tightship workers {self.schema}".encode()))
+
     def lock(self, purpose: str) -> tuple[int, int]:
         """The two numbers of the advisory lock for a purpose; the database's own, so schemas have locks apart."""
         return _signed(crc32(f"tightship {self.schema}".encode())), _signed(crc32(purpose.encode()))
@@ -252,7 +257,7 @@ def ask_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -
     In pipeline mode the client sends a flush behind its sync, and from then on the server (PostgreSQL 15 to 18) no
     longer counts how long the open transaction waits for its client: one that is frozen would hold its locks for ever.
     """
-    text = cast(LiteralString, "; ".join(sql for sql, _ in statements))
+    text = "; ".join(sql for sql, _ in statements)
     values = [value for _, given in statements for value in given]
     found: list[list[tuple[Any, ...]]] = []
     with load_driver().ClientCursor(db) as cursor:

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
 from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
@@ -24,9 +24,11 @@ from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
 from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.own import Own
 from tightship.ledger.pg_snapshot import PostgresSnapshot
+from tightship.ledger.presence import LEASE
 
 if TYPE_CHECKING:
     import psycopg
@@ -107,6 +109,20 @@ class PostgresBackend:
         sql, values = select_statement(table, where, (), None)
         with self._link.still(self._session) as db:
             return _named(table, db.execute(sql, values).fetchall())
+
+    def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
+        """Runs to claim, in order, locked."""
+        columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
+        sql = cast(LiteralString, script("claim_due").format(columns=columns))
+        values = (self.address.workers, now, LEASE, claiming.build, int(claiming.live), now, claiming.limit)
+        with self._link.still(self._session) as db:
+            return _named("runs", db.execute(sql, values).fetchall())
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Everybody who is registered to execute, and whether each is alive."""
+        names = ("id", "host", "pid", "build", "started_at", "beat_at", "alive")
+        rows = self._fetch("workers", (LEASE, self.address.workers))
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries up to a head that is locked; nobody appends meanwhile, so another connection reads them."""
