@@ -58,6 +58,8 @@ class Server:
         while any(_alive(one) for one in (pid, *children)):
             assert time.monotonic() < end, "the server does not die"
             time.sleep(0.02)
+        for left in (self.folder / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
+            left.unlink()  # where nobody collects dead processes, they look alive
 
     def stop(self) -> None:
         """Stop it and throw its folder away."""

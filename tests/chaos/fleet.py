@@ -90,12 +90,15 @@ class Fleet:
 
     async def submit(self, count: int) -> list[str]:
         """So many runs, each of an order of its own."""
-        orders = [order for order in Company(":memory:").state()["orders"] if order["status"] == "delivered"]
+        state = Company(":memory:").state()
+        paid = {payment["order_id"] for payment in state["payments"]} - {one["order_id"] for one in state["refunds"]}
+        orders = [order for order in state["orders"] if order["status"] == "delivered" and order["id"] in paid]
+        tickets = [ticket["id"] for ticket in state["tickets"] if ticket["status"] != "closed"]
         assert len(orders) >= count
         return [
             await self.workspace.submit(
                 WORKFLOW,
-                {"ticket": f"T-300{1 + n % 8}", "order": order["id"], "customer": order["customer_id"]},
+                {"ticket": tickets[n % len(tickets)], "order": order["id"], "customer": order["customer_id"]},
                 reference=order["id"],
             )
             for n, order in enumerate(orders[:count])
@@ -129,14 +132,14 @@ class Fleet:
         """Wait until every run has ended."""
         return await self.until(self.all_ended, lambda: "\n".join(w.log.read_text()[-1500:] for w in self.workers))
 
-    def fault(self, **fault: Any) -> None:
+    async def fault(self, **fault: Any) -> None:
         """Break the company on purpose."""
-        self._ask("/_faults", fault)
+        await asyncio.to_thread(self._ask, "/_faults", {"faults": [fault]})
 
     def _ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self.company + path, data, headers)
+        request = urllib.request.Request(self.company + path, data, headers, method="GET" if data is None else "PUT")
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -146,7 +149,7 @@ class Fleet:
         found = [
             f"{run} {rows[run]['outcome']} {rows[run]['reason']}" for run in runs if rows[run]["outcome"] != "completed"
         ]
-        writes = _writes(self._ask("/_ledger"))
+        writes = _writes(await asyncio.to_thread(self._ask, "/_ledger"))
         done = Counter(
             (write["operation"], write["body"].get("order_id") or write["body"].get("body")) for write in writes
         )
@@ -172,7 +175,7 @@ class Fleet:
 
 
 def _writes(ledger: Any) -> list[dict[str, Any]]:
-    rows = ledger["writes"] if isinstance(ledger, dict) and "writes" in ledger else ledger
+    rows = ledger if isinstance(ledger, list) else next(found for found in ledger.values() if isinstance(found, list))
     return [row for row in rows if row["operation"] in ("refunds.create", "helpdesk.reply")]
 
 
@@ -188,7 +191,7 @@ async def fleet(folder: Path, store: str) -> AsyncGenerator[Fleet]:
         config.write_text(text)
         async with Workspace.open(desk) as workspace:
             made = Fleet(desk, workspace, await workspace.ledger(), company.url)
-            made.fault(kind="latency", operation="*", seconds=0.05)
+            await made.fault(kind="latency", operation="*", seconds=0.05)
             try:
                 yield made
             finally:

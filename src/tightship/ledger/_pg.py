@@ -108,6 +108,11 @@ class Address:
         """The same database, another schema."""
         return Address(self.parameters, f"{self.schema}{suffix}", self.shown)
 
+    @property
+    def workers(self) -> int:
+        """The first number of every worker's advisory lock; the second is the worker's own."""
+        return _signed(crc32(f"tightship workers {self.schema}".encode()))
+
     def lock(self, purpose: str) -> tuple[int, int]:
         """The two numbers of the advisory lock for a purpose; the database's own, so schemas have locks apart."""
         return _signed(crc32(f"tightship {self.schema}".encode())), _signed(crc32(purpose.encode()))
@@ -246,11 +251,28 @@ class Link:
             self.drop()
 
 
+def ask_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+    """Several statements as one message; what each gives. A transaction that they begin is watched by the server.
+
+    In pipeline mode the client sends a flush behind its sync, and from then on the server (PostgreSQL 15 to 18) no
+    longer counts how long the open transaction waits for its client: one that is frozen would hold its locks for ever.
+    """
+    text = "; ".join(sql for sql, _ in statements)
+    values = [value for _, given in statements for value in given]
+    found: list[list[tuple[Any, ...]]] = []
+    with load_driver().ClientCursor(db) as cursor:
+        cursor.execute(text, values or None)
+        while True:
+            found.append(cursor.fetchall() if cursor.description else [])
+            if not cursor.nextset():
+                return found
+
+
 def run_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Several statements in one round trip; what each gives. The first error ends them, and is raised."""
+    """Several statements up to a commit in one round trip; what each gives. The first error ends them."""
     with db.pipeline():
         cursors = [db.execute(sql, values) for sql, values in statements]
-    if statements[-1][0] == "COMMIT" and cursors[-1].statusmessage != "COMMIT":
+    if cursors[-1].statusmessage != "COMMIT":
         raise StoreError("the server rolled back what it was to commit", fix="try again")
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from tightship.core.ports import Delta
+from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import Entry, SealedPayload
 from tightship.ledger.projections import Deltas
 
@@ -113,6 +114,10 @@ class Backend(Protocol):
 
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
         """Rows of a projection, read inside the transaction."""
+        ...
+
+    def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
+        """Runs to claim, in order (see `claiming`), read inside the transaction; `now` is store time (s)."""
         ...
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
@@ -233,6 +238,10 @@ class Store(Backend, Protocol):
 
     def payloads(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
         """Scope and sealed bytes by address."""
+        ...
+
+    def living(self) -> set[str]:
+        """The owners that live, where many execute; none where one process does."""
         ...
 
     def moved(self) -> bool:

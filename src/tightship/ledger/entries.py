@@ -10,6 +10,7 @@ from zlib import crc32
 import orjson
 
 from tightship.core.errors import PayloadTooLarge, TamperError
+from tightship.ledger.claiming import Claiming
 from tightship.ledger.merkle.tiles import MAX_ENTRY_BYTES
 
 POSITION_BITS = 40
@@ -93,7 +94,7 @@ class Guards:
 
 @dataclass(slots=True)
 class Unit:
-    """Drafts that are appended together or not at all."""
+    """Drafts that are appended together or not at all; or a claim, whose drafts are made inside the transaction."""
 
     log: str
     drafts: tuple[Draft, ...]
@@ -102,6 +103,7 @@ class Unit:
     future: asyncio.Future[list[Entry]] | None = None
     entries: list[Entry] = field(default_factory=list[Entry])
     refusal: Exception | None = None
+    claiming: Claiming | None = None
 
 
 def encode_tail(draft: Draft, nonce: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,15 +18,15 @@ from tightship.core.errors import (
     LedgerError,
     PayloadErased,
     StoreError,
-    StoreFull,
     StoreMissing,
-    StoreReadOnly,
     TamperError,
 )
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, World
+from tightship.ledger._intake import prepare
 from tightship.ledger._open import check_heads, open_store
 from tightship.ledger.backend import Condition, Store
+from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import (
     Draft,
     Entry,
@@ -36,7 +35,6 @@ from tightship.ledger.entries import (
     Unit,
     decode,
     encode_tail,
-    payload_crc,
 )
 from tightship.ledger.keyring import (
     Keyring,
@@ -84,7 +82,9 @@ class Ledger:
         self._writer: Writer = make_writer(self._commit, self._deliver)
         self._definitions: set[str] = set()
         self._closed = self._whole = False
-        self._followed = {log: head for log, (_, head) in backend.heads().items()}
+        self.following = False
+        """Whether a follower tells of others' entries, so that `poll` has nothing to do."""
+        self.followed = {log: head for log, (_, head) in backend.heads().items()}
         """How far others' entries of a shared store were looked for."""
 
     @property
@@ -164,6 +164,29 @@ class Ledger:
         tails = tuple([encode_tail(draft, token(12).hex()) for draft in drafts])
         return self._writer.submit(Unit(log, drafts, guards, tails))
 
+    async def claim(self, owner: str, build: str, limit: int, live: bool = True) -> list[dict[str, Any]]:
+        """Take over runs that are due, each with a `run.claimed` entry of the next epoch.
+
+        Due is what is queued, what is parked and whose time has come, and what runs under a dead owner; fairly between
+        tenants, then by priority, then by age. Runs of another build are left alone.
+
+        Args:
+            owner: the worker's id. build: its code. limit: how many at most. live: real runs, or rehearsals.
+
+        Returns: the rows of `runs` as they stand now.
+
+        Raises:
+            StoreError: the disk, or the server.
+        """
+        token = self.world.chance.token
+        claiming = Claiming(owner, build, limit, live, tuple(token(12).hex() for _ in range(limit)))
+        await self._writer.submit(Unit(DEFAULT_LOG, (), claiming=claiming))
+        return claiming.rows
+
+    async def living(self) -> set[str]:
+        """The ids of the workers that live; none where one process executes."""
+        return await self.off_loop(self.backend.living)
+
     def check_whole(self) -> None:
         """Before the first append: no log has lost its end. It blocks.
 
@@ -181,48 +204,10 @@ class Ledger:
         keyring = self.vault.keyring
         for name in keyring.flush():
             self.vault.forget(name)
-        if not self._whole and any(unit.drafts for unit in units):
+        if not self._whole and any(unit.drafts or unit.claiming for unit in units):
             self.check_whole()
-        sound = [unit for unit in units if self._prepare(unit)]
+        sound = [unit for unit in units if prepare(self, unit)]
         return self._committer.commit(sound)
-
-    def _prepare(self, unit: Unit) -> bool:
-        """Large payloads are on the disk before the entry that names them; false when the unit cannot be stored."""
-        conflicts, limit = self.vault.keyring.conflicts, self.backend.file_from
-        try:
-            for draft in unit.drafts:
-                for payload in draft.payloads:
-                    if conflicts and not conflicts.isdisjoint(names_of(payload.scope)):
-                        self._check_opens(payload)
-                    if limit is not None and len(payload.data or b"") > limit:
-                        draft.payloads = tuple(self._to_file(one, limit) for one in draft.payloads)
-                        break
-        except (StoreError, LedgerError) as error:
-            unit.refusal = error
-            return False
-        return True
-
-    def _check_opens(self, payload: SealedPayload) -> None:
-        """Another process made one of these keys at the same moment, and its key stands."""
-        try:
-            self.vault.open(payload.address, payload.scope, payload.data or b"")
-        except TamperError:
-            raise StoreError(
-                "another process made a key of this scope at the same moment",
-                fix="try again: its key is used now",
-            ) from None
-
-    def _to_file(self, payload: SealedPayload, limit: int) -> SealedPayload:
-        address, scope, data, _ = payload
-        if data is None or len(data) <= limit:
-            return payload
-        try:
-            self.disk.write(address, data)
-        except OSError as error:
-            kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreReadOnly
-            where = None if self.path is None else str(self.path / "payloads")
-            raise kind(f"a large payload could not be written: {error.strerror}", where=where) from error
-        return SealedPayload(address, scope, None, payload_crc(bytes.fromhex(address), scope, data))
 
     # --- others' entries -------------------------------------------------------------------------
 
@@ -250,6 +235,11 @@ class Ledger:
                     {"message": "a listener of the ledger raised", "exception": error}
                 )
 
+    def tell(self, entries: list[Entry]) -> None:
+        """Tell the listeners of entries that others have appended."""
+        if entries:
+            self._deliver(entries, True)
+
     def _forget_erased(self, entries: list[Entry]) -> None:
         """Another process has destroyed keys: they must not live on in our memory."""
         for entry in entries:
@@ -260,9 +250,8 @@ class Ledger:
     async def poll(self) -> None:
         """Look whether another process has appended; listeners are told of what it was."""
         if self.backend.shared:
-            entries = await self.off_loop(self.backend.foreign, self._followed, None)
-            if entries:
-                self._deliver(entries, True)
+            if not self.following:
+                self.tell(await self.off_loop(self.backend.foreign, self.followed, None))
         elif await self.off_loop(self.backend.moved):
             await self._writer.submit(Unit(DEFAULT_LOG, ()))
 

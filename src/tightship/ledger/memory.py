@@ -10,6 +10,7 @@ from tightship.core.errors import LedgerError
 from tightship.core.world import MemoryDisk
 from tightship.ledger._schema import Table, check_condition, check_order, projection_tables
 from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import (
     POSITION_BITS,
     Entry,
@@ -50,6 +51,8 @@ class MemoryBackend:
         self._tables: dict[str, dict[tuple[object, ...], dict[str, Any]]] = {name: {} for name in schema}
         self._tiles: dict[tuple[int, int, int], bytes] = {}
         self._checkpoints: dict[int, dict[int, str]] = {}
+        self.alive: set[str] = set()
+        """The owners that live; whoever simulates workers says so."""
         self._draft: tuple[Batch, dict[str, tuple[str, ...]]] | None = None
 
     # --- the writer's side -----------------------------------------------------------------------
@@ -100,6 +103,10 @@ class MemoryBackend:
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
         """Rows that fit."""
         return self.select(table, where, (), None)
+
+    def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
+        """Runs to claim, in order."""
+        return due_rows(self.look("runs", [("state", "in", OPEN)]), claiming, self.alive, now)
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries between two positions."""
@@ -204,6 +211,10 @@ class MemoryBackend:
         """The latest checkpoint."""
         notes = self._checkpoints.get(log_id)
         return max(notes.items()) if notes else None
+
+    def living(self) -> set[str]:
+        """The owners that live."""
+        return set(self.alive)
 
     def moved(self) -> bool:
         """Another ledger over the same memory may have appended; looking costs nothing."""

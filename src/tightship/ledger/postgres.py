@@ -13,20 +13,22 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
 from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
-from tightship.ledger._pg import Address, Link, Statement, run_together, script
+from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
 from tightship.ledger._pg_values import delta_statements, entry_values, payload_statements, select_statement
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
 from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.own import Own
 from tightship.ledger.pg_snapshot import PostgresSnapshot
+from tightship.ledger.presence import LEASE
 
 if TYPE_CHECKING:
     import psycopg
@@ -88,7 +90,7 @@ class PostgresBackend:
         first: list[Statement] = [("BEGIN", ()), (script("lock_store"), ()), (script("heads"), ())]
 
         def read(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
-            return run_together(db, first + selects)
+            return ask_together(db, first + selects)
 
         self._statements, self._batch = list[Statement](), None
         _, store, heads, *found = self._link.patiently(read)
@@ -107,6 +109,20 @@ class PostgresBackend:
         sql, values = select_statement(table, where, (), None)
         with self._link.still(self._session) as db:
             return _named(table, db.execute(sql, values).fetchall())
+
+    def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
+        """Runs to claim, in order, locked."""
+        columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
+        sql = cast(LiteralString, script("claim_due").format(columns=columns))
+        values = (self.address.workers, now, LEASE, claiming.build, int(claiming.live), now, claiming.limit)
+        with self._link.still(self._session) as db:
+            return _named("runs", db.execute(sql, values).fetchall())
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Everybody who is registered to execute, and whether each is alive."""
+        names = ("id", "host", "pid", "build", "started_at", "beat_at", "alive")
+        rows = self._fetch("workers", (LEASE, self.address.workers))
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries up to a head that is locked; nobody appends meanwhile, so another connection reads them."""
@@ -165,7 +181,7 @@ class PostgresBackend:
         while True:  # the process can do nothing sensible before it knows
             try:
                 # behind the lock: the old session may be about to commit, or has not been noticed as dead
-                self._link.patiently(lambda db: run_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
+                self._link.patiently(lambda db: ask_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
                 there = self._between(log, log_id, n - 1, n, 1) == [(n, data)]
                 self.rollback()
                 break
@@ -352,6 +368,10 @@ class PostgresBackend:
         """The latest checkpoint."""
         rows = self._fetch("checkpoint", (log_id,))
         return (rows[0][0], rows[0][1]) if rows else None
+
+    def living(self) -> set[str]:
+        """The ids of the workers that live."""
+        return {row["id"] for row in self.workers() if row["alive"]}
 
     def moved(self) -> bool:
         """Others may always have appended; `foreign` says what."""

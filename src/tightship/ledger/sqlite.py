@@ -26,6 +26,7 @@ from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, tr
 from tightship.ledger._wal import check_before_writing
 from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, payload_crc
 from tightship.ledger.public_keys import PUBLIC_KEYS, read_keys, write_keys
 from tightship.ledger.snapshot import Snapshot
@@ -78,6 +79,8 @@ class SqliteBackend:
         self._reading = threading.Lock()
         self._version = 0
         self._seeds = Seeds()
+        self.alive: set[str] = set()
+        """The owners that live; only the process that executes knows."""
         # read once: they are of every commit
         self._heads_sql, self._set_head_sql = script("heads"), script("set_head")
 
@@ -136,6 +139,10 @@ class SqliteBackend:
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
         """Rows inside the transaction."""
         return self._query(self._db, table, where, (), None)
+
+    def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
+        """Runs to claim, in order."""
+        return due_rows(self.look("runs", [("state", "in", OPEN)]), claiming, self.alive, now)
 
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries inside the transaction."""
@@ -319,6 +326,10 @@ class SqliteBackend:
         if not isinstance(size, int) or not isinstance(note, str):
             raise TamperError("the last checkpoint was changed: it is no text", where=str(self.path))
         return size, note
+
+    def living(self) -> set[str]:
+        """None: one process executes, and what it does not drive nobody does."""
+        return set()
 
     def moved(self) -> bool:
         """Whether any other connection has committed since the last call."""

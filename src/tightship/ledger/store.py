@@ -7,7 +7,7 @@ fold the projections, write everything, commit. A unit that is refused leaves no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tightship.core import kinds
@@ -15,7 +15,8 @@ from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, Tightsh
 from tightship.core.ports import Delta
 from tightship.core.world import Clock
 from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
-from tightship.ledger.entries import Entry, Guards, Unit, encode_head
+from tightship.ledger.claiming import Claiming
+from tightship.ledger.entries import Draft, Entry, Guards, Unit, encode_head, encode_tail
 from tightship.ledger.projections import Deltas, Folder, merge
 
 _KNOWN_RUNS = 20_000
@@ -100,7 +101,10 @@ class Committer:
             facts = self._read_facts(self._asked(units))
             batch = Batch()
             for unit in units:
-                unit.refusal = self._judge(unit, facts, batch.deltas) or self._take(unit, heads, batch)
+                if unit.claiming is not None:
+                    self._claim(unit, unit.claiming, heads, batch)
+                else:
+                    unit.refusal = self._judge(unit, facts, batch.deltas) or self._take(unit, heads, batch)
             if batch.rows:
                 self._backend.write(batch, self._folder.tables)
             self._backend.commit()
@@ -223,6 +227,25 @@ class Committer:
             if more > 0 and lent + more > limit:
                 return False
         return True
+
+    def _claim(self, unit: Unit, claiming: Claiming, heads: dict[str, tuple[int, int]], batch: Batch) -> None:
+        """Append a takeover of each run that is due; what this batch has changed already waits for another."""
+        changed = batch.deltas.get("runs", {})
+        now = self._now or self._clock.now()
+        wanted = replace(claiming, limit=claiming.limit + len(changed))
+        rows = [row for row in self._backend.due(wanted, now) if (row["id"],) not in changed]
+        claiming.rows.clear()
+        entries: list[Entry] = []
+        for row, nonce in zip(rows, claiming.nonces, strict=False):
+            epoch = row["epoch"] + 1
+            draft = Draft(row["id"], kinds.CLAIMED, "", {"owner": claiming.owner, "build": claiming.build}, epoch)
+            self._runs[draft.run] = RunHead(row["epoch"], False, row["last_signal"])
+            part = Unit(row["log"], (draft,), None, (encode_tail(draft, nonce),))
+            if self._take(part, heads, batch) is None:
+                entries += part.entries
+                taken = {"state": "running", "epoch": epoch, "owner": claiming.owner}
+                claiming.rows.append({**row, **taken})
+        unit.entries = entries
 
     def _take(self, unit: Unit, heads: dict[str, tuple[int, int]], batch: Batch) -> Exception | None:
         """Give the unit its positions. Nothing of it is kept when one of its entries cannot be folded."""

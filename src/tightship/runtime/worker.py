@@ -1,8 +1,8 @@
 """The dispatcher of one worker among many: it claims what is due in the store that all share, and drives it here.
 
 A worker whose lease has run out begins nothing outside any more (`Session.check_lease`), and what it still appends is
-refused by the run's epoch once another worker has claimed the run. It lets go of all runs, and goes on under the id with
-which it was registered anew (`ledger.presence`).
+refused by the run's epoch once another worker has claimed the run. It lets go of all runs, and goes on under the id
+with which it was registered anew (`ledger.presence`).
 """
 
 from __future__ import annotations

@@ -247,9 +247,7 @@ class Workspace:
         )
         engine.live = not self.rehearse
         name = self.files.config.name
-        self._dispatcher = (
-            LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
-        )
+        self._dispatcher = LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
