@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
+from tightship.runtime.sweep import StallWatch, under_halt
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
 
@@ -53,6 +54,8 @@ class LocalDispatcher:
         self._suspect = asyncio.Lock()
         self._sequencer: Sequencer | None = None
         self._watchdog: Watchdog | None = None
+        self._stalls = StallWatch(engine)
+        engine.stalls = self._stalls.wanted
         self.refused: dict[str, Ended] = {}
         """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
@@ -81,6 +84,10 @@ class LocalDispatcher:
             await self._sequencer.close()
 
     def _wake(self, run: str) -> None:
+        if run:
+            self.refused.pop(run, None)  # a cancelled run, say, may be moved by any code
+        else:
+            self.refused.clear()
         self._woken.set()
 
     async def _poll(self) -> None:
@@ -88,6 +95,7 @@ class LocalDispatcher:
             await self._clock.sleep(POLL)
             with contextlib.suppress(StoreError, LedgerError):  # the next append of a run says so where it matters
                 await self._ledger.poll()
+                await self._stalls.look()
 
     # --- what is due -----------------------------------------------------------------------------
 
@@ -108,7 +116,9 @@ class LocalDispatcher:
             [("priority", "asc"), ("wake_at", "asc")],
             limit,
         )
-        return [*left, *parked]
+        ready = {row["id"] for row in parked}
+        others = [*await under_halt(self._engine, limit), *await self._stalls.rows()]
+        return [*left, *parked, *({row["id"]: row for row in others if row["id"] not in ready}.values())]
 
     async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:
         """Take these runs over and drive each until it parks or ends; suspects alone, after all others."""
