@@ -340,7 +340,7 @@ def test_an_edit_is_refused_where_an_action_that_used_it_stands_until_it_is_undo
         await operator.give(run.id, PERSON)
         await settle(desk)
         assert [one.args["text"] for one in desk.tools["mail.send"].calls][1:] == ["corrected"]
-        await desk.answer("approve")
+        await desk.answer("approve")  # it is asked anew: what was sent is another thing
         await settle(desk)
         assert (await desk.only()).outcome == "completed"
         assert len(desk.tools["mail.send"].calls) == 2

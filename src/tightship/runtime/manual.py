@@ -22,7 +22,7 @@ from tightship.patterns.workflow_step import WorkflowStep
 from tightship.review.inbox import require_fit, require_holder
 from tightship.runtime.program import DEFAULT_ROLE
 from tightship.runtime.steps import FINISHED, Standing, StepState, standing
-from tightship.workflow.definition import Definition, from_definition
+from tightship.workflow.definition import from_definition
 from tightship.workflow.loader import WorkspaceFiles
 
 Row = Mapping[str, Any]
@@ -63,7 +63,7 @@ class Hands:
         rows = await self._ledger.select("halts", [("scope", "=", f"{TAKEN}{run}"), ("state", "=", "on")])
         return str(rows[0]["by_whom"] or "") if rows else ""
 
-    async def standing(self, run: str) -> tuple[Standing, Definition]:
+    async def standing(self, run: str) -> Standing:
         """How a run's steps stand, ended or not.
 
         Raises:
@@ -73,7 +73,7 @@ class Hands:
         if not entries or entries[0].kind != kinds.STARTED:
             raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
         definition = from_definition(await self._ledger.value(entries[0].body["definition"]))
-        return standing(self._ledger, definition, entries), definition
+        return standing(self._ledger, definition, entries)
 
     # --- taking and giving -----------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Hands:
             output does not have the declared shape.
         """
         row = await self._resting(run, by)
-        stands, _ = await self.standing(run)
+        stands = await self.standing(run)
         found = _one(stands, step)
         _check_doable(run, found)
         if found.schema is not None:
@@ -151,7 +151,7 @@ class Hands:
             it stands. InputRejected: the value does not have the declared shape.
         """
         row = await self._resting(run, by)
-        stands, definition = await self.standing(run)
+        stands = await self.standing(run)
         known = await stands.value(name)
         if known is None:
             raise _no_value(stands, name, run)
@@ -160,7 +160,7 @@ class Hands:
             require_fit(value, step.schema)
         if value == was:
             raise InputRejected(f"{name} has that value already", fix="give another one")
-        kept, anew = _readers(stands, step, name, definition, run)
+        kept, anew = _readers(stands, step, name, run)
         old, new = await self._seal(run, was), await self._seal(run, value)
         said = await self._said(run, reason)
         body = {"type": "edit", "by": by, "key": step.key, "name": name, "value": new.address, "was": old.address}
@@ -174,11 +174,14 @@ class Hands:
     async def undo(self, run: str, step: str, by: str, reason: str = "") -> StepState:
         """Have a finished action undone; it is open again then. Whoever executes carries it out.
 
+        Steps that have read its answer begin anew.
+
         Raises:
-            as `give`; ActRefused: it is no finished action, or no compensation is declared for it.
+            as `give`; ActRefused: it is no finished action, no compensation is declared for it, or another action that
+            used its answer stands.
         """
         row = await self._resting(run, by)
-        stands, _ = await self.standing(run)
+        stands = await self.standing(run)
         found = _one(stands, step)
         keys = list(found.writes)
         if found.pattern != Action.pattern or not keys:
@@ -187,9 +190,15 @@ class Hands:
             )
         if any("undo" not in stands.journal.effects[key] for key in keys):
             raise ActRefused(f"{found.key} declares no compensation", fix="take it back outside, by hand")
+        # whatever has read its answer, finished or not, will read another one
+        anew = [one for part in _readers(stands, found, found.name or found.key, run) for one in part]
         said = await self._said(run, reason)
         body = {"type": "undo", "by": by, "key": found.key, "actions": keys, **_detail(said)}
-        await self._append(row, [Draft(run, kinds.SIGNAL, "", body, payloads=said)])
+        body |= {"again": [one.key for one in anew]} if anew else {}
+        drafts = [Draft(run, kinds.SIGNAL, "", body, payloads=said)]
+        for one in anew:
+            drafts += _withdrawn(run, by, one.items)
+        await self._append(row, drafts)
         return found
 
     # --- what all of them need -------------------------------------------------------------------
@@ -329,30 +338,36 @@ def _no_value(stands: Standing, name: str, run: str) -> ActRefused | UnknownName
     )
 
 
-def _readers(
-    stands: Standing, source: StepState, name: str, definition: Definition, run: str
-) -> tuple[list[StepState], list[StepState]]:
-    """The finished steps that have read a name, themselves or through others; and those under way, to begin anew.
+def _readers(stands: Standing, source: StepState, name: str, run: str) -> tuple[list[StepState], list[StepState]]:
+    """Of the steps that have read a name, themselves or through others: the finished ones, which keep what they gave,
+    and those that begin anew (under way, undone, or readers of what begins anew).
 
     Raises:
         ActRefused: an action that used it stands, or a child run that used it is under way.
     """
-    touched, kept, anew = {name}, list[StepState](), list[StepState]()
+    touched, renewed, kept, anew = {name}, set[str](), list[StepState](), list[StepState]()
     for step in stands.steps[stands.steps.index(source) + 1 :]:
-        if step.parts or step.state in ("open", "not taken", "undone") or not step.reads & touched:
+        again = bool(step.reads & renewed)
+        if step.parts or step.state in ("open", "not taken", "by hand") or not (again or step.reads & touched):
             continue
-        if step.writes:
-            raise ActRefused(
-                f"{step.key} has used {name} already, and what it did outside stands",
-                fix=f"have it undone first: `tightship runs undo {run} {step.key}`",
-            )
-        if step.state in FINISHED:
+        _check_touchable(step, name, run)
+        if step.state in FINISHED and not again:
             kept.append(step)
-            touched |= {step.name} - {""}
-        elif step.pattern == WorkflowStep.pattern or step.state in ("in flight", "unknown"):
-            raise ActRefused(
-                f"{step.key} has used {name} already and is {step.state}", fix=f"do it by hand first, or cancel {run}"
-            )
+            touched.add(step.name)
         else:
             anew.append(step)
+            renewed.add(step.name)
     return kept, anew
+
+
+def _check_touchable(step: StepState, name: str, run: str) -> None:
+    if step.writes:
+        raise ActRefused(
+            f"{step.key} has used {name} already, and what it did outside stands",
+            fix=f"have it undone first: `tightship runs undo {run} {step.key}`",
+        )
+    under_way = step.pattern == WorkflowStep.pattern and step.state not in FINISHED
+    if under_way or step.state in ("in flight", "unknown"):
+        raise ActRefused(
+            f"{step.key} has used {name} already and is {step.state}", fix=f"do it by hand first, or cancel {run}"
+        )

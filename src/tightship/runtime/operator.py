@@ -192,7 +192,7 @@ class Operator:
         Raises:
             UnknownName: no such run.
         """
-        return (await self._hands.standing(run))[0].steps
+        return (await self._hands.standing(run)).steps
 
     async def holder(self, run: str) -> str:
         """The person who has the run in hand; empty when nobody has."""
