@@ -10,6 +10,7 @@ import click
 
 from tightship.cli._exit import DONE, ERROR, INTERRUPTED, UNFINISHED
 from tightship.cli._shell import Shell, command, fail, run_async
+from tightship.cli.hands import HANDS
 
 if TYPE_CHECKING:
     from tightship.ledger import Entry, Ledger
@@ -20,7 +21,7 @@ _STATES = ("queued", "running", "parked", "completed", "escalated", "failed", "c
 
 @click.group()
 def runs() -> None:
-    """List, show, explain, watch, resume, fork and cancel runs."""
+    """List, show, explain, watch, resume, fork and cancel runs; take them over and give them back."""
 
 
 # --- list ---------------------------------------------------------------------------------------------
@@ -86,6 +87,8 @@ def show(shell: Shell, run: str, values: bool, keys: bool) -> None:
     if package is not None:
         shell.say()
         shell.say(rendered(package))
+    if full["held"]:
+        shell.say(f"in the hands of {full['held']}: tightship runs steps {run}{shell.place}")
     for item in full.get("waiting", ()):
         shell.say(f"waits for a person: tightship inbox show {item}{shell.place}")
 
@@ -102,7 +105,8 @@ async def _show(shell: Shell, run: str, values: bool) -> tuple[Any, dict[str, An
         whole = await workspace.result(run)
         given = await ledger.values([row["input"]], erased="(erased)")
         package = await opened(ledger, whole.package)
-        full: dict[str, Any] = {"waiting": list(whole.waiting)}
+        held = await (await workspace.operator()).holder(run)
+        full: dict[str, Any] = {"waiting": list(whole.waiting), "held": held}
         if values or shell.json:
             full |= {"input": given[row["input"]], "output": whole.output, "package": package}
         return view, full, package if isinstance(package, Mapping) else None
@@ -371,3 +375,7 @@ async def _fork(shell: Shell, run: str, key: str, live: bool) -> tuple[str, Any]
     async with executing(shell) as workspace:
         made = await forked(workspace, run, key, live=live)
         return made.id, made
+
+
+for _command in HANDS:
+    runs.add_command(_command)

@@ -194,6 +194,16 @@ class Operator:
         """
         return (await self._hands.standing(run)).steps
 
+    async def values(self, run: str) -> dict[str, Json]:
+        """A run's state: its input, and what its finished steps have given, by name.
+
+        Raises:
+            UnknownName: no such run. PayloadErased: it was erased.
+        """
+        stands = await self._hands.standing(run)
+        given = await self._ledger.value(stands.journal.entries[0].body["input"])
+        return {"input": given, **await stands.values()}
+
     async def holder(self, run: str) -> str:
         """The person who has the run in hand; empty when nobody has."""
         return await self._hands.holder(run)
