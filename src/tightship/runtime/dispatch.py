@@ -95,6 +95,7 @@ class LocalDispatcher:
             await self._clock.sleep(POLL)
             with contextlib.suppress(StoreError, LedgerError):  # the next append of a run says so where it matters
                 await self._ledger.poll()
+            with contextlib.suppress(TightshipError):  # what cannot be read now is looked at again
                 await self._stalls.look()
 
     # --- what is due -----------------------------------------------------------------------------

@@ -189,7 +189,9 @@ def still(task: RunTask, now: float) -> Stall | None:
     """Whether a run that is here stands still: nothing recorded, nothing in flight, nothing waited for."""
     bound = task.program.longest_silence
     last = task.journal.entries[-1]
-    if task.waiting or task.session.flights.any or task.journal.ahead or now - max(last.at, task.began) <= bound:
+    comes = any(not one.here or task.engine.has(one.what) for one in task.waiting.values())
+    moves = comes or task.session.flights.any or task.journal.ahead
+    if moves or now - max(last.at, task.began) <= bound:
         return None
     what = f"nothing was recorded for {show_duration(bound)} after {last.key or last.kind}"
     return Stall(task.session.facts.id, task.session.facts.workflow, "running", what, last.at)
