@@ -62,7 +62,7 @@ class LocalDispatcher:
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
-        self._tasks.append(asyncio.ensure_future(self._poll()))
+        self._tasks += [asyncio.ensure_future(self._poll()), asyncio.ensure_future(self._stalls.watch())]
         if sequence:
             self._watchdog = Watchdog()
             from tightship.ledger.sequencer import Sequencer
@@ -95,8 +95,6 @@ class LocalDispatcher:
             await self._clock.sleep(POLL)
             with contextlib.suppress(StoreError, LedgerError):  # the next append of a run says so where it matters
                 await self._ledger.poll()
-            with contextlib.suppress(TightshipError):  # what cannot be read now is looked at again
-                await self._stalls.look()
 
     # --- what is due -----------------------------------------------------------------------------
 

@@ -62,7 +62,11 @@ class Ending:
             raise cause
         if isinstance(cause, Halted | Stalled):  # it may never have been walked through here
             task.know(await finished_values(task))
-        await task.remember(cause)
+        while not await task.remember(cause):
+            if task.interruption is not None:
+                cause = await task.worded(task.interruption)
+            elif task.taken and not isinstance(cause, Cancelled | Halted | Stalled):
+                return TAKEN
         await self._tidy()
         if task.program.undoes(cause):
             await self._undo.run()

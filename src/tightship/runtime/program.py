@@ -233,7 +233,7 @@ class Program:
     def longest_silence(self) -> float:
         """Seconds after which a run that records nothing stands still: `limits.stall`, or what one turn may take."""
         turns = [_seconds(spec, self._agent_seconds) for spec in self.definition.agents.values()]
-        return max(self.limits.stall, *(2 * seconds for seconds in turns))
+        return max([self.limits.stall, *(2 * seconds for seconds in turns)])
 
     def undoes(self, cause: BaseException) -> bool:
         """Whether finished actions are undone on this cause."""

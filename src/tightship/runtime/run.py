@@ -29,7 +29,7 @@ from tightship.core.signals import Cancelled, Halted, Signal, Taken
 from tightship.effects.frame import Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
-from tightship.ledger import Entry, Guards
+from tightship.ledger import Entry, Guards, SealedPayload
 from tightship.runtime.ending import TAKEN, Ending
 from tightship.runtime.handover import hand_over
 from tightship.runtime.node import NodeFrame
@@ -112,7 +112,7 @@ class RunTask:
                     if cause == PUT_DOWN:
                         await note_put_down(self.journal)
                     return cause
-                outcome = await Ending(self).finish(await self._worded(cause))
+                outcome = await Ending(self).finish(await self.worded(cause))
                 if outcome != TAKEN:
                     return outcome
                 cause = await hand_over(self)
@@ -171,7 +171,7 @@ class RunTask:
         for line in told.get("tried", ()):
             self.add_tried(line)
 
-    async def _worded(self, cause: Any) -> Any:
+    async def worded(self, cause: Any) -> Any:
         """A cancel with what its person said: signals come at any moment, and opening a value takes one."""
         if not isinstance(cause, Cancelled):
             return cause
@@ -188,21 +188,31 @@ class RunTask:
             return ""
         return str(told.get("reason") or "") if isinstance(told, dict) else ""
 
-    async def remember(self, cause: BaseException) -> None:
-        """Record why the run turns around, so that after a crash it does not go forward again."""
+    async def remember(self, cause: BaseException) -> bool:
+        """Record why the run turns around, so that after a crash it does not go forward again.
+
+        False when a signal has come first, which is taken in: the earlier position wins.
+        """
         if INTERRUPTED in self.journal.decided:
-            return
+            return True
         where = {"partial": self.partial(), "tried": self.tried()}
         if isinstance(cause, Signal):
             said, _ = self.journal.seal({"reason": cause.reason, **where})
             told = {**describe_signal(cause), "reason": "", "detail": said.address}
-            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": told}, (said,))
-            return
+            return await self._turn_around(told, said)
         error = cause if isinstance(cause, TightshipError) else TightshipError(f"{type(cause).__name__}: {cause}")
         head, detail = describe(error)
         payload, _ = self.journal.seal({**detail, **where})
-        value = {"error": head, "detail": payload.address}
-        await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,))
+        return await self._turn_around({"error": head, "detail": payload.address}, payload)
+
+    async def _turn_around(self, value: dict[str, Json], payload: SealedPayload) -> bool:
+        guards = Guards(seen=self.seen)
+        try:
+            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,), guards)
+        except GuardRefused:
+            await self.read_mail()
+            return False
+        return True
 
     async def _forward(self) -> Any:
         """Interpret the tree: the output in a `Done`, the error or signal that stopped it, PARKED or PUT_DOWN."""

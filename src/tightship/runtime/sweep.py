@@ -7,12 +7,13 @@ can stand still: nothing recorded, nothing in flight. Both are found by whoever 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core import kinds
-from tightship.core.errors import Stalled
+from tightship.core.errors import Stalled, TightshipError
 from tightship.core.ports import Json
 from tightship.ledger import Entry, Ledger
 from tightship.workflow.units import show_duration
@@ -151,18 +152,20 @@ class StallWatch:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._looked = 0.0
         self._after = ""
         self.wanted: dict[str, Stall] = {}
         """Parked runs that are to be taken over and escalated."""
 
+    async def watch(self) -> None:
+        """Look again and again."""
+        while True:
+            await self._engine.shared.world.clock.sleep(LOOK)
+            with contextlib.suppress(TightshipError):  # what cannot be read now is looked at again
+                await self.look()
+
     async def look(self) -> None:
-        """Look, if it is time to."""
+        """Look once."""
         clock = self._engine.shared.world.clock
-        now = clock.monotonic()
-        if now - self._looked < LOOK:
-            return
-        self._looked = now
         for run in self._engine.running():
             task = self._engine.task(run)
             stall = None if task is None else still(task, clock.now())
