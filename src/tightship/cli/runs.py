@@ -45,6 +45,8 @@ def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
 
     told = [row_line(row, time.time()) for row in rows]
     columns = ("run", "workflow", "state", "reason", "started", "took", "cost", "calls", "reference")
+    for line, row in zip(told, rows, strict=True):
+        line["state"] += f", with {row['held']}" if row["held"] else ""
     cells = [[line[name] for name in columns] for line in told]
     shell.table(columns, cells, right=("took", "cost", "calls"), drop=("calls", "took", "started", "reference"))
     if len(rows) == limit:
@@ -59,7 +61,9 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
         where.append(("state" if state in ("queued", "running", "parked") else "outcome", "=", state))
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
-        return await ledger.select("runs", where, [("started_at", "desc")], limit)
+        rows = await ledger.select("runs", where, [("started_at", "desc")], limit)
+        held = await (await workspace.operator()).held()
+        return [{**row, "held": held.get(row["id"], "")} for row in rows]
 
 
 # --- show, why ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
-from tightship.runtime.sweep import StallWatch, under_halt
+from tightship.runtime.sweep import HaltSweep, StallWatch
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
 
@@ -54,6 +54,7 @@ class LocalDispatcher:
         self._suspect = asyncio.Lock()
         self._sequencer: Sequencer | None = None
         self._watchdog: Watchdog | None = None
+        self._halts = HaltSweep(engine)
         self._stalls = StallWatch(engine)
         engine.stalls = self._stalls.wanted
         self.refused: dict[str, Ended] = {}
@@ -116,7 +117,7 @@ class LocalDispatcher:
             limit,
         )
         ready = {row["id"] for row in parked}
-        others = [*await under_halt(self._engine, limit), *await self._stalls.rows()]
+        others = [*await self._halts.rows(), *await self._stalls.rows()]
         return [*left, *parked, *({row["id"]: row for row in others if row["id"] not in ready}.values())]
 
     async def resume(self, rows: Sequence[Mapping[str, Any]], accept_code: bool = False) -> list[Ended]:

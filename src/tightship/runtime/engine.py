@@ -32,7 +32,7 @@ from tightship.runtime.families import Families
 from tightship.runtime.fork import dry
 from tightship.runtime.program import AGENT, Program
 from tightship.runtime.purse import limit_of
-from tightship.runtime.run import RunTask
+from tightship.runtime.run import PARKED, RunTask
 from tightship.runtime.sessions import Sessions
 from tightship.runtime.start import Ended, Start
 from tightship.runtime.sweep import Stall
@@ -92,6 +92,8 @@ class Engine:
         self._runs: dict[str, Driven] = {}
         self._coming: dict[str, asyncio.Event] = {}
         """Runs that are being started or taken over here: their ledgers say so before this process holds them."""
+        self.missed = set[str]()
+        """Runs that were halted in the very moment in which they parked."""
         self.stalls: dict[str, Stall] = {}
         """Parked runs that stand still for ever: they are ended when they are moved."""
         self._addresses: dict[tuple[str, str], str] = {}
@@ -409,6 +411,8 @@ class Engine:
             driven.task.put_down()
         try:
             state = await driven.task.drive()
+            if state == PARKED and driven.task.interruption is not None:
+                self.missed.add(run)
             return Ended(run, state, result=driven.task.ended)
         except (StaleOwner, BuildMismatch) as error:
             return Ended(run, "refused", error)

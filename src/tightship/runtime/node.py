@@ -122,6 +122,8 @@ class NodeFrame:
         made anew since is left alone.
         """
         journal, names = self.task.journal, self.scope.names
+        if not journal.edits:
+            return
         begun = {entry.n for entry in journal.edits if journal.begun_before(key, entry.n)}
         for edit in reversed(journal.edits):
             if edit.n in begun:
@@ -132,10 +134,12 @@ class NodeFrame:
 
     async def _edited(self, name: str | None, value: Json) -> Json:
         """A step's output as whatever comes next sees it."""
-        names = {} if name is None else {name: value}
+        if name is None or not self.task.journal.edits:
+            return value
+        names = {name: value}
         for edit in self.task.journal.edits:
             await self._swap(names, edit.body, "was", "value")
-        return value if name is None else names[name]
+        return names[name]
 
     async def _swap(self, names: dict[str, Json], edit: Mapping[str, Any], old: str, new: str) -> None:
         name = edit["name"]

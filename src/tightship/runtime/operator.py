@@ -208,6 +208,11 @@ class Operator:
         """The person who has the run in hand; empty when nobody has."""
         return await self._hands.holder(run)
 
+    async def held(self) -> dict[str, str]:
+        """Every run that a person has in hand, and who."""
+        rows = await self._ledger.select("halts", [("state", "=", "on")])
+        return {row["scope"].removeprefix(TAKEN): row["by_whom"] for row in rows if row["scope"].startswith(TAKEN)}
+
     async def take(self, run: str, by: str, reason: str = "") -> None:
         """Take a run over, and the runs below it: nothing new begins until it is given back; what was sent settles.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tightship.controls.halts import Halt
 from tightship.core import kinds
 from tightship.core.errors import Stalled, TightshipError
 from tightship.core.ports import Json
@@ -55,19 +56,37 @@ class Stall:
         )
 
 
-async def under_halt(engine: Engine, limit: int | None = None) -> list[dict[str, Any]]:
-    """Parked runs that a halt covers: they are brought to their end, whatever they wait for."""
-    if not engine.shared.halts.halted():
-        return []
-    where = [("state", "=", "parked"), ("live", "=", int(engine.live))]
-    rows = await engine.ledger.select("runs", where, [("priority", "asc"), ("id", "asc")])
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        if len(found) == limit:
-            break
-        if not engine.has(row["id"]) and await engine.halt_of(row) is not None:
-            found.append(row)
-    return found
+class HaltSweep:
+    """Finds the parked runs that a halt covers: they are brought to their end, whatever they wait for.
+
+    One look over all that is parked is enough for each change of what is halted, since nothing parks under a halt but
+    what was about to; the engine names that.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._seen: list[Halt] = []
+        self._found: set[str] = set()
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """The rows of such runs that still wait."""
+        engine = self._engine
+        halted = engine.shared.halts.halted()
+        where: list[tuple[str, str, Any]] = [("state", "=", "parked"), ("live", "=", int(engine.live))]
+        self._found |= engine.missed
+        engine.missed.clear()
+        if halted == self._seen:
+            if not self._found:
+                return []
+            where.append(("id", "in", sorted(self._found)[:MANY]))
+        rows = await engine.ledger.select("runs", where, [("priority", "asc"), ("id", "asc")]) if halted else []
+        covered = [row for row in rows if not engine.has(row["id"]) and await engine.halt_of(row) is not None]
+        if halted == self._seen:
+            self._found -= set(sorted(self._found)[:MANY]) - {row["id"] for row in covered}
+        else:
+            self._found = {row["id"] for row in covered}
+        self._seen = halted
+        return covered
 
 
 async def hopeless(ledger: Ledger, rows: Sequence[Row]) -> list[Stall]:
