@@ -40,8 +40,6 @@ from tightship.runtime.takeover import accepted, is_cancelled, is_fork, note_put
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
 
-__all__ = ["Driven", "Ended", "Engine", "Start"]
-
 MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED, kinds.EXTENDED})
 LOAD_TOGETHER = 64
 """Runs whose entries are read in one query when many are resumed."""
