@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
 
 
+INTERRUPTED = "run/interrupted"
+"""The key of the decision why a run turned around."""
 TAKEN = "taken"
 """What comes of a run that a person takes over before its end is written."""
 
@@ -40,12 +42,15 @@ class Ending:
     def __init__(self, task: RunTask) -> None:
         self._task = task
         self._undo = Undo(task)
+        self._known: BaseException | None = None
+        """What had interrupted the run when it began to end."""
         self._flying: set[str] = set()
         """Keys of what had not settled when the run was stopped."""
 
     async def finish(self, cause: Any) -> str:
         """Undo where it is due, then append the single `ended`; returns the outcome."""
         task = self._task
+        self._known = task.interruption
         self._flying = {key for key, _ in task.journal.unfinished()}
         await task.session.drain()
         if not isinstance(cause, BaseException):
@@ -60,17 +65,27 @@ class Ending:
             cause = cause.exception
         if isinstance(cause, Exception) and not isinstance(cause, TightshipError):
             raise cause
-        if isinstance(cause, Halted | Stalled):  # it may never have been walked through here
-            task.know(await finished_values(task))
-        while not await task.remember(cause):
-            if task.interruption is not None:
-                cause = await task.worded(task.interruption)
-            elif task.taken and not isinstance(cause, Cancelled | Halted | Stalled):
-                return TAKEN
+        cause = await self._turn_around(cause)
+        if cause is None:
+            return TAKEN
         await self._tidy()
         if task.program.undoes(cause):
             await self._undo.run()
         return await self._close(cause)
+
+    async def _turn_around(self, cause: BaseException) -> BaseException | None:
+        """Record why the run turns around: what stands earliest in the log; None when a person has taken it before."""
+        task = self._task
+        while True:
+            if INTERRUPTED not in task.journal.decided and not isinstance(cause, Cancelled | Halted | Stalled):
+                if task.interruption is not self._known:  # it came while what was in flight settled
+                    cause = await task.worded(task.interruption)
+                elif task.taken and not task.erased:
+                    return None
+            if isinstance(cause, Halted | Stalled):  # it may never have been walked through here
+                task.know(await finished_values(task))
+            if await task.remember(cause):
+                return cause
 
     async def _tidy(self) -> None:
         """What was begun and cut off: children end, and what became of effects is found out."""

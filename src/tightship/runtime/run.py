@@ -30,7 +30,7 @@ from tightship.effects.frame import Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards, SealedPayload
-from tightship.runtime.ending import TAKEN, Ending
+from tightship.runtime.ending import INTERRUPTED, TAKEN, Ending
 from tightship.runtime.handover import hand_over
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 PARKED = "parked"
 PUT_DOWN = "stopped"
-INTERRUPTED = "run/interrupted"
 OUTPUT = "run/output"
 """Where the run's output is worked out: nothing is recorded under it, so it sees every edit."""
 
