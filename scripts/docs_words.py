@@ -43,6 +43,7 @@ WORKFLOW: Mapping[str, str] = {
     "Limits.depth": "Workflows started by workflows.",
     "Limits.branches": "Branches side by side in one step. `tightship check` refuses more.",
     "Limits.restarts": "Starts in a row over which the process ended with nothing recorded; then it is escalated.",
+    "Limits.stall": "Time with nothing recorded and nothing in flight; then it is escalated. At least two turns' time.",
     "Limits.output_bytes": "Bytes of one output, as JSON.",
     "Behaviour.retry": "Tries more, each counted against `limits.retries`.",
     "Behaviour.after": "The pause before each of them. More than five seconds may park the run.",

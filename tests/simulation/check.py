@@ -83,6 +83,7 @@ class Checker:
         await self._read()
         self._complaints()
         self._positions()
+        self._stops()
         self._projections()
         await self._endings()
         self._effects()
@@ -101,6 +102,7 @@ class Checker:
         """
         await self._read()
         self._positions()
+        self._stops()
         self._effects()
         self._budgets()
 
@@ -118,6 +120,10 @@ class Checker:
         """What this seed has exercised."""
         count = Counter(entry.kind for entry in self.entries if entry.kind in COUNTED)
         count["crashes"] = self.world.crashes
+        for entry in self.entries:
+            if entry.kind == kinds.SIGNAL and entry.body["type"] in ("take", "do", "edit", "undo", "give"):
+                count[entry.body["type"]] += 1
+            count["halts"] += entry.kind == kinds.HALT
         for row in self.rows.values():
             count[row["outcome"] or "waiting"] += 1
         for effect in self.effects.values():
@@ -160,6 +166,24 @@ class Checker:
             order = [(key, "asc") for key in keys]
             kept, rebuilt = (one.select(table, (), order, None) for one in (self.ledger.backend, fresh))
             self._require(kept == rebuilt, f"the projection {table} differs from its rebuild")
+
+    def _stops(self) -> None:
+        """No effect is begun in a scope after its halt, nor in a run that a person has; only what takes back passes.
+
+        A further attempt at what was begun before is no new effect: it finds out what became of it.
+        """
+        halted: set[str] = set()
+        for entry in self.entries:
+            body = entry.body
+            if entry.kind in (kinds.HALT, kinds.UNHALT):
+                (halted.add if entry.kind == kinds.HALT else halted.discard)(body["scope"])
+            elif entry.kind == kinds.SIGNAL and body["type"] in ("take", "give"):
+                (halted.add if body["type"] == "take" else halted.discard)(f"run {entry.run} taken")
+            elif entry.kind == kinds.ADMITTED and body["cls"] != "undo" and not body.get("attempt"):
+                row = self.rows[entry.run]
+                scopes = {"all", f"tenant:{row['tenant']}", f"workflow:{row['workflow']}", f"run:{entry.run}"}
+                scopes |= {f"agent:{body['agent']}", f"run {entry.run} taken"}
+                self._require(not scopes & halted, f"{entry.key} of {entry.run} began at {entry.n} in a halted scope")
 
     # --- runs ---------------------------------------------------------------------------------------
 
@@ -312,8 +336,11 @@ class Checker:
             if row["state"] != "ended":
                 continue
             told = await self._actions(run)
-            undone = [
-                entry.body for entry in self.by_run[run] if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo"
+            turned = [e.n for e in self.by_run[run] if e.kind == kinds.DECIDED and e.key == "run/interrupted"]
+            undone = [  # what a person had undone before the run turned around was undone when they said so
+                entry.body
+                for entry in self.by_run[run]
+                if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo" and entry.n > min(turned, default=0)
             ]
             first = list(dict.fromkeys(body["undoes"] for body in undone))
             order = [told.index(key) for key in first if key in told]

@@ -80,7 +80,8 @@ async def replay_all(world: World) -> int:
         entries = await ledger.run_entries(row["id"])
         if not _followed(world, row, entries):
             continue
-        for forget in (False, True):
+        edited = any(entry.kind == kinds.SIGNAL and entry.body["type"] == "edit" for entry in entries)
+        for forget in (False,) if edited else (False, True):  # an edit tells by its record what had begun before it
             await _replay(world, engine, ledger, row, entries, forget)
         count += 1
     await ws.close()

@@ -25,6 +25,7 @@ from tightship.runtime.operator import Operator
 from tightship.runtime.simulation import Simulation
 from tightship.runtime.workspace import Workspace
 
+from .hands import give_all, hands
 from .machines import BASE_URL, TOKEN, Network, Outside, SimLedger, Trouble
 from .plan import OUTPUT, PERSON, Plan, make_plan
 
@@ -158,11 +159,12 @@ async def play(sim: Simulation, kept: list[World]) -> World:
     kept.append(world)
     _set_faults(world, rng, hard)
     stop = asyncio.Event()
-    helpers = [asyncio.ensure_future(work) for work in (people(world, stop), _meddlers(world))]
+    helpers = [asyncio.ensure_future(work) for work in (people(world, stop), _meddlers(world), hands(world))]
     machine = asyncio.ensure_future(keep_running(world, stop))
     try:
         await sim.clock.sleep(TROUBLE_SECONDS)
         await calm(world)
+        await _empty_hands(world, helpers[-1])
         await settled(world, machine)
     finally:
         stop.set()
@@ -200,6 +202,12 @@ async def calm(world: World) -> None:
     for halt in await operator.halts():
         await operator.unhalt(halt["scope"], PERSON)
     world.tell("calm")
+
+
+async def _empty_hands(world: World, helper: asyncio.Future[None]) -> None:
+    """Once nobody takes anything over any more, everything is given back."""
+    await asyncio.wait({helper})
+    await give_all(world)
 
 
 class _Spec:

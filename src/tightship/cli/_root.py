@@ -18,7 +18,7 @@ COMMANDS: Final = {
     "init": ("tightship.cli.init:init", "Make a workspace from a template."),
     "check": ("tightship.cli.check:check", "Say what would fail in production, why, and the fix."),
     "run": ("tightship.cli.run:run", "Run a workflow on a file of inputs, or on one input."),
-    "runs": ("tightship.cli.runs:runs", "List, show, explain, watch, resume, fork and cancel runs."),
+    "runs": ("tightship.cli.runs:runs", "List, show, explain, resume, fork, cancel runs; take them over."),
     "inbox": ("tightship.cli.inbox:inbox", "What waits for people, and their decisions."),
     "costs": ("tightship.cli.costs:costs", "What it has cost, by workflow, agent, tool or day."),
     "halt": ("tightship.cli.halt:halt", "Stop a scope at once: a run, workflow, agent, tenant, or all."),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tightship.cli._exit import DONE, ERROR
 from tightship.cli._shell import Shell, command, run_async
+
+if TYPE_CHECKING:
+    from tightship.insight.halting import Preview
 
 _BY = click.option("--by", help="Who does it (default: whoever is logged in).")
 _REASON = click.option(
@@ -19,23 +22,29 @@ _REASON = click.option(
 @click.command()
 @click.argument("scope", required=False)
 @click.option("--list", "listing", is_flag=True, help="Show what is halted.")
+@click.option("--dry-run", is_flag=True, help="Show what it would stop, and stop nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_BY
 @_REASON
 @command
-def halt(shell: Shell, scope: str | None, listing: bool, yes: bool, by: str | None, reason: str) -> int:
+def halt(shell: Shell, scope: str | None, listing: bool, dry_run: bool, yes: bool, by: str | None, reason: str) -> int:
     """Stop SCOPE at once: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID.
 
     What is halted begins no new effect; what it has done is undone, and the work goes to a person with its context. It
-    first shows what it stops, and asks unless --yes.
+    first shows what it stops: runs, calls in flight and what is done about each, actions that are undone and that
+    remain, inbox items that close, and who gets the work. It asks unless --yes; --dry-run only shows.
     """
     if listing:
         return _list(shell)
     if scope is None:
         raise click.UsageError("name a scope: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID; or --list")
-    covered = run_async(lambda: _covered(shell, scope))
-    told = ", ".join(f"{count} {state}" for state, count in sorted(covered.items())) or "no run that has not ended"
-    shell.say(f"{scope} covers {told}; nothing new begins in it until `tightship unhalt {scope}`")
+    found = run_async(lambda: _preview(shell, scope))
+    shell.say(found.render())
+    if dry_run:
+        shell.emit(found.as_dict())
+        shell.say("nothing was halted")
+        return DONE
+    shell.say(f"nothing new begins in it until `tightship unhalt {scope}`")
     if not yes:
         if shell.json or not sys.stdin.isatty():
             raise click.UsageError("nobody can be asked here; say --yes")
@@ -43,8 +52,10 @@ def halt(shell: Shell, scope: str | None, listing: bool, yes: bool, by: str | No
             shell.say("nothing was halted")
             return ERROR
     pid = run_async(lambda: _halt(shell, scope, by, reason))
-    shell.emit({"scope": scope, "halted": True, "runs": covered, "executor": pid})
+    shell.emit({"scope": scope, "halted": True, "runs": found.counts(), "executor": pid, "stops": found.as_dict()})
     shell.say(f"{scope} is halted" + (f"; process {pid} stops it now" if pid else ""), "warn")
+    if pid is None and found.runs:
+        shell.say(f"no process executes here; what it stops ends with: tightship runs resume --all{shell.place}")
     return DONE
 
 
@@ -61,14 +72,15 @@ def unhalt(shell: Shell, scope: str, by: str | None, reason: str) -> int:
     return DONE if lifted else ERROR
 
 
-async def _covered(shell: Shell, scope: str) -> dict[str, int]:
+async def _preview(shell: Shell, scope: str) -> Preview:
     from tightship.cli._open import looking
     from tightship.controls.halts import check_scope
+    from tightship.insight.halting import preview
 
     checked = check_scope(scope)
     async with looking(shell) as workspace:
         await _known(workspace, checked)
-        return await (await workspace.operator()).covered(checked)
+        return await preview(await workspace.ledger(), checked, roles=workspace.files.config.roles)
 
 
 async def _known(workspace: Any, scope: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from tightship.cli._shell import Shell, command, run_async
-from tightship.core.errors import InputRejected, UnknownName
+from tightship.cli._value import parse_value
+from tightship.core.errors import UnknownName
 
 if TYPE_CHECKING:
     from tightship.review.inbox import DecisionType, InboxItem
@@ -152,7 +152,7 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
     """Register the command of one decision."""
 
     def decide(shell: Shell, item: str, by: str | None, reason: str, value: str | None = None) -> None:
-        given = _value(value)
+        given = parse_value(value)
         closed, pid = run_async(lambda: _decide(shell, item, decision, by, reason, given))
         follows = _following(closed, given)
         shell.emit({**_told(closed), "executor": pid, **({"linked": follows} if follows else {})})
@@ -199,24 +199,6 @@ def _following(closed: InboxItem, value: Any) -> str:
 
     answered = closed.type == "escalation" and closed.decision == "answer" and isinstance(value, dict)
     return linked_run(closed.item) if answered else ""
-
-
-def _value(text: str | None) -> Any:
-    """JSON; what is no JSON is text, so that a sentence needs no quotes within quotes.
-
-    Raises:
-        InputRejected: it looks like a JSON object or list and is none.
-    """
-    if text is None:
-        return None
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if text.lstrip().startswith(("{", "[", '"')):
-            raise InputRejected(
-                f"it is no JSON: {error.msg} (column {error.colno})", where="--value", fix="correct it"
-            ) from None
-        return text
 
 
 async def _decide(

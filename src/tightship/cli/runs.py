@@ -10,6 +10,7 @@ import click
 
 from tightship.cli._exit import DONE, ERROR, INTERRUPTED, UNFINISHED
 from tightship.cli._shell import Shell, command, fail, run_async
+from tightship.cli.hands import HANDS
 
 if TYPE_CHECKING:
     from tightship.ledger import Entry, Ledger
@@ -20,7 +21,7 @@ _STATES = ("queued", "running", "parked", "completed", "escalated", "failed", "c
 
 @click.group()
 def runs() -> None:
-    """List, show, explain, watch, resume, fork and cancel runs."""
+    """List, show, explain, watch, resume, fork and cancel runs; take them over and give them back."""
 
 
 # --- list ---------------------------------------------------------------------------------------------
@@ -44,6 +45,8 @@ def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
 
     told = [row_line(row, time.time()) for row in rows]
     columns = ("run", "workflow", "state", "reason", "started", "took", "cost", "calls", "reference")
+    for line, row in zip(told, rows, strict=True):
+        line["state"] += f", with {row['held']}" if row["held"] else ""
     cells = [[line[name] for name in columns] for line in told]
     shell.table(columns, cells, right=("took", "cost", "calls"), drop=("calls", "took", "started", "reference"))
     if len(rows) == limit:
@@ -58,7 +61,9 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
         where.append(("state" if state in ("queued", "running", "parked") else "outcome", "=", state))
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
-        return await ledger.select("runs", where, [("started_at", "desc")], limit)
+        rows = await ledger.select("runs", where, [("started_at", "desc")], limit)
+        held = await (await workspace.operator()).held()
+        return [{**row, "held": held.get(row["id"], "")} for row in rows]
 
 
 # --- show, why ----------------------------------------------------------------------------------------
@@ -86,6 +91,8 @@ def show(shell: Shell, run: str, values: bool, keys: bool) -> None:
     if package is not None:
         shell.say()
         shell.say(rendered(package))
+    if full["held"]:
+        shell.say(f"in the hands of {full['held']}: tightship runs steps {run}{shell.place}")
     for item in full.get("waiting", ()):
         shell.say(f"waits for a person: tightship inbox show {item}{shell.place}")
 
@@ -102,7 +109,8 @@ async def _show(shell: Shell, run: str, values: bool) -> tuple[Any, dict[str, An
         whole = await workspace.result(run)
         given = await ledger.values([row["input"]], erased="(erased)")
         package = await opened(ledger, whole.package)
-        full: dict[str, Any] = {"waiting": list(whole.waiting)}
+        held = await (await workspace.operator()).holder(run)
+        full: dict[str, Any] = {"waiting": list(whole.waiting), "held": held}
         if values or shell.json:
             full |= {"input": given[row["input"]], "output": whole.output, "package": package}
         return view, full, package if isinstance(package, Mapping) else None
@@ -371,3 +379,7 @@ async def _fork(shell: Shell, run: str, key: str, live: bool) -> tuple[str, Any]
     async with executing(shell) as workspace:
         made = await forked(workspace, run, key, live=live)
         return made.id, made
+
+
+for _command in HANDS:
+    runs.add_command(_command)

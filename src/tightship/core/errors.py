@@ -25,6 +25,8 @@ TightshipError
 ├── RunError
 │   ├── NondeterminismError    a replayed run asked for something else than it did before
 │   ├── BuildMismatch          the run was started by other code
+│   ├── NotTaken               an act by hand on a run that this person has not taken over
+│   ├── ActRefused             a step cannot be done, edited or undone by hand as it stands
 │   └── RunFailed              the run ended as failed
 ├── WorkException              what a person would call an exception (E1 to E7)
 │   ├── Unavailable            E1
@@ -41,6 +43,7 @@ TightshipError
 │       ├── CheckpointFailed   a checkpoint's condition stayed false
 │       ├── ChecksExhausted    maker and checker ran out of rounds
 │       ├── BranchFailed       a concurrent branch failed
+│       ├── Stalled            a run does not move, or waits for what cannot come
 │       ├── OutcomeUnknown     a write may or may not have been done
 │       ├── WriteFailed        the other side refused a write
 │       └── DuplicateClaim     another run holds the business key
@@ -199,6 +202,14 @@ class BuildMismatch(RunError):
     """The run was started by other code than what is here now."""
 
 
+class NotTaken(RunError):
+    """This run is not in this person's hands."""
+
+
+class ActRefused(RunError):
+    """This cannot be done by hand as the run stands."""
+
+
 class RunFailed(RunError):
     """The run ended as failed."""
 
@@ -297,6 +308,12 @@ class ChecksExhausted(Unforeseen):
 
 class BranchFailed(Unforeseen):
     """A concurrent branch failed."""
+
+
+class Stalled(Unforeseen):
+    """The run does not move any more, or waits for something that can never come."""
+
+    kind = "stalled"
 
 
 class OutcomeUnknown(Unforeseen):

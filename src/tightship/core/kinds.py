@@ -15,14 +15,16 @@ STARTED: Final = "run.started"
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"
-"""wake_at (s), waiting: [what], seen: position of the last signal that was read, seconds worked since the last park"""
+"""wake_at (s), waiting: [what], seen: position of the last signal that was read, seconds worked since the last park;
+[taken: the person who has it in hand]"""
 ENDED: Final = "run.ended"
 """outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
 [reason, output (address), detail (address), package (address), residual: how many effects remain]"""
 SIGNAL: Final = "signal"
-"""type (cancel | halt | answer | child), by, and the type's fields: detail (address of what the person said), reason
-(the engine's own words), scope, item, child with outcome, output, package, usd, tokens_in, tokens_out, calls and
-actions (address)"""
+"""type (cancel | halt | answer | child | take | do | edit | undo | give), by, and the type's fields: detail (address of
+what the person said), reason (the engine's own words), scope, item, child with outcome, output, package, usd,
+tokens_in, tokens_out, calls and actions (address); of a person who has taken the run over: key (the step), name,
+value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above them)"""
 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
@@ -63,6 +65,8 @@ EXTENDED: Final = "budget.extended"
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 
+NEVER: Final = 4_102_444_800.0
+"""A wake-up that never comes (the year 2100): the run waits for people only."""
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
 
 TOLD: Final = frozenset({SIGNAL, HALT, UNHALT, EXTENDED, ERASED})

@@ -42,6 +42,10 @@ class Halted(Signal):
     """The kill switch is on for this scope."""
 
 
+class Taken(Signal):
+    """A person has taken the run over: nothing new begins until it is given back. Its keys stay open."""
+
+
 class Cancelled(Signal):
     """Somebody cancelled the run."""
 

@@ -33,6 +33,7 @@ class Call:
         line: the branch or item that it belongs to, for the detection of loops.
         fresh: do not answer from cache.
         settling: an interrupted run finds out what became of this write; a halt lets it pass.
+        kept: settling for a run that goes on later: what was not done stays to be tried again.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Call:
     line: str = ""
     fresh: bool = False
     settling: bool = False
+    kept: bool = False
 
     @property
     def costs(self) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 
 from tightship.controls.budgets import Amount, Reservation
+from tightship.controls.halts import stopped
 from tightship.controls.limits import REPEATED
 from tightship.core import kinds
 from tightship.core.errors import (
@@ -27,7 +28,7 @@ from tightship.core.errors import (
     WorkException,
 )
 from tightship.core.ports import Json, Reply
-from tightship.core.signals import Halted, OverBudget, Signal
+from tightship.core.signals import OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
 from tightship.effects.doubt import Doubt
@@ -89,6 +90,8 @@ class Door:
 
     async def close(self, call: Call) -> None:
         """Settle what a run has begun and will not finish: find out what became of it, and begin nothing anew.
+
+        A call that is `kept` stays open where it was not done: the run tries it again when it goes on.
 
         Raises:
             TightshipError, Signal: it was not done, or nobody can tell; that is recorded.
@@ -206,7 +209,7 @@ class _Passage(Doubt):
     async def _attempts(self) -> Json:
         while True:
             if self.cut and not self.doubtful:
-                return await self.refuse(Unavailable("the run was stopped before this was tried again"))
+                return await self.cut_off()
             try:
                 reservation, not_after = await self._admit()
             except _Refused as refused:
@@ -349,14 +352,14 @@ class _Passage(Doubt):
             body["undoes"] = call.undoes
         return body
 
-    def _what_refused(self, refused: GuardRefused) -> DuplicateClaim | Halted:
+    def _what_refused(self, refused: GuardRefused) -> DuplicateClaim | Signal:
         if refused.reason == "claim":
             return DuplicateClaim(
                 f"run {refused.holder} already does, or did, this piece of work",
                 needed="decide whether this is the same request twice",
                 evidence={"run": refused.holder, "tool": self.call.tool.spec.name},
             )
-        return Halted(f"{refused.holder} is halted", scope=refused.holder)
+        return stopped(refused.holder, f"{refused.holder} is halted")
 
     # --- perform ---------------------------------------------------------------------------------
 
@@ -476,11 +479,13 @@ class _Passage(Doubt):
             reserve = admitted.get("reserve", {})
             charged = Amount(reserve.get("usd", 0), reserve.get("tokens", 0), 1)
             lost = Unavailable("the process ended before the answer came")
-            again = not call.settling and self.may_retry()
+            again = (not call.settling or call.kept) and self.may_retry()
             await self.settle_error(lost, again=again, charged=charged)
             if not again:
                 raise lost
             self.attempt += 1
+        if call.kept and not self.doubtful:
+            return None  # it is known now that it was not done
         try:
             self.policies = self.permit()
         except (BoundaryError, LimitReached, Signal) as refusal:

@@ -19,7 +19,7 @@ from tightship.core.errors import (
     WriteFailed,
 )
 from tightship.core.ports import Json, Reply, Request
-from tightship.core.signals import OverBudget, Signal
+from tightship.core.signals import OverBudget, Signal, Taken
 from tightship.effects.settle import Ticket
 
 NEEDED = "find out in that system whether it was done"
@@ -87,7 +87,7 @@ class Doubt(Ticket):
                     return await self.settle_reply(reply, 0, reservation)
                 self.doubtful = False
                 failure = Unavailable(f"{spec.name} was not done: its answer was lost, and looking it up finds nothing")
-                again = not call.settling and self.may_retry()
+                again = (not call.settling or call.kept) and self.may_retry()
         charged = Amount(call.ceiling.usd, call.ceiling.tokens, 1)
         if reservation is not None:
             reservation.settle(charged)
@@ -188,6 +188,12 @@ class Doubt(Ticket):
         """What is settled counts as a call, in the ledger and so here."""
         self.session.chain(self.call.task).charge(Amount(0, 0, 1))
 
+    async def cut_off(self) -> Json:
+        """What is not tried again now: a run that goes on later tries it then."""
+        if self.session.keeps:
+            raise asyncio.CancelledError
+        return await self.refuse(Unavailable("the run was stopped before this was tried again"))
+
     async def refuse(self, refusal: TightshipError | Signal) -> Json:
         """Record a refusal; what an earlier attempt may have done is found out first.
 
@@ -196,7 +202,7 @@ class Doubt(Ticket):
         Raises:
             the refusal, or OutcomeUnknown.
         """
-        if isinstance(refusal, OverBudget) and self.session.asks_on_budget:
+        if isinstance(refusal, Taken) or (isinstance(refusal, OverBudget) and self.session.asks_on_budget):
             raise refusal  # a person may lift it, so the key stays open
         found = await self.conclude(refusal)
         if found is not None:

@@ -21,6 +21,11 @@ class Flights:
         self._by_key: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._tasks)
+
     def get(self, key: str) -> Flight | None:
         """The one under this key."""
         return self._by_key.get(key)

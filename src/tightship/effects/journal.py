@@ -32,6 +32,8 @@ class Journal:
         actions: settled writes, by key, with the positions at which they were settled.
         undone: keys of actions whose undo was settled.
         signals: the mailbox, in order of the log.
+        by_hand: what a person did in place of a step, by the step's key. edits: changes of bound values, in order.
+        anew: how often a step was to begin anew, by its key.
         entries: all of them, in the order in which they were taken in.
         settled: every settle, failed attempts included: what the run has cost.
     """
@@ -55,6 +57,9 @@ class Journal:
         self.actions: dict[str, int] = {}
         self.undone: dict[str, str] = {}
         self.signals: list[Entry] = []
+        self.by_hand: dict[str, Body] = {}
+        self.edits: list[Entry] = []
+        self.anew: dict[str, int] = {}
         self.settled: list[Body] = []
         self.entries: list[Entry] = []
         self.seconds = 0.0
@@ -86,7 +91,7 @@ class Journal:
         elif kind == kinds.NOTE:
             self.notes.add(key)
         elif kind == kinds.SIGNAL:
-            self.signals.append(entry)
+            self._index_signal(entry)
         elif kind == kinds.OPENED:
             self.opened[body["item"]] = body
         elif kind == kinds.CLOSED:
@@ -96,6 +101,21 @@ class Journal:
             self.granted.add(key)
         elif kind == kinds.PARKED:
             self.seconds += body.get("seconds", 0.0)
+
+    def _index_signal(self, entry: Entry) -> None:
+        self.signals.append(entry)
+        body = entry.body
+        if body["type"] == "do":
+            self.by_hand.setdefault(body["key"], body)
+        elif body["type"] == "edit":
+            self.edits.append(entry)
+        for key in body.get("again", ()):
+            self.anew[key] = self.anew.get(key, 0) + 1
+
+    def begun_before(self, key: str, n: int) -> bool:
+        """Whether anything was recorded at or below a key before a position."""
+        below = f"{key}/"
+        return any(entry.n < n and (entry.key == key or entry.key.startswith(below)) for entry in self.entries)
 
     def _index_settled(self, key: str, body: Body, n: int) -> None:
         opened = self.admitted.pop(key, None)

@@ -76,6 +76,8 @@ class Session:
     """Whether a person is asked when an envelope is short; the refused key then stays open."""
     live: bool = True
     """Whether writes are real; a rehearsal holds no claims, which real work may need."""
+    keeps: bool = False
+    """Whether the run is only put down: what it has not finished stays open, to be tried again."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])

@@ -9,7 +9,18 @@ from tightship.core.ports import Json
 from tightship.insight._reading import clock
 
 DecisionKind = Literal[
-    "turn", "action", "undo", "review", "refusal", "checkpoint", "exception", "condition", "grant", "stop", "outcome"
+    "turn",
+    "action",
+    "undo",
+    "review",
+    "refusal",
+    "checkpoint",
+    "exception",
+    "condition",
+    "grant",
+    "stop",
+    "by hand",
+    "outcome",
 ]
 
 

@@ -16,6 +16,14 @@ State = Literal["done", "failed", "refused", "unknown", "open", "waiting", "stop
 """`unknown`: a write whose outcome nobody knows. `open`: under way. `stopped`: under way when the run ended."""
 ERASED = "(erased)"
 """Stands for a value whose key was destroyed."""
+HANDS = {
+    "take": "taken over",
+    "do": "done by hand",
+    "edit": "edited",
+    "undo": "asked to be undone",
+    "give": "given back",
+}
+"""What a person does to a run that they take over, by the type of the signal."""
 _INSIDE = re.compile(r"/(?:tool|model|now|random|p\d+)(?:/|$)")
 _RETRY = re.compile(r"~\d+$")
 
@@ -272,6 +280,19 @@ def said_of(body: Mapping[str, Any], values: Mapping[str, Json]) -> str:
     if isinstance(told, dict):
         return str(told.get("reason") or "")
     return ERASED if told == ERASED else str(body.get("reason") or "")
+
+
+def by_hand(body: Mapping[str, Any], values: Mapping[str, Json]) -> str:
+    """What a person did to a run that they have taken over, in words."""
+    key, name = str(body.get("key") or ""), str(body.get("name") or "")
+    value, was = (short(values.get(str(body.get(field) or ""))) for field in ("value", "was"))
+    return {
+        "take": "took the run over",
+        "do": f"did {key} by hand: gave {value}",
+        "edit": f"changed {name} from {was} to {value}",
+        "undo": f"asked for {key} to be undone",
+        "give": "gave the run back" if body.get("by") else "let go of the run, which has ended",
+    }[str(body["type"])]
 
 
 def alert_text(body: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ _OPENED = {
     kinds.NOTE: ("detail",),
     kinds.OPENED: ("package",),
     kinds.CLOSED: ("value", "detail"),
-    kinds.SIGNAL: ("detail",),
+    kinds.SIGNAL: ("detail", "value", "was"),
     kinds.DECIDED: ("detail",),
     kinds.ENDED: ("detail",),
 }

@@ -77,6 +77,12 @@ def step_tree(entries: Sequence[EntryView], ended: bool) -> list[StepNode]:
         _take_effect(_node(known, effect.key), effect, ended)
     _take_questions(known, entries, ended)
     for entry in entries:
+        if entry.kind == kinds.SIGNAL and entry.body.get("type") == "do":
+            node = _node(known, str(entry.body["key"]))
+            node.kind, node.label, node.recorded, node.state = "hand", "by hand", True, "done"
+            node.n, node.began, node.ended = node.n or entry.n, node.began or entry.at, entry.at
+            node.note = f"done by hand by {entry.body.get('by') or 'somebody'}"
+    for entry in entries:
         if entry.kind == kinds.NODE:
             node = _node(known, entry.key)
             node.recorded, node.n, node.ended = True, node.n or entry.n, entry.at

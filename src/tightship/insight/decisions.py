@@ -15,11 +15,13 @@ from tightship.insight._accountable import Declared
 from tightship.insight._decision import Datum, Decision, DecisionKind, Rule, RunDecisions, Trigger
 from tightship.insight._reading import (
     ERASED,
+    HANDS,
     Effect,
     Order,
     Turn,
     alert_text,
     base_of,
+    by_hand,
     effects,
     first,
     granted_text,
@@ -343,26 +345,28 @@ class _Explaining:
         )
 
     def _signalled(self, entry: EntryView) -> None:
-        """Somebody stops the run from outside."""
-        body, by = entry.body, str(entry.body.get("by") or "")
-        if body.get("type") not in ("cancel", "halt"):
+        """Somebody stops the run from outside, or has it in hand."""
+        body, by, type = entry.body, str(entry.body.get("by") or ""), str(entry.body.get("type"))
+        if type not in ("cancel", "halt", *HANDS):
             return
         scope = str(body.get("scope") or "")
         self._add(
             Decision(
                 n=entry.n,
                 at=entry.at,
-                key="",
-                kind="stop",
+                key=str(body.get("key") or ""),
+                kind="by hand" if type in HANDS else "stop",
                 actor=by or "somebody",
                 trigger=self._previous(""),
-                action=f"asked to {body['type']} the run",
+                action=by_hand(body, self.values) if type in HANDS else f"asked to {type} the run",
                 rules=[Rule("halt", scope)] if scope else [],
                 reason=said_of(body, self.values),
                 accountable=by,
             ),
-            f"the {body['type']} by {by or 'somebody'}",
+            f"the {type} by {by or 'somebody'}",
         )
+        if body.get("name") and body.get("value"):
+            self._knows(Datum(str(body["name"]), str(body["value"]), entry.n, f"by {by}"))
 
     # --- the workflow ----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from tightship.core.money import show_usd, to_usd
 from tightship.core.ports import EntryView, Json
 from tightship.insight._reading import (
     ERASED,
+    HANDS,
     alert_text,
     base_of,
     clock,
@@ -238,7 +239,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     kinds.CLAIMED: lambda body: f"taken over by {body.get('owner', '')}",
     kinds.PARKED: lambda body: f"parked, waits for {', '.join(map(str, body.get('waiting') or ())) or 'its time'}",
     kinds.ENDED: _ended_said,
-    kinds.SIGNAL: lambda body: f"signal: {body.get('type', '')}{_by(body)}",
+    kinds.SIGNAL: lambda body: f"{HANDS.get(str(body.get('type')), 'signal: ' + str(body.get('type')))}{_by(body)}",
     kinds.ADMITTED: lambda body: f"{body.get('name', '')} begins",
     kinds.SETTLED: _effect_said,
     kinds.TURN: _turn_said,
@@ -277,8 +278,9 @@ def _event(entry: EntryView, values: Mapping[str, Json]) -> tuple[str, Event] | 
     told = {**body, "reason": said_of(body, values)}
     if kind == kinds.CLOSED:
         return "people", Event(entry.n, entry.at, base_of(entry.key), kind, _LINES[kind](told))
-    if kind == kinds.SIGNAL and body.get("type") in ("cancel", "halt"):
-        return "people", Event(entry.n, entry.at, "", kind, _LINES[kind](told))
+    if kind == kinds.SIGNAL and body.get("type") in ("cancel", "halt", *HANDS):
+        key = str(body.get("name") if body["type"] == "edit" else body.get("key") or "")
+        return "people", Event(entry.n, entry.at, key, kind, _LINES[kind](told))
     return None
 
 

@@ -88,7 +88,12 @@ def _ended(entry: EntryView) -> dict[str, object]:
 
 def _signal(entry: EntryView) -> dict[str, object]:
     # A parked run is due at once; a running one cannot park before it has read it, and sets its time anew.
-    return {"last_signal": entry.n, "wake_at": 0.0}  # due at once, whatever the clock says
+    wake = _WAKES.get(entry.body.get("type", ""), 0.0)  # 0: due at once, whatever the clock says
+    return {"last_signal": entry.n} if wake is None else {"last_signal": entry.n, "wake_at": wake}
+
+
+_WAKES = {"take": kinds.NEVER, "do": None, "edit": None}
+"""What a person does to a run that they have in hand moves nothing until they give it back."""
 
 
 _RUN_CHANGES = {

@@ -297,6 +297,9 @@ class Committer:
             known = self._runs.get(entry.run)
             if known is not None:
                 known.last_signal = entry.n
+            if self._halted is not None and entry.body.get("type") in ("take", "give"):
+                scope = f"taken:{entry.run}"  # as the projection of halts has it
+                (self._halted.add if entry.body["type"] == "take" else self._halted.discard)(scope)
         elif kind in (kinds.ENDED, kinds.PARKED):
             known = self._runs.get(entry.run)
             if known is not None:

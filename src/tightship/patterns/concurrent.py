@@ -69,6 +69,10 @@ class Concurrent(Step):
         """The branches."""
         return iter(self.branches)
 
+    def once(self) -> Iterator[tuple[str, Step]]:
+        """Each branch under its number."""
+        return ((f"{number}/{step.part}", step) for number, step in enumerate(self.branches, 1))
+
     def labels(self) -> Iterator[str]:
         """What each branch is called: its own name, or its last output's."""
         return (one.name or one.result or one.pattern for one in self.branches)

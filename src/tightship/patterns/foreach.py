@@ -67,6 +67,10 @@ class Foreach(Step):
     concurrency: int = Field(default=1, ge=1, le=1000)
     on_failure: Literal["end", "escalate", "keep"] = "end"
 
+    def once(self) -> Iterator[tuple[str, Step]]:
+        """Nothing: all of it may run again."""
+        return iter(())
+
     def children(self) -> Iterator[Step]:
         """What is done for each item."""
         yield self.steps

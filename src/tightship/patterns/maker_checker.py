@@ -68,6 +68,10 @@ class MakerChecker(Step):
         """The maker's output."""
         return self.name or self.maker.result
 
+    def once(self) -> Iterator[tuple[str, Step]]:
+        """Nothing: all of it may run again."""
+        return iter(())
+
     def children(self) -> Iterator[Step]:
         """Maker, then checker."""
         yield self.maker

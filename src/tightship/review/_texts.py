@@ -124,6 +124,13 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
         "Look at the partial results, and decide whether to go on with them.",
         (_RETRY, ("go_on", "Go on with what is there"), _STOP),
     ),
+    errors.Stalled: Text(
+        "stalled",
+        "the work stands still",
+        "The work does not go on any more, and nothing that it waits for can still come.",
+        "Look at what it was waiting for, and decide how the case goes on.",
+        (_BY_HAND, _RETRY, _STOP),
+    ),
     errors.Unforeseen: Text(
         "unforeseen",
         "something unforeseen happened",

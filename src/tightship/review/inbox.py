@@ -185,19 +185,29 @@ def closing_body(item: str, decision: Decision, value: str = "", detail: str = "
     return body
 
 
+def require_holder(by: str, role: str, roles: Mapping[str, Collection[str]], what: str) -> None:
+    """Whether a person holds a role; `what` says what it is about (`decide i-1`).
+
+    Raises:
+        BoundaryError: they do not, or nobody does.
+    """
+    people = roles.get(role)
+    verb = what.partition(" ")[0]
+    if not people:
+        raise BoundaryError(
+            f"nobody holds the role {role}, which has to {what}",
+            fix=f"name its people in tightship.yaml: roles: {{{role}: [{by}]}}",
+        )
+    if ANYBODY not in people and _person(by) not in map(_person, people):
+        raise BoundaryError(
+            f"{by} does not hold the role {role}, which has to {what}",
+            fix=f"let one of these {verb}: {', '.join(sorted(people))}",
+        )
+
+
 def _check_person(by: str, item: InboxItem, roles: Mapping[str, Collection[str]], made_by: Collection[str]) -> None:
     if item.role:
-        people = roles.get(item.role)
-        if not people:
-            raise BoundaryError(
-                f"nobody holds the role {item.role}, which has to decide {item.item}",
-                fix=f"name its people in tightship.yaml: roles: {{{item.role}: [{by}]}}",
-            )
-        if ANYBODY not in people and _person(by) not in map(_person, people):
-            raise BoundaryError(
-                f"{by} does not hold the role {item.role}, which has to decide {item.item}",
-                fix=f"let one of these decide: {', '.join(sorted(people))}",
-            )
+        require_holder(by, item.role, roles, f"decide {item.item}")
     if _person(by) in map(_person, made_by):
         raise BoundaryError(
             f"{by} made what {item.item} is about, so somebody else has to decide it",
@@ -211,11 +221,19 @@ def _check_value(decision: Decision, schema: Mapping[str, Any] | None) -> None:
     if decision.value is None:
         what = "the edited value" if decision.type == "edit" else "the answer"
         raise InputRejected(f"{what} is missing", fix="give it with --value")
-    if schema is None:
-        return
+    if schema is not None:
+        require_fit(decision.value, schema)
+
+
+def require_fit(value: Json, schema: Mapping[str, Any]) -> None:
+    """Whether a value that a person gives has the declared shape.
+
+    Raises:
+        InputRejected: it has not.
+    """
     import jsonschema_rs
 
-    errors = list(jsonschema_rs.validator_for(dict(schema)).iter_errors(decision.value))
+    errors = list(jsonschema_rs.validator_for(dict(schema)).iter_errors(value))
     if errors:
         first = errors[0]
         path = ".".join(str(part) for part in first.instance_path)

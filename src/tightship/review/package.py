@@ -27,6 +27,7 @@ NUMBERS: Final[Mapping[str, str]] = {
     "unforeseen": "E7",
     "duplicate": "E7",
     "limit": "E7",
+    "stalled": "E7",
     "boundary": "E7",
 }
 _PARTIAL_LIMIT = 64_000

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
 from tightship.runtime.engine import Ended, Engine
+from tightship.runtime.sweep import HaltSweep, StallWatch
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
 
@@ -57,13 +58,16 @@ class LocalDispatcher:
         self._suspect = asyncio.Lock()
         self._sequencer: Sequencer | None = None
         self._watchdog: Watchdog | None = None
+        self._halts = HaltSweep(engine)
+        self._stalls = StallWatch(engine)
+        engine.stalls = self._stalls.wanted
         self.refused: dict[str, Ended] = {}
         """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
-        self._tasks.append(asyncio.ensure_future(self._poll()))
+        self._tasks += [asyncio.ensure_future(self._poll()), asyncio.ensure_future(self._stalls.watch())]
         if sequence:
             self._watchdog = Watchdog()
             from tightship.ledger.sequencer import Sequencer
@@ -85,6 +89,10 @@ class LocalDispatcher:
             await self._sequencer.close()
 
     def _wake(self, run: str) -> None:
+        if run:
+            self.refused.pop(run, None)  # a cancelled run, say, may be moved by any code
+        else:
+            self.refused.clear()
         self._woken.set()
 
     async def _poll(self) -> None:
@@ -103,16 +111,24 @@ class LocalDispatcher:
         now = self._clock.now()
         live = ("live", "=", int(self._engine.live))
         open_ = await self._ledger.select(
-            "runs", [("state", "in", ["queued", "running"]), live], [("priority", "asc")], limit
+            "runs",
+            [("state", "!=", "ended"), ("state", "in", ["queued", "running"]), live],  # the first is what is indexed
+            [("priority", "asc")],
+            limit,
         )
         left = await self.nobodys(open_)
         parked = await self._ledger.select(
             "runs",
-            [("state", "=", "parked"), ("wake_at", "<=", now), live],
+            [("state", "!=", "ended"), ("state", "=", "parked"), ("wake_at", "<=", now), live],
             [("priority", "asc"), ("wake_at", "asc")],
             limit,
         )
-        return [*left, *parked]
+        ready = {row["id"] for row in parked}
+        return [*left, *parked, *(row for row in await self.stopped() if row["id"] not in ready)]
+
+    async def stopped(self) -> list[Row]:
+        """Parked runs that nothing would move: a halt covers them, or they stand still."""
+        return list({row["id"]: row for row in [*await self._halts.rows(), *await self._stalls.rows()]}.values())
 
     async def is_free(self, row: Row) -> bool:
         """Whether a run has something to do and nobody but this process may be doing it."""

@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, RunFailed, TightshipError, WorkException
+from tightship.core.errors import GuardRefused, RunFailed, Stalled, TightshipError, WorkException
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
 from tightship.ledger import Draft, Guards, SealedPayload
 from tightship.review.package import Package, for_residual, from_exception
+from tightship.runtime.account import account, finished_values
 from tightship.runtime.children import child_signal, ended_child
 from tightship.runtime.result import ended_run
 from tightship.runtime.undo import Undo
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
+
+
+INTERRUPTED = "run/interrupted"
+"""The key of the decision why a run turned around."""
+TAKEN = "taken"
+"""What comes of a run that a person takes over before its end is written."""
 
 
 class Escalate(TightshipError):
@@ -35,10 +42,16 @@ class Ending:
     def __init__(self, task: RunTask) -> None:
         self._task = task
         self._undo = Undo(task)
+        self._known: BaseException | None = None
+        """What had interrupted the run when it began to end."""
+        self._flying: set[str] = set()
+        """Keys of what had not settled when the run was stopped."""
 
     async def finish(self, cause: Any) -> str:
         """Undo where it is due, then append the single `ended`; returns the outcome."""
         task = self._task
+        self._known = task.interruption
+        self._flying = {key for key, _ in task.journal.unfinished()}
         await task.session.drain()
         if task.erased:
             cause = task.forget()
@@ -47,17 +60,34 @@ class Ending:
             outcome = await self._complete(cause.output)
             if outcome is not None:
                 return outcome
-            cause = task.interruption  # a cancel or halt came before the end could be written
-            assert cause is not None
+            if task.interruption is None:
+                return TAKEN  # a person has taken the run over before its end could be written
+            cause = task.interruption  # a cancel or halt came first
         if isinstance(cause, Escalate):
             cause = cause.exception
         if isinstance(cause, Exception) and not isinstance(cause, TightshipError):
             raise cause
-        await task.remember(cause)
+        cause = await self._turn_around(cause)
+        if cause is None:
+            return TAKEN
         await self._tidy()
         if task.program.undoes(cause):
             await self._undo.run()
         return await self._close(cause)
+
+    async def _turn_around(self, cause: BaseException) -> BaseException | None:
+        """Record why the run turns around: what stands earliest in the log; None when a person has taken it before."""
+        task = self._task
+        while True:
+            if INTERRUPTED not in task.journal.decided and not isinstance(cause, Cancelled | Halted | Stalled):
+                if task.interruption is not self._known:  # it came while what was in flight settled
+                    cause = await task.worded(task.interruption)
+                elif task.taken and not task.erased:
+                    return None
+            if isinstance(cause, Halted | Stalled):  # it may never have been walked through here
+                task.know(await finished_values(task))
+            if await task.remember(cause):
+                return cause
 
     async def _tidy(self) -> None:
         """What was begun and cut off: children end, and what became of effects is found out."""
@@ -76,7 +106,7 @@ class Ending:
             body |= {"residual": len(self._undo.residual), "detail": detail.address}
             payloads.append(detail)
             drafts += self._residual_item()
-        while self._task.interruption is None:
+        while self._task.interruption is None and not self._task.taken:
             if await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
                 await self._tell(drafts)
                 self._task.ended = ended_run(self._task.session.facts, journal.entries, body, orjson.loads(data), None)
@@ -95,7 +125,7 @@ class Ending:
         drafts: list[Draft] = []
         payloads: list[SealedPayload] = []
         if outcome == "escalated":
-            package = self._escalation(cause)
+            package = await self._escalation(cause)
             sealed, _ = self._task.journal.seal(package.to_json())
             body["package"] = sealed.address
             payloads.append(sealed)
@@ -127,15 +157,12 @@ class Ending:
         text = cause.reason if isinstance(cause, Signal) else str(cause)
         return {"message": text, "undone": list(self._undo.undone), "residual": list(self._undo.residual)}
 
-    def _escalation(self, cause: BaseException) -> Package:
+    async def _escalation(self, cause: BaseException) -> Package:
         """What a person needs who takes the work over."""
         task = self._task
         package = from_exception(cause, task.program.ending_context(task))
-        if self._undo.residual:
-            package = package.model_copy(
-                update={"evidence": {**package.evidence, "effects that remain": self._undo.residual}}
-            )
-        return package
+        told = await account(task, self._undo, self._flying, cause)
+        return package.model_copy(update={"evidence": {**package.evidence, **told}}) if told else package
 
     def _residual_item(self) -> list[Draft]:
         task = self._task
@@ -180,6 +207,9 @@ class Ending:
         journal, facts = task.journal, task.session.facts
         body |= {**self._totals(), "seen": task.seen}
         drafts = [*before, Draft(facts.id, kinds.ENDED, "", body, journal.epoch, payloads)]
+        if task.taken:
+            over = {"type": "give", "by": "", "reason": "the run has ended"}
+            drafts.append(Draft(facts.id, kinds.SIGNAL, "", over))
         if task.program.parent:
             drafts.append(child_signal(task.program.parent, facts.id, body, await self._actions()))
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tightship.controls.budgets import EnvelopeTree, Limit
+from tightship.controls.halts import Halt, scopes_of
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
@@ -28,30 +29,18 @@ from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.runtime.arrivals import Arrivals
 from tightship.runtime.families import Families
 from tightship.runtime.fork import dry
-from tightship.runtime.program import Program
+from tightship.runtime.program import AGENT, Program
 from tightship.runtime.purse import limit_of
-from tightship.runtime.result import Run
-from tightship.runtime.run import RunTask
+from tightship.runtime.run import PARKED, RunTask
 from tightship.runtime.sessions import Sessions
-from tightship.runtime.starting import Start, Starter
+from tightship.runtime.start import Ended, Start
+from tightship.runtime.starting import Starter
+from tightship.runtime.sweep import Stall
 from tightship.runtime.takeover import accepted, is_cancelled, is_fork, note_put_down
 
 MAILBOX = frozenset({kinds.SIGNAL, kinds.CLOSED, kinds.EXTENDED})
 LOAD_TOGETHER = 64
 """Runs whose entries are read in one query when many are resumed."""
-
-
-@dataclass(slots=True)
-class Ended:
-    """How a drive ended: `parked`, an outcome, or the error that keeps the run where it is.
-
-    `result` is there when the run completed here.
-    """
-
-    run: str
-    state: str
-    error: TightshipError | None = None
-    result: Run | None = None
 
 
 @dataclass(slots=True)
@@ -92,7 +81,7 @@ class Engine:
         self.live = True
         """False for a rehearsal: then rehearsals are taken over, and real runs are not."""
         self.due: Callable[[str], None] = lambda run: None
-        """Called when a run that is not here has something to do."""
+        """Called when a run that is not here has something to do; with no name, when any may have."""
         self._starter = Starter(ledger, shared.world, program, build)
         self._pinned = pinned
         self._families = Families(ledger, self._budget)
@@ -100,6 +89,12 @@ class Engine:
         self._tell = tell
         self._runs: dict[str, Driven] = {}
         self._arrivals = Arrivals()
+        self.missed = set[str]()
+        """Runs that were halted in the very moment in which they parked."""
+        self.stalls: dict[str, Stall] = {}
+        """Parked runs that stand still for ever: they are ended when they are moved."""
+        self._addresses: dict[tuple[str, str], str] = {}
+        """Where the definition of each version of a workflow lies."""
         self._leaving = False
         self.put_downs = 0
         """How often this process was told to stop driving."""
@@ -113,10 +108,14 @@ class Engine:
             kind = entry.kind
             if kind in (kinds.HALT, kinds.UNHALT):
                 self._halted(entry)
-            elif kind == kinds.ERASED:
+                continue
+            if kind == kinds.ERASED:
                 for driven in list(self._runs.values()):
                     driven.task.erase(entry.body["subject"])
-            elif kind in MAILBOX and not entry.epoch:
+                continue
+            if kind == kinds.SIGNAL:
+                self.shared.halts.apply(entry)  # that a person takes or gives a run
+            if kind in MAILBOX and not entry.epoch:
                 driven = self._runs.get(entry.run)
                 if driven is not None:
                     driven.task.take(entry)
@@ -135,6 +134,7 @@ class Engine:
             names = [name for name in driven.task.program.definition.agents if scope == f"agent:{name}"]
             if scope in session.scopes("") or names:
                 driven.task.interrupt(Halted(reason or f"{scope} is halted", scope=scope))
+        self.due("")
 
     async def tell(self, role: str, item: str) -> None:
         """Something waits for the holders of a role."""
@@ -230,7 +230,27 @@ class Engine:
 
     async def _may_take(self, row: Mapping[str, Any]) -> bool:
         """Whether a run of other code may be taken over by this code unasked."""
+        if await self.halt_of(row) is not None:  # it ends by recorded calls of tools
+            return True
         return await accepted(self.ledger, row["parent"], self.build) or await is_cancelled(self.ledger, row["id"])
+
+    async def halt_of(self, row: Mapping[str, Any]) -> Halt | None:
+        """The halt that ends a run when it is moved; None also while a person has it in hand."""
+        halts = self.shared.halts
+        scopes = scopes_of(tenant=row["tenant"], workflow=row["workflow"], run=row["id"])
+        if not halts.halted() or halts.find(scopes[-1:]) is not None:
+            return None
+        found = halts.covering(scopes)
+        if found is None and any(halt.scope.startswith(AGENT) for halt in halts.halted()):
+            found = halts.covering((), (await self._program_of(row)).definition.agents)
+        return found
+
+    async def _program_of(self, row: Mapping[str, Any]) -> Program:
+        """What a run is pinned to; runs of one version share it."""
+        key = row["workflow"], row["version"]
+        if key not in self._addresses:
+            self._addresses[key] = (await self.ledger.run_entries(row["id"]))[0].body["definition"]
+        return await self._pinned_program(self._addresses[key])
 
     async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
         if not rows:
@@ -334,6 +354,8 @@ class Engine:
             driven.task.put_down()
         try:
             state = await driven.task.drive()
+            if state == PARKED and driven.task.interruption is not None:
+                self.missed.add(run)
             return Ended(run, state, result=driven.task.ended)
         except (StaleOwner, BuildMismatch) as error:
             return Ended(run, "refused", error)

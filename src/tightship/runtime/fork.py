@@ -155,6 +155,8 @@ async def _copied(ledger: Ledger, journal: Journal, made: str, entry: Entry) -> 
         return {**body, "item": await _item(journal, made, item)} if answered else None
     if kind == kinds.SIGNAL and body.get("type") == "child":
         return await _child(ledger, made, body)
+    if kind == kinds.SIGNAL and body.get("type") in ("do", "edit"):
+        return body
     return None
 
 

@@ -48,6 +48,11 @@ def join(path: str, part: str) -> str:
     return f"{path}/{part}" if path else part
 
 
+def again(key: str, times: Mapping[str, int]) -> str:
+    """The key of a step that a person has had begin anew, so many times."""
+    return f"{key}+{times[key]}" if key in times else key
+
+
 class NodeFrame:
     """One node. Sub-paths of the same task share the scope; branches get a layer of their own."""
 
@@ -93,14 +98,53 @@ class NodeFrame:
         """Interpret a child step under its part of the key."""
         # agents and actions apply `on:` themselves, with the agent's and the workflow's
         leaf = next(iter(step.children()), None) is None and (any(step.agents()) or any(step.tools()))
-        frame = NodeFrame(self.task, join(self.key, step.part), self.scope, step.on if leaf else None, self.line)
+        journal, key = self.task.journal, join(self.key, step.part)
+        by_hand = journal.by_hand.get(key)
+        if by_hand is not None:
+            value = await journal.value(by_hand["value"])
+            if step.result is not None:
+                self.bind(step.result, value)
+            return await self._edited(step.result, value)
+        frame = NodeFrame(self.task, again(key, journal.anew), self.scope, step.on if leaf else None, self.line)
+        await self.see_edits(frame.key)
         if leaf or not step.on:
             value = await self._perform(step, frame)
         else:
             value = await self._exceptional(step, frame)
         if step.name is not None:
             self.bind(step.name, value)
-        return value
+        return await self._edited(step.name, value)
+
+    async def see_edits(self, key: str) -> None:
+        """Bound values as the step at this key sees them: an edit counts for what had not begun when it was made.
+
+        Steps that had begun go on seeing what they saw, so a replay gives what the first run gave. A value that was
+        made anew since is left alone.
+        """
+        journal, names = self.task.journal, self.scope.names
+        if not journal.edits:
+            return
+        begun = {entry.n for entry in journal.edits if journal.begun_before(key, entry.n)}
+        for edit in reversed(journal.edits):
+            if edit.n in begun:
+                await self._swap(names, edit.body, "value", "was")
+        for edit in journal.edits:
+            if edit.n not in begun:
+                await self._swap(names, edit.body, "was", "value")
+
+    async def _edited(self, name: str | None, value: Json) -> Json:
+        """A step's output as whatever comes next sees it."""
+        if name is None or not self.task.journal.edits:
+            return value
+        names = {name: value}
+        for edit in self.task.journal.edits:
+            await self._swap(names, edit.body, "was", "value")
+        return names[name]
+
+    async def _swap(self, names: dict[str, Json], edit: Mapping[str, Any], old: str, new: str) -> None:
+        name = edit["name"]
+        if name in names and names[name] == await self.task.journal.value(edit[old]):
+            names[name] = await self.task.journal.value(edit[new])
 
     async def _exceptional(self, step: Any, frame: NodeFrame) -> Json:
         """A composite step with behaviours of its own: each further try has its own path."""
@@ -210,10 +254,14 @@ class NodeFrame:
             undo = spec.undo  # the contract knows the arguments
 
         async def attempt(number: int) -> Json:
-            path = key if number == 1 else f"{key}~{number}"
+            path = standing = key if number == 1 else f"{key}~{number}"
+            undone = 0
+            while standing in session.journal.undone:  # a person had it undone: it is done anew
+                undone += 1
+                standing = f"{path}+{undone}"
             return await Door(session).perform(
                 Call(
-                    key=path,
+                    key=standing,
                     tool=tool,
                     cls=spec.effect,
                     agent=WORKFLOW,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from tightship.controls.halts import check_scope
+from tightship.controls.halts import TAKEN, check_scope
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, InputRejected, PayloadErased, UnknownName
 from tightship.core.ids import derived_id
@@ -15,7 +15,9 @@ from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
+from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
+from tightship.runtime.steps import StepState
 from tightship.workflow.definition import Definition, from_definition
 from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.models import WorkflowSpec
@@ -37,6 +39,7 @@ class Operator:
         self._ledger = ledger
         self._files = files
         self._world = world
+        self._hands = Hands(ledger, files, world)
 
     # --- the inbox -------------------------------------------------------------------------------
 
@@ -181,6 +184,76 @@ class Operator:
         body = {"type": "cancel", "by": by, **({"detail": said[0].address} if said else {})}
         await self._ledger.append(Draft(run, kinds.SIGNAL, "", body, payloads=said), log=rows[0]["log"])
 
+    # --- taking a run over -----------------------------------------------------------------------
+
+    async def steps(self, run: str) -> list[StepState]:
+        """The steps of a run as they stand: what is done and by whom, what is open, what waits.
+
+        Raises:
+            UnknownName: no such run.
+        """
+        return (await self._hands.standing(run)).steps
+
+    async def values(self, run: str) -> dict[str, Json]:
+        """A run's state: its input, and what its finished steps have given, by name.
+
+        Raises:
+            UnknownName: no such run. PayloadErased: it was erased.
+        """
+        stands = await self._hands.standing(run)
+        given = await self._ledger.value(stands.journal.entries[0].body["input"])
+        return {"input": given, **await stands.values()}
+
+    async def holder(self, run: str) -> str:
+        """The person who has the run in hand; empty when nobody has."""
+        return await self._hands.holder(run)
+
+    async def held(self) -> dict[str, str]:
+        """Every run that a person has in hand, and who."""
+        rows = await self._ledger.select("halts", [("state", "=", "on")])
+        return {row["scope"].removeprefix(TAKEN): row["by_whom"] for row in rows if row["scope"].startswith(TAKEN)}
+
+    async def take(self, run: str, by: str, reason: str = "") -> None:
+        """Take a run over, and the runs below it: nothing new begins until it is given back; what was sent settles.
+
+        Raises:
+            UnknownName: no such run. InputRejected: it has ended. BoundaryError: this person may not.
+        """
+        await self._hands.take(run, by, reason)
+
+    async def do(self, run: str, step: str, output: Json, by: str, reason: str = "") -> StepState:
+        """Do a step by hand, by its key or name: `output` counts as the step's.
+
+        Raises:
+            as `take`; NotTaken: the run is not in their hands. ActRefused: the step is done or under way.
+            InputRejected: the output does not fit what is declared.
+        """
+        return await self._hands.do(run, step, output, by, reason)
+
+    async def edit(self, run: str, name: str, value: Json, by: str, reason: str = "") -> list[StepState]:
+        """Change what a finished step gave, for all that is still open. Returns finished steps that had read it.
+
+        Raises:
+            as `do`; ActRefused: an action that used the old value stands, or the value is not there yet.
+        """
+        return await self._hands.edit(run, name, value, by, reason)
+
+    async def undo(self, run: str, step: str, by: str, reason: str = "") -> StepState:
+        """Have a finished action of a run in their hands undone; whoever executes does it. It is open again then.
+
+        Raises:
+            as `do`; ActRefused: it is no finished action, or has no compensation.
+        """
+        return await self._hands.undo(run, step, by, reason)
+
+    async def give(self, run: str, by: str, reason: str = "") -> None:
+        """Give a run back: it goes on from where it stands, with what was done by hand.
+
+        Raises:
+            as `do`.
+        """
+        await self._hands.give(run, by, reason)
+
     # --- halts -----------------------------------------------------------------------------------
 
     async def halt(self, scope: str, by: str, reason: str = "") -> dict[str, int]:
@@ -207,7 +280,8 @@ class Operator:
 
     async def halts(self) -> list[dict[str, Any]]:
         """What is halted now."""
-        return await self._ledger.select("halts", [("state", "=", "on")], [("scope", "asc")])
+        rows = await self._ledger.select("halts", [("state", "=", "on")], [("scope", "asc")])
+        return [row for row in rows if not row["scope"].startswith(TAKEN)]
 
     async def covered(self, scope: str) -> dict[str, int]:
         """How many unfinished runs a halt of this scope reaches, by state."""

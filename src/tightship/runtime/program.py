@@ -229,6 +229,12 @@ class Program:
         """Whether a person is asked about any of its budgets."""
         return "ask" in {self.then(), *(self.then(f"{AGENT}{name}") for name in self.definition.agents)}
 
+    @property
+    def longest_silence(self) -> float:
+        """Seconds after which a run that records nothing stands still: `limits.stall`, or what one turn may take."""
+        turns = [_seconds(spec, self._agent_seconds) for spec in self.definition.agents.values()]
+        return max([self.limits.stall, *(2 * seconds for seconds in turns)])
+
     def undoes(self, cause: BaseException) -> bool:
         """Whether finished actions are undone on this cause."""
         return self.spec.undo_on_failure or isinstance(cause, Cancelled)

@@ -18,19 +18,21 @@ from tightship.core.errors import (
     GuardRefused,
     LedgerError,
     PayloadErased,
+    Stalled,
     StoreError,
     TightshipError,
     Unforeseen,
     WorkException,
 )
 from tightship.core.ports import Json
-from tightship.core.signals import Cancelled, Halted, Signal
+from tightship.core.signals import Cancelled, Halted, Signal, Taken
 from tightship.effects.frame import Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
-from tightship.ledger import Entry, Guards
+from tightship.ledger import Entry, Guards, SealedPayload
 from tightship.ledger.vault import names_of
-from tightship.runtime.ending import Ending
+from tightship.runtime.ending import INTERRUPTED, TAKEN, Ending
+from tightship.runtime.handover import hand_over
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
 from tightship.runtime.takeover import RESTARTS, idle_claims, note_put_down, restarts_case
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 
 PARKED = "parked"
 PUT_DOWN = "stopped"
-INTERRUPTED = "run/interrupted"
+OUTPUT = "run/output"
+"""Where the run's output is worked out: nothing is recorded under it, so it sees every edit."""
 
 
 @dataclass(slots=True)
@@ -83,7 +86,11 @@ class RunTask:
         was under way is given up, an undo included."""
         self.asks_nothing = False
         """Whether what was under way when it was escalated for that is given up, and not asked about."""
-        self._interruption: Signal | None = None
+        self.began = 0.0
+        """Store time (s) since when it is driven here."""
+        self.taken = ""
+        """The person who has the run in hand: then nothing of it goes forward here."""
+        self._interruption: Signal | Stalled | None = None
         self._leaving = False
         self._changed = asyncio.Event()
 
@@ -96,25 +103,45 @@ class RunTask:
             StaleOwner: another owner has it. StoreError: the disk; the run stays as its ledger says.
         """
         self.session.watch.start()
+        self.began = self.session.shared.world.clock.now()
         await self.read_mail()  # what came while it was loaded
         for entry in self.journal.signals:
             self._note_signal(entry)
         self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         try:
-            cause = await self._recall() or self._hopeless()
-            if cause is None:
-                cause = await self._forward()
-                if cause in (PARKED, PUT_DOWN):
+            cause = await self._recall() or self._hopeless() or self._stopped()
+            while True:
+                cause = await self._go() if cause is None else cause
+                if isinstance(cause, str):
                     if cause == PUT_DOWN:
                         await note_put_down(self.journal)
                     return cause
-                cause = await self._worded(cause)
-            return await Ending(self).finish(cause)
+                outcome = await Ending(self).finish(await self.worded(cause))
+                if outcome != TAKEN:
+                    return outcome
+                cause = await hand_over(self)
         except (LedgerError, StoreError, BuildMismatch):
             await note_put_down(self.journal)
             raise
         finally:
             self.session.watch.stop()
+
+    async def _go(self) -> Any:
+        """Go forward, unless and until a person takes the run over; then it is laid into their hands."""
+        cause = TAKEN if self.taken else await self._forward()
+        return await hand_over(self) if cause == TAKEN else cause
+
+    def _stopped(self) -> Signal | Stalled | None:
+        """Why a run is ended without going forward: it was stopped, or a halt covers it; a person may have it still."""
+        if self._interruption is None and not self.taken:
+            session = self.session
+            halt = session.shared.halts.covering(session.scopes(""), self.program.definition.agents)
+            if halt is not None:
+                self.interrupt(Halted(halt.reason or f"{halt.scope} is halted", scope=halt.scope))
+        stall = self.engine.stalls.pop(self.session.facts.id, None)
+        if stall is not None and not self.taken:
+            self.interrupt(stall.cause())
+        return self._interruption
 
     def _hopeless(self) -> Unforeseen | None:
         """Why a run is ended without going forward: its process ended over it, again and again."""
@@ -147,7 +174,7 @@ class RunTask:
         for line in told.get("tried", ()):
             self.add_tried(line)
 
-    async def _worded(self, cause: Any) -> Any:
+    async def worded(self, cause: Any) -> Any:
         """A cancel with what its person said: signals come at any moment, and opening a value takes one."""
         if not isinstance(cause, Cancelled):
             return cause
@@ -164,21 +191,31 @@ class RunTask:
             return ""
         return str(told.get("reason") or "") if isinstance(told, dict) else ""
 
-    async def remember(self, cause: BaseException) -> None:
-        """Record why the run turns around, so that after a crash it does not go forward again."""
+    async def remember(self, cause: BaseException) -> bool:
+        """Record why the run turns around, so that after a crash it does not go forward again.
+
+        False when a signal has come first, which is taken in: the earlier position wins.
+        """
         if INTERRUPTED in self.journal.decided:
-            return
+            return True
         where = {"partial": self.partial(), "tried": self.tried()}
         if isinstance(cause, Signal):
             said, _ = self.journal.seal({"reason": cause.reason, **where})
             told = {**describe_signal(cause), "reason": "", "detail": said.address}
-            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": told}, (said,))
-            return
+            return await self._turn_around(told, said)
         error = cause if isinstance(cause, TightshipError) else TightshipError(f"{type(cause).__name__}: {cause}")
         head, detail = describe(error)
         payload, _ = self.journal.seal({**detail, **where})
-        value = {"error": head, "detail": payload.address}
-        await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,))
+        return await self._turn_around({"error": head, "detail": payload.address}, payload)
+
+    async def _turn_around(self, value: dict[str, Json], payload: SealedPayload) -> bool:
+        guards = Guards(seen=self.seen)
+        try:
+            await self.journal.record(kinds.DECIDED, INTERRUPTED, {"value": value}, (payload,), guards)
+        except GuardRefused:
+            await self.read_mail()
+            return False
+        return True
 
     async def _forward(self) -> Any:
         """Interpret the tree: the output in a `Done`, the error or signal that stopped it, PARKED or PUT_DOWN."""
@@ -192,7 +229,12 @@ class RunTask:
                 if self._interruption is not None and not main.done():
                     await stop(main)
                     return self._interruption
+                if self.taken and not main.done():
+                    self.session.keeps = True
+                    await stop(main)
+                    return TAKEN
                 if self._leaving and not main.done():
+                    self.session.keeps = True
                     await stop(main)
                     await self.session.drain()
                     return PUT_DOWN
@@ -208,6 +250,9 @@ class RunTask:
             self.waiting.clear()
         if self._interruption is not None:
             return self._interruption
+        if self.taken or isinstance(main.exception(), Taken):  # what it came to is come to again when it goes on
+            self.session.keeps = True
+            return TAKEN
         return self._outcome(main)
 
     def _outcome(self, main: asyncio.Task[Json]) -> Any:
@@ -229,11 +274,16 @@ class RunTask:
             found = await frame.step(step)
             if step.hands_on:
                 output = found
+        await frame.see_edits(OUTPUT)
         return await self.program.output(frame, output)
 
     def partial(self) -> dict[str, Json]:
         """What finished steps have given so far."""
         return {name: value for name, value in self._names.items() if name not in ("input", "feedback")}
+
+    def know(self, values: Mapping[str, Json]) -> None:
+        """Take in what finished steps have given, of a run that is not walked through."""
+        self._names = {**values, **self._names}
 
     def tried(self) -> list[str]:
         """What was tried before, one line each."""
@@ -312,7 +362,7 @@ class RunTask:
         await self.session.drain()
         if not self._idle():
             return False
-        self._parking = True
+        self._parking = True  # nothing of it moves from here on
         due = [waiting.until for waiting in self.waiting.values() if waiting.until] + list(self.deadlines.values())
         body = {
             "wake_at": min(due) if due else 0.0,
@@ -321,7 +371,12 @@ class RunTask:
             "seconds": round(self.session.watch.used - self.journal.seconds, 3),
         }
         if not due:
-            body["wake_at"] = NEVER
+            body["wake_at"] = kinds.NEVER
+        return await self.put_away(body)
+
+    async def put_away(self, body: dict[str, Any]) -> bool:
+        """Append that it is parked; false when something has come first, which is taken in."""
+        self._parking = True
         try:
             await self.journal.append(kinds.PARKED, "", body, guards=Guards(seen=self.seen))
         except GuardRefused:
@@ -368,8 +423,11 @@ class RunTask:
             self.interrupt(Halted(body.get("reason", ""), scope=body.get("scope", "")))
         elif body["type"] == "child":
             self.release(body["child"])
+        elif body["type"] in ("take", "give"):
+            self.taken = (body.get("by") or "somebody") if body["type"] == "take" else ""
+            self._changed.set()
 
-    def interrupt(self, signal: Signal) -> None:
+    def interrupt(self, signal: Signal | Stalled) -> None:
         """Stop going forward. The first interruption stands."""
         if self._interruption is None:
             self._interruption = signal
@@ -401,7 +459,7 @@ class RunTask:
         return erased_case()
 
     @property
-    def interruption(self) -> Signal | None:
+    def interruption(self) -> Signal | Stalled | None:
         """What has stopped the run, if anything has."""
         return self._interruption
 
@@ -414,10 +472,6 @@ def erased_case() -> Unforeseen:
     )
     cause.kind = "erased"
     return cause
-
-
-NEVER = 4_102_444_800.0
-"""A wake-up that never comes (the year 2100): the run waits for people only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,25 +17,9 @@ from tightship.effects.journal import Journal
 from tightship.ledger import Guards, Ledger, SealedPayload
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
+from tightship.runtime.start import Start
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
-
-
-@dataclass(slots=True)
-class Start:
-    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
-
-    workflow: str
-    input: Mapping[str, Json]
-    reference: str = ""
-    tenant: str = "default"
-    priority: int | None = None
-    id: str = ""
-    parent: str = ""
-    key: str = ""
-    live: bool = True
-    linked: str = ""
-    depth: int = 0
 
 
 @dataclass(slots=True)

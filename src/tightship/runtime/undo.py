@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import Amount
@@ -67,6 +68,25 @@ class Undo:
             if body["cls"] == "write" and body.get("error", {}).get("error") == OutcomeUnknown.__name__:
                 self._remains(key, body, "whether it was done is unknown")
 
+    async def find_out(self) -> None:
+        """What a gone process has left open is found out for a run that goes on later; what was not done stays open."""
+        task = self._task
+        opened = [(key, body) for key, (body, _) in task.journal.admitted.items() if body["cls"] != "undo"]
+        for key, body in opened:
+            try:
+                await Door(task.session).close(await self._reopened(key, body, kept=True))
+            except (StoreError, StaleOwner):
+                raise
+            except (TightshipError, Signal):
+                continue  # recorded under its key; or its tool is gone, and forward it is met again
+
+    async def take_back(self, keys: Sequence[str]) -> None:
+        """Undo these actions of a run that goes on later, in reverse order of settling."""
+        journal = self._task.journal
+        for key in sorted(keys, key=lambda one: -journal.actions.get(one, 0)):
+            if key in journal.actions and key not in journal.undone:
+                await self._take_back(key, journal.effects[key])
+
     async def _give_up(self, key: str, body: Body, why: TightshipError) -> None:
         """What cannot be asked about any more (its tool or its arguments are gone) is settled from its admit."""
         task = self._task
@@ -84,7 +104,7 @@ class Undo:
             settled["tokens_in"] = reserve["tokens"]
         await task.journal.record(kinds.SETTLED, key, settled, (payload,))
 
-    async def _reopened(self, key: str, body: Body) -> Call:
+    async def _reopened(self, key: str, body: Body, kept: bool = False) -> Call:
         undo = body.get("undo")
         return Call(
             key=key,
@@ -96,6 +116,7 @@ class Undo:
             claim=body.get("claim"),
             undo=None if undo is None else UndoSpec(undo["tool"], undo["args"]),
             settling=True,
+            kept=kept,
         )
 
     async def actions(self) -> list[tuple[str, Body]]:

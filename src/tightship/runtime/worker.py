@@ -100,9 +100,13 @@ class WorkerDispatcher(LocalDispatcher):
                 self._hold(asyncio.ensure_future(self._alone(run))).add_done_callback(self._note)
             return
         engine = self._engine
-        rows = await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
+        rows: list[Row] = list(
+            await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
+        )
         refused = {one.run: one for one in await engine.take_in(rows)}
-        for row in rows:
+        others = await self.stopped()  # of several workers that see them, one gets each
+        refused |= {one.run: one for one in await engine.take_over(others)}
+        for row in [*rows, *others]:
             run = row["id"]
             if run in refused:
                 self._refuse(refused[run])

@@ -36,7 +36,8 @@ from tightship.runtime.outfit import Outfit
 from tightship.runtime.place import Place, place_of
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
-from tightship.runtime.starting import Start, Starter
+from tightship.runtime.start import Start
+from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.worker import Membership, WorkerDispatcher, lease_of
 from tightship.workflow.loader import WorkspaceFiles, load_workspace

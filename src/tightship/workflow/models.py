@@ -115,6 +115,11 @@ class Limits(Spec):
         description="starts of a run in a row over which its process ended with nothing recorded; then it is escalated",
     )
     output_bytes: int = Field(default=4_000_000, ge=1000, le=100_000_000, description="size of one output")
+    stall: Duration = Field(
+        default=900.0,
+        ge=1,
+        description="time with no entry and nothing in flight after which a running run is escalated as stalled",
+    )
 
 
 class LimitOverrides(Spec):
@@ -129,6 +134,7 @@ class LimitOverrides(Spec):
     branches: int | None = Field(default=None, ge=1, le=1000)
     restarts: int | None = Field(default=None, ge=3, le=1000)
     output_bytes: int | None = Field(default=None, ge=1000, le=100_000_000)
+    stall: Duration | None = Field(default=None, ge=1)
 
     def over(self, base: Limits) -> Limits:
         """The limits that count, given the workspace's."""

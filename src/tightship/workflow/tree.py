@@ -189,6 +189,13 @@ class Step(BaseModel):
         """The steps directly inside, in order."""
         return iter(())
 
+    def once(self) -> Iterator[tuple[str, Step]]:
+        """The steps directly inside that run at most once, each with its place below this one's key.
+
+        None for a pattern whose inside may run several times: it is one piece of work to whoever takes it over.
+        """
+        return ((child.part, child) for child in self.children())
+
     def labels(self) -> Iterator[str]:
         """A wish for each child's part, in order; without one its name or pattern is taken."""
         return iter(())
