@@ -27,10 +27,10 @@ async def _work(shell: Shell, concurrency: int) -> None:
     from tightship.cli._open import open_leniently
     from tightship.cli.serve import carry_on
 
-    config = open_leniently(shell.folder).files.config
-    if not config.store.shared:
+    workspace = open_leniently(shell.folder)
+    if workspace.place.url is None:
         raise InputRejected(
-            f"the store {config.store.url} is for one process that executes, and workers share theirs",
+            f"the store {workspace.files.config.store.url} is for one process that executes, and workers share theirs",
             where="tightship.yaml: store",
             fix="use `tightship serve`, or move the workspace to Postgres (`tightship store copy`)",
         )

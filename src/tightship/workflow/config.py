@@ -219,11 +219,6 @@ class Store(Spec):
     ] = None
     """With Postgres: the keystore's own database."""
 
-    @property
-    def shared(self) -> bool:
-        """Whether many workers execute on it."""
-        return self.url.startswith("postgres")
-
 
 class Settings(Spec):
     """Everything else that can be set, with its default."""
