@@ -68,7 +68,7 @@ OPTIONAL = "try:\n    import quicker\nexcept ImportError:\n    quicker = None\n"
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
-    ("TS315", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
+    ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
     ("TS316", changed(SUPPORT, "usd: 0.30", "usd: 300")),
     ("TS412", more("  - triage\n  - when: {if: triage.topic, then: quality}\n")),
     ("TS412", more("  - triage\n  - checkpoint: '\"yes\"'\n")),

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "halt": ("tightship.cli.halt:halt", "Stop a scope at once: a run, workflow, agent, tenant, or all."),
     "unhalt": ("tightship.cli.halt:unhalt", "Let a halted scope go on."),
     "audit": ("tightship.cli.audit:audit", "Verify, prove, export and rebuild the ledger."),
+    "store": ("tightship.cli.store:store", "Copy the store between a folder and a database."),
     "serve": ("tightship.cli.serve:serve", "Pick up whatever is due until told to stop."),
     "worker": ("tightship.cli.worker:worker", "Be one of many that execute, on a store that all share."),
     "agents": ("tightship.cli.agents:agents", "List the agents; measure how well a classifier is calibrated."),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final, LiteralString, cast
 
+import orjson
+
 from tightship.core.errors import LedgerError
 from tightship.core.ports import Delta
 from tightship.ledger._pg import Statement, script
@@ -29,6 +31,11 @@ def entry_values(batch: Batch, seeds: Seeds) -> list[list[Any]]:
         crcs.append(entry_crc(seeds[log], run.encode(), data))
     runs = [row[2] for row in batch.rows]
     return [ids, runs, [row[3].decode() for row in batch.rows], crcs, [row[5] for row in batch.rows]]
+
+
+def kind_of(text: str) -> str:
+    """The kind that an entry's text has."""
+    return orjson.loads(text)["kind"]
 
 
 def payload_statements(batch: Batch) -> list[Statement]:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from tightship.core.errors import StoreVersionError
 from tightship.core.ports import Delta
 from tightship.ledger._sql import ERRORS, corrupt, script
-from tightship.ledger.backend import Rows
+from tightship.ledger.backend import Row, Rows
 from tightship.ledger.projections import Deltas
 
 MIGRATIONS: Final = ("0001_ledger",)
@@ -234,6 +234,12 @@ def replace_rows(db: sqlite3.Connection, tables: Iterable[str], rows: Rows) -> N
         marks = ",".join("?" * len(schema()[table].defaults))
         db.execute(f"DELETE FROM {table}")
         db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows(table))
+
+
+def load_rows(db: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
+    """Insert rows as they are; entries come with their text, whatever the other database kept beside it."""
+    marks = ",".join("?" * len(schema()[table].defaults))
+    db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
 
 
 def check_condition(table: Table, column: str, op: str) -> None:

@@ -296,6 +296,14 @@ class Store(Backend, Protocol):
         """Throw the projections away and write these rows, inside a transaction."""
         ...
 
+    def load(self, tables: Iterable[tuple[str, Iterable[Row]]], last: int) -> None:
+        """Fill an empty store with another's rows in one transaction; `last` is its last entry's store time (µs)."""
+        ...
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Everybody who is registered to execute on a shared store, and whether each is `alive`."""
+        ...
+
     def snapshot(self) -> Moment:
         """Everything as it lies there at this moment. Others may go on writing meanwhile."""
         ...

@@ -6,10 +6,10 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tightship.core.errors import LedgerError
+from tightship.core.errors import LedgerError, StoreReadOnly
 from tightship.core.world import MemoryDisk
 from tightship.ledger._schema import Table, check_condition, check_order, projection_tables
-from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Row, Rows
 from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import (
     POSITION_BITS,
@@ -262,6 +262,18 @@ class MemoryBackend:
 
     def publish(self, origin: str, vkey: str) -> None:
         """There is nobody to publish it for."""
+
+    def load(self, tables: Iterable[tuple[str, Iterable[Row]]], last: int) -> None:
+        """Nothing is copied into memory.
+
+        Raises:
+            StoreReadOnly: always.
+        """
+        raise StoreReadOnly("a store in memory takes no copy", where=self.where)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """None: it is not shared."""
+        return []
 
     def snapshot(self) -> Snapshot:
         """Copies of all rows."""

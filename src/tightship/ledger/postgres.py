@@ -12,17 +12,17 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
 from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
 from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
-from tightship.ledger._pg_values import delta_statements, entry_values, payload_statements, select_statement
+from tightship.ledger._pg_values import delta_statements, entry_values, kind_of, payload_statements, select_statement
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
-from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Row, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
@@ -280,6 +280,21 @@ class PostgresBackend:
                 with db.cursor().copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
                     for row in rows(table):
                         copy.write_row(row)
+
+    def load(self, tables: Iterable[tuple[str, Iterable[Row]]], last: int) -> None:
+        """Fill an empty store with another's rows in one transaction."""
+        with self._link.held() as db, db.transaction():
+            db.execute("SET LOCAL idle_in_transaction_session_timeout TO 0")
+            db.execute(script("lock_store"))
+            if db.execute(script("heads")).fetchone() is not None:
+                raise LedgerError("somebody has written to the store meanwhile; nothing was copied")
+            for table, rows in tables:
+                columns = [*schema()[table].defaults, *(["kind"] if table == "entries" else [])]
+                with db.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copy:
+                    for row in rows:
+                        copy.write_row((*row, kind_of(row[2])) if table == "entries" else row)
+            db.execute("SELECT setval(pg_get_serial_sequence('payloads', 'id'), coalesce(max(id), 1)) FROM payloads")
+            db.execute(script("set_store"), (last,))
 
     def sequences(self) -> bool:
         """Whether this process integrates entries: it holds the sequencer's lock, or takes it where it is free."""

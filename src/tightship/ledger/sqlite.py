@@ -15,6 +15,7 @@ from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import (
     chunks,
     insert_sql,
+    load_rows,
     migrate,
     projection_tables,
     replace_rows,
@@ -24,7 +25,7 @@ from tightship.ledger._schema import (
 )
 from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
-from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Rows
+from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Row, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
 from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, payload_crc
@@ -358,6 +359,22 @@ class SqliteBackend:
         """Write a log's public key into the file beside the store."""
         if origin not in (known := self.public_keys()):
             write_keys(self.path.with_name(PUBLIC_KEYS), {**known, origin: vkey})
+
+    def load(self, tables: Iterable[tuple[str, Iterable[Row]]], last: int) -> None:
+        """Fill an empty store with another's rows in one transaction."""
+        with translate_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for table, rows in tables:
+                    load_rows(self._db, table, rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.rollback()
+                raise
+
+    def workers(self) -> list[dict[str, Any]]:
+        """None: it is not shared."""
+        return []
 
     def snapshot(self) -> Snapshot:
         """A read transaction over the file."""

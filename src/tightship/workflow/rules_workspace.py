@@ -25,7 +25,8 @@ _SECRETS: Final = (
     ("a JSON web token", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")),
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
     ("a bearer token", re.compile(r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{20,}")),
-    ("a password in a URL", re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s@]{3,}@")),
+    ("a password in a URL", re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:(?!\$\{\w+\}@)[^/\s@]{3,}@")),
+    ("a password in a URL", re.compile(r"^postgres(?:ql)?://\S*[?&]password=(?!\$\{\w+\}(?:&|$))")),
 )
 _SECRET_KEY = re.compile(r"(?i)(^|_)(password|passwd|api_?key|access_token|client_secret|private_key)$")
 
@@ -133,7 +134,8 @@ def clear_text(check: Check, rule: Rule) -> Iterator[Finding]:
     "error",
     "A secret stands in a file",
     why="Files are copied, shared and kept in version control; a secret in one is a secret no more.",
-    fix="Take it out (and replace it where it was issued), store it with the secrets, and write `{secret: NAME}`.",
+    fix="Take it out (and replace it where it was issued), store it with the secrets, and write `{secret: NAME}`; "
+    "in the store's URL write `${NAME}`, an environment variable.",
 )
 def inline_secret(check: Check, rule: Rule) -> Iterator[Finding]:
     """Secrets are named, never written."""
@@ -310,23 +312,6 @@ def unused_tier(check: Check, rule: Rule) -> Iterator[Finding]:
     for name in config.tiers:
         if name not in used:
             yield rule.found(f"no agent runs on {name!r}", config.where("tiers", name, key=True))
-
-
-@rule(
-    "TS315",
-    "error",
-    "The store's URL holds a password",
-    why="Files are copied, shared and kept in version control; whoever reads this one can change the store.",
-    fix="Write `${NAME}` in its place, and put the password into that environment variable.",
-)
-def store_password(check: Check, rule: Rule) -> Iterator[Finding]:
-    """The store's URL names no password."""
-    config = check.files.config
-    for url in (config.store.url, config.store.keys or ""):
-        user, at, _ = url.partition("://")[2].rpartition("@")
-        password = user.partition(":")[2] or next(iter(re.findall(r"[?&]password=([^&]*)", url)), "")
-        if (at or "password=" in url) and password and not re.fullmatch(r"\$\{\w+\}", password):
-            yield rule.found("the password of the store's server stands in tightship.yaml", config.where("store"))
 
 
 @rule(
