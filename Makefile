@@ -69,6 +69,8 @@ lock:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --extra models --group dev requirements/build.in -c requirements/core.lock -o requirements/dev.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --extra models --extra postgres -c requirements/dev.lock -o requirements/image.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--group deploy -c requirements/dev.lock -o requirements/deploy.lock
 
 clean:
