@@ -208,3 +208,27 @@ async def test_no_worker_outlives_a_keeper_that_is_killed() -> None:
         await keeper.wait()
         while any(alive(pid) for pid in pids):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_a_program_that_cannot_be_started_for_a_while_is_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "worker"
+    program.write_text(f"#!{sys.executable}\n{WORK}\n")
+    program.chmod(0o755)
+    stop, events = asyncio.Event(), list[Event]()
+    keeping = asyncio.ensure_future(
+        supervise([str(program)], Bounds(1, 1), _nothing, stop, tell=events.append, look=0.05, pause=0.05)
+    )
+
+    async def until(kind: str, count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len([one for one in events if one.kind == kind]) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    await until("started", 1)
+    program.chmod(0o644)
+    os.kill(events[0].pid, signal.SIGKILL)
+    await until("crash_loop", 1)
+    program.chmod(0o755)
+    await until("started", 2)
+    stop.set()
+    await keeping

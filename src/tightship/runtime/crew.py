@@ -120,6 +120,8 @@ class _Crew:
         """One waits for each process: asyncio's own waiting ends only when nobody holds its output any more."""
         self._wanted = bounds.hold(bounds.least)
         self._blind = False
+        self._proven = False
+        """Whether the command could ever be started."""
 
     async def keep(self, demand: Demand, policy: Policy, stop: asyncio.Event, look: float) -> None:
         """Look at the load, and at who has died, until told to stop."""
@@ -195,9 +197,14 @@ class _Crew:
         try:
             process = await asyncio.get_running_loop().run_in_executor(self._threads, _spawn, self._command)
         except OSError as error:
-            raise Unavailable(
-                f"a worker cannot be started: {error.strerror}", where=self._command[0], fix="correct the command"
-            ) from error
+            if not self._proven:
+                raise Unavailable(
+                    f"a worker cannot be started: {error.strerror}", where=self._command[0], fix="correct the command"
+                ) from error
+            self._tell(Event("died", place.number, text=str(error)))  # no process or memory left, which may pass
+            self._note_death(place, asyncio.get_running_loop().time(), 0.0, str(error))
+            return
+        self._proven = True
         place.process, place.stopping = process, False
         place.watch = asyncio.ensure_future(self._watch(place, process))
         self._tell(Event("started", place.number, process.pid))

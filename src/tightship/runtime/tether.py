@@ -15,6 +15,8 @@ import time
 def end_with_parent(grace: float = 30.0) -> None:
     """End this process in good order (SIGTERM to itself) once its standard input is closed.
 
+    For processes that were given a pipe on purpose: a service's standard input is often closed from the start.
+
     Args:
         grace: seconds after which it ends at once, whatever it does.
     """
