@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import AsyncIterator
@@ -18,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ledger_desk import NOON, Store
 from tightship.core import kinds
 from tightship.insight import Cost, Demand, WorkflowDemand, demand, exposition, load
+from tightship.insight.demand import open_runs
 from tightship.insight.exposition import METRICS
 from tightship.ledger import Draft, Ledger
+from tightship.ledger._schema import empty_database, select_sql
 from tightship.runtime.scaling import Load
 
 
@@ -132,6 +135,14 @@ async def test_an_empty_store_asks_for_nothing(store: Store) -> None:
     ledger = await store.open()
     assert await load(ledger) == Load()
     assert (await demand(ledger)).workflows == ()
+
+
+@pytest.mark.parametrize("more", [(), [("wake_at", "<=", NOON)]])
+def test_runs_that_have_ended_are_not_looked_at(more: Any) -> None:
+    sql, values = select_sql("runs", open_runs("parked", more), [], None)
+    with contextlib.closing(empty_database()) as db:
+        steps = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    assert steps[0].startswith("SEARCH runs USING INDEX runs_open (state=?"), steps
 
 
 # --- as text ------------------------------------------------------------------------------------------

@@ -162,6 +162,14 @@ async def test_what_a_worker_has_started_goes_with_it() -> None:
         await watched.until(lambda: not alive(child))
 
 
+async def test_a_worker_whose_output_somebody_else_holds_open_is_replaced_all_the_same() -> None:
+    code = "import subprocess\nsubprocess.Popen(['sleep', '3'], start_new_session=True)\n" + WORK
+    async with crew(code, Bounds(1, 1)) as watched:
+        await watched.until(lambda: len(watched.of("line")) == 1)
+        os.kill(next(iter(watched.living())), signal.SIGKILL)
+        await watched.until(lambda: len(watched.of("started")) == 2)
+
+
 async def test_a_load_that_cannot_be_read_leaves_the_number_as_it_is_and_is_said_once() -> None:
     async with crew() as watched:
         watched.load = Load(due=100)

@@ -158,10 +158,16 @@ async def load(ledger: Ledger, living: Collection[str] | None = None, build: str
     return Load(len(due), running, max(0.0, oldest))
 
 
+def open_runs(state: str, more: Sequence[tuple[str, str, Any]] = ()) -> list[tuple[str, str, Any]]:
+    """The conditions for live runs of a state. SQLite takes the index of open runs only where its own condition is
+    among them; without it, every run that has ever ended would be looked at."""
+    return [("state", "=", state), ("state", "!=", "ended"), *more, ("live", "=", 1)]
+
+
 async def _runs(
     ledger: Ledger, state: str, more: Sequence[tuple[str, str, Any]] = (), limit: int | None = None
 ) -> list[dict[str, Any]]:
-    return await ledger.select("runs", [("state", "=", state), *more, ("live", "=", 1)], limit=limit)
+    return await ledger.select("runs", open_runs(state, more), limit=limit)
 
 
 def _is_due(row: _Row, now: float, living: Collection[str] | None) -> bool:

@@ -35,6 +35,9 @@ LOOP: Final = 3
 _PIECE: Final = 65_536
 """Bytes of output that are read at a time, and of a line that are kept together."""
 
+_REST: Final = 1.0
+"""Seconds for which the rest of a worker's output is awaited: what has left its session may hold it open for ever."""
+
 Kind = Literal["started", "line", "scaled", "stopping", "killed", "ended", "died", "crash_loop", "blind"]
 
 
@@ -216,10 +219,12 @@ class _Crew:
         forward = asyncio.ensure_future(self._forward(place.number, process))
         code = await loop.run_in_executor(self._threads, process.wait)
         _kill_group(process.pid)  # what it has started and left behind, which may hold its output open
-        await forward
+        await asyncio.wait([forward], timeout=_REST)
+        forward.cancel()
+        await asyncio.gather(forward, return_exceptions=True)
         _let_go(process)
         place.process = None
-        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        how = _ending(code)
         if place.stopping:
             self._tell(Event("ended", place.number, process.pid, how))
         else:
@@ -268,6 +273,14 @@ class _Crew:
     def _kill(self, place: _Place) -> None:
         if place.process is not None and place.process.poll() is None:
             _kill_group(place.process.pid)
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    try:
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    except ValueError:  # a signal without a name
+        return f"signal {-code}"
 
 
 def _kill_group(pid: int) -> None:
