@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NAME ?= support
 SEEDS ?= 2000
 
-.PHONY: help demo test check fix docs sim bench lock clean
+.PHONY: help demo test check fix docs sim bench deploy-check lock clean
 
 help:
 	@echo "make demo          run the sample team on the sample company    (NAME=support)"
@@ -14,6 +14,7 @@ help:
 	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000)"
 	@echo "make bench         measure beside LangGraph and DBOS"
+	@echo "make deploy-check  lint and render what is in deploy/"
 
 $(VENV)/.core: requirements/core.lock pyproject.toml
 	@echo "Setting up $(VENV) …"
@@ -25,6 +26,12 @@ $(VENV)/.core: requirements/core.lock pyproject.toml
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.core
 	@echo "Adding what the tests need …"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.deploy: requirements/deploy.lock requirements/helm.lock $(VENV)/.core
+	@echo "Adding what deploy/ is checked with …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/deploy.lock
+	@$(BIN)/python scripts/fetch_helm.py $(VENV)/helm
 	@touch $@
 
 demo: $(VENV)/.core
@@ -52,12 +59,19 @@ sim: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.run
 
+deploy-check: $(VENV)/.deploy
+	@$(BIN)/python scripts/deploy_check.py --helm $(VENV)/helm/helm
+
 lock:
 	@$(BIN)/python -m pip install -q uv
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml requirements/build.in -o requirements/core.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --extra models --extra postgres --group dev requirements/build.in -c requirements/core.lock -o requirements/dev.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --extra models --extra postgres -c requirements/dev.lock -o requirements/image.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--group deploy -c requirements/dev.lock -o requirements/deploy.lock
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis benchmarks/.env

@@ -4,7 +4,8 @@
     python scripts/make_docs.py --check   say which pages are out of step, and exit with 1
 
 A page marks such a part with `<!-- made: NAME -->` and `<!-- end -->`; what stands between is replaced. Names are
-`fields MODEL`, `commands`, `exit codes`, `reference`, `figures` and `functions`.
+`fields MODEL`, `commands`, `exit codes`, `reference`, `figures`, `functions`, `metrics`, `capacity`, `capacity limits`
+and `capacity inputs`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import capacity
 from docs_commands import exit_codes, overview, reference
 from docs_fields import documented, field_table
 
+from tightship.insight.exposition import METRICS
 from tightship.workflow.conditions import FUNCTIONS
 from tightship.workflow.readiness import rules_page
 
@@ -36,8 +41,18 @@ def makers() -> Mapping[str, Callable[[], str]]:
         "exit codes": exit_codes,
         "reference": reference,
         "figures": figures,
+        "metrics": metrics,
+        "capacity": capacity.table,
+        "capacity limits": capacity.breaks,
+        "capacity inputs": capacity.sources,
         "functions": lambda: ", ".join(f"`{name}`" for name in sorted(FUNCTIONS)),
     }
+
+
+def metrics() -> str:
+    """The table of what `tightship metrics` prints."""
+    lines = ["| metric | type | meaning |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{one.name}` | {one.type} | {one.help} |" for one in METRICS)])
 
 
 def figures() -> str:

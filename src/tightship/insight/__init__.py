@@ -17,6 +17,8 @@ from tightship.insight.costs import (
     run_costs,
 )
 from tightship.insight.decisions import Datum, Decision, Rule, RunDecisions, Trigger, explain, needed, why
+from tightship.insight.demand import Demand, WorkflowDemand, demand, load
+from tightship.insight.exposition import exposition
 from tightship.insight.spans import span_id, spans, trace_id
 from tightship.insight.timeline import Event, StepNode, Timeline, entry_line, row_line, show, timeline
 
@@ -27,6 +29,7 @@ __all__ = [
     "CostReport",
     "Datum",
     "Decision",
+    "Demand",
     "Event",
     "RepeatedCall",
     "Rule",
@@ -36,11 +39,15 @@ __all__ = [
     "Timeline",
     "Trigger",
     "TurnCost",
+    "WorkflowDemand",
     "budget_forecast",
     "cost_report",
     "costs_of_run",
+    "demand",
     "entry_line",
     "explain",
+    "exposition",
+    "load",
     "needed",
     "report",
     "row_line",

@@ -1,0 +1,208 @@
+"""What there is to do, and what today has cost, by tenant and workflow (S3, C9): readings of the projections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tightship.controls.periods import period_key
+from tightship.controls.spend import SUMS
+from tightship.core.money import to_usd
+from tightship.core.ports import Json
+from tightship.insight.costs import Cost
+from tightship.ledger import Ledger
+from tightship.runtime.scaling import Load
+
+ENOUGH: Final = 10_000
+"""Runs of a state that a reading of the load counts at most: more than any crew of one machine is asked for."""
+_IDS: Final = 500
+_Row = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class WorkflowDemand:
+    """What one tenant has to do in one workflow.
+
+    Attributes:
+        tenant, workflow: whose.
+        due: runs that are due and that nobody drives. running: runs that somebody drives. parked: runs that wait.
+        oldest: seconds for which the oldest due run has waited; 0 where none is due.
+        waiting: inbox items that wait for a person.
+        today: what was spent since midnight UTC.
+    """
+
+    tenant: str
+    workflow: str
+    due: int = 0
+    running: int = 0
+    parked: int = 0
+    oldest: float = 0.0
+    waiting: int = 0
+    today: Cost = field(default_factory=Cost)
+
+    def as_dict(self) -> dict[str, Json]:
+        """All figures; money in dollars."""
+        return {
+            "tenant": self.tenant,
+            "workflow": self.workflow,
+            "due": self.due,
+            "running": self.running,
+            "parked": self.parked,
+            "oldest_due_seconds": self.oldest,
+            "waiting_for_people": self.waiting,
+            "today": self.today.as_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What there is to do in a store.
+
+    Attributes:
+        at: store time of the reading (s since the epoch).
+        workflows: by tenant and workflow, sorted.
+        halted: the scopes that are halted, sorted.
+    """
+
+    at: float
+    workflows: tuple[WorkflowDemand, ...] = ()
+    halted: tuple[str, ...] = ()
+
+    @property
+    def load(self) -> Load:
+        """What the number of workers follows."""
+        return Load(
+            sum(one.due for one in self.workflows),
+            sum(one.running for one in self.workflows),
+            max((one.oldest for one in self.workflows), default=0.0),
+        )
+
+    @property
+    def usd_today(self) -> int:
+        """Nano-dollars spent since midnight UTC."""
+        return sum(one.today.usd for one in self.workflows)
+
+    def as_dict(self) -> dict[str, Json]:
+        """The reading as JSON."""
+        load = self.load
+        return {
+            "at": self.at,
+            "due": load.due,
+            "running": load.running,
+            "parked": sum(one.parked for one in self.workflows),
+            "oldest_due_seconds": load.oldest,
+            "waiting_for_people": sum(one.waiting for one in self.workflows),
+            "usd_today": to_usd(self.usd_today),
+            "halted": list(self.halted),
+            "workflows": [one.as_dict() for one in self.workflows],
+        }
+
+
+async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Demand:
+    """What there is to do, with what today has cost. It reads every open run's row.
+
+    Args:
+        ledger: with the projections of a workspace. Rehearsals are left out.
+        living: ids of the workers that live, where that is known: a run of another one counts as due.
+    """
+    now = ledger.world.clock.now()
+    found: dict[tuple[str, str], WorkflowDemand] = {}
+
+    def of(tenant: str, workflow: str) -> WorkflowDemand:
+        return found.setdefault((tenant, workflow), WorkflowDemand(tenant, workflow))
+
+    due: list[_Row] = []
+    for state in ("queued", "running", "parked"):
+        for row in await _runs(ledger, state):
+            one = of(row["log"], row["workflow"])
+            if _is_due(row, now, living):
+                one.due += 1
+                due.append(row)
+            elif state == "running":
+                one.running += 1
+            else:
+                one.parked += 1
+    for row, since in await _since(ledger, due, now):
+        one = of(row["log"], row["workflow"])
+        one.oldest = max(one.oldest, now - since)
+    await _count_items(ledger, of)
+    for row in await ledger.select("spend", [("day", "=", period_key("day", now))]):
+        one = of(row["log"], row["workflow"])
+        one.today += Cost(*(int(row[name]) for name in SUMS))
+    halted = await ledger.select("halts", [("state", "=", "on")])
+    return Demand(now, tuple(found[key] for key in sorted(found)), tuple(sorted(row["scope"] for row in halted)))
+
+
+async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:
+    """What the number of workers follows: a part of `demand` that is read every few seconds.
+
+    Args:
+        ledger: with the projections of a workspace.
+        living: as for `demand`.
+        build: only runs that this code may go on with, and new ones; empty for all.
+        limit: runs of one state that are counted at most.
+    """
+    now = ledger.world.clock.now()
+    due: list[_Row] = []
+    running = 0
+    for state, more in (("queued", ()), ("running", ()), ("parked", (("wake_at", "<=", now),))):
+        for row in await _runs(ledger, state, more, limit):
+            if build and row["build"] not in ("", build):
+                continue
+            if _is_due(row, now, living):
+                due.append(row)
+            else:
+                running += 1
+    oldest = max((now - since for _, since in await _since(ledger, due, now)), default=0.0)
+    return Load(len(due), running, max(0.0, oldest))
+
+
+def open_runs(state: str, more: Sequence[tuple[str, str, Any]] = ()) -> list[tuple[str, str, Any]]:
+    """The conditions for live runs of a state. SQLite takes the index of open runs only where its own condition is
+    among them; without it, every run that has ever ended would be looked at."""
+    return [("state", "=", state), ("state", "!=", "ended"), *more, ("live", "=", 1)]
+
+
+async def _runs(
+    ledger: Ledger, state: str, more: Sequence[tuple[str, str, Any]] = (), limit: int | None = None
+) -> list[dict[str, Any]]:
+    return await ledger.select("runs", open_runs(state, more), limit=limit)
+
+
+def _is_due(row: _Row, now: float, living: Collection[str] | None) -> bool:
+    if row["state"] == "parked":
+        return bool(row["wake_at"] <= now)
+    return row["state"] == "queued" or (living is not None and row["owner"] not in living)
+
+
+async def _since(ledger: Ledger, due: Iterable[_Row], now: float) -> list[tuple[_Row, float]]:
+    """Since when each is due (s). A run that a signal has woken is due since that entry, which is read for the oldest
+    of each tenant and workflow alone: positions go with time."""
+    found: list[tuple[_Row, float]] = []
+    woken: dict[tuple[str, str], _Row] = {}
+    for row in due:
+        if row["state"] == "queued":
+            found.append((row, row["started_at"]))
+        elif row["state"] == "parked" and row["wake_at"] > 0:
+            found.append((row, row["wake_at"]))
+        elif row["state"] == "parked" and row["last_signal"]:
+            key = (row["log"], row["workflow"])
+            if key not in woken or row["last_signal"] < woken[key]["last_signal"]:
+                woken[key] = row
+    for row in woken.values():
+        for entry in await ledger.entries(row["last_signal"] - 1, 1, row["log"]):
+            found.append((row, entry.at))
+    return [(row, min(since, now)) for row, since in found]
+
+
+async def _count_items(ledger: Ledger, of: Callable[[str, str], WorkflowDemand]) -> None:
+    """What waits for people, by the workflow of its run."""
+    items = await ledger.select("inbox", [("state", "=", "open")])
+    runs = sorted({row["run"] for row in items})
+    workflows: dict[str, str] = {}
+    for start in range(0, len(runs), _IDS):
+        for row in await ledger.select("runs", [("id", "in", runs[start : start + _IDS])]):
+            workflows[row["id"]] = row["workflow"]
+    for row in items:
+        of(row["log"], workflows.get(row["run"], "")).waiting += 1

@@ -1,0 +1,99 @@
+"""What there is to do as Prometheus reads it: the text format 0.0.4, base units, names by its conventions.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tightship._version import __version__
+from tightship.insight.costs import Cost
+from tightship.insight.demand import Demand, WorkflowDemand
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_Sample = tuple[Mapping[str, str], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: its name, type and meaning, and its samples of a reading."""
+
+    name: str
+    type: Literal["gauge", "counter"]
+    help: str
+    samples: Callable[[Demand], Iterable[_Sample]]
+
+
+def _each(value: Callable[[WorkflowDemand], float]) -> Callable[[Demand], Iterable[_Sample]]:
+    """A sample for each tenant and workflow."""
+    return lambda demand: (({"tenant": one.tenant, "workflow": one.workflow}, value(one)) for one in demand.workflows)
+
+
+def _tokens(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.workflows:
+        for direction, count in (("input", one.today.tokens_in), ("output", one.today.tokens_out)):
+            yield {"tenant": one.tenant, "workflow": one.workflow, "direction": direction}, count
+
+
+def _halted(demand: Demand) -> Iterable[_Sample]:
+    kinds = Counter(scope.partition(":")[0] for scope in demand.halted)
+    return (({"kind": kind}, kinds[kind]) for kind in ("all", "tenant", "workflow", "agent", "run"))
+
+
+_SINCE: Final = " since midnight UTC, when it begins at 0 again."
+
+
+def _today(name: str, help: str, value: Callable[[Cost], float]) -> Metric:
+    """What has grown since midnight."""
+    return Metric(name, "counter", f"{help}{_SINCE}", _each(lambda one: value(one.today)))
+
+
+METRICS: Final = (
+    Metric("tightship_build_info", "gauge", "The version that reads.", lambda _: [({"version": __version__}, 1)]),
+    Metric("tightship_reading_timestamp_seconds", "gauge", "Store time of the reading.", lambda one: [({}, one.at)]),
+    Metric("tightship_runs_due", "gauge", "Runs that are due and that nobody drives.", _each(lambda one: one.due)),
+    Metric("tightship_runs_running", "gauge", "Runs that a worker drives.", _each(lambda one: one.running)),
+    Metric("tightship_runs_parked", "gauge", "Runs that wait.", _each(lambda one: one.parked)),
+    Metric(
+        "tightship_oldest_due_seconds",
+        "gauge",
+        "How long the oldest due run has waited.",
+        _each(lambda one: one.oldest),
+    ),
+    Metric("tightship_inbox_open_items", "gauge", "What waits for a person.", _each(lambda one: one.waiting)),
+    Metric("tightship_halted_scopes", "gauge", "Scopes that are halted, by kind.", _halted),
+    _today("tightship_calls_total", "Calls that went out", lambda cost: cost.calls),
+    _today("tightship_call_errors_total", "Calls that failed", lambda cost: cost.errors),
+    _today("tightship_call_seconds_total", "Time that calls took", lambda cost: cost.ms / 1e3),
+    _today("tightship_refusals_total", "Calls that were not let out", lambda cost: cost.refusals),
+    _today("tightship_cache_hits_total", "Calls that the cache answered", lambda cost: cost.hits),
+    _today("tightship_cost_dollars_total", "Money spent", lambda cost: cost.usd / 1e9),
+    Metric("tightship_tokens_total", "counter", f"Tokens of model calls{_SINCE}", _tokens),
+)
+"""Every metric, in the order of the text. Prometheus takes a counter that falls for one that began anew."""
+
+
+def exposition(demand: Demand) -> str:
+    """The reading as text; a metric without samples has its HELP and TYPE lines all the same."""
+    lines: list[str] = []
+    for metric in METRICS:
+        lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.type}"]
+        lines += [f"{metric.name}{_labels(labels)} {_number(value)}" for labels, value in metric.samples(demand)]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    inner = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{inner}}}" if inner else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else repr(float(value))
