@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from tightship.agents.turn import AgentFunction
 from tightship.controls.breakers import Breakers
+from tightship.controls.buckets import Rate
 from tightship.controls.cache import ResultCache
 from tightship.controls.claims import ClaimsProjection
 from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
-from tightship.controls.rates import Rate, Rates
+from tightship.controls.rates import Rates
 from tightship.controls.spend import SpendProjection
 from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, StoreMissing, UnknownName
 from tightship.core.ids import derived_id
