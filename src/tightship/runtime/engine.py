@@ -208,7 +208,7 @@ class Engine:
                     raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None
                 raise
             self.ledger.defined(definition)
-            self._families.begin(run, start.parent, limit_of(program.spec.budget))
+            self._families.begin(run, start.parent, limit_of(program.spec.budget), program.limits.requests)
             self._runs[run] = Driven(RunTask(self, program, self._sessions.new(facts, journal, program)))
         return run
 
@@ -354,9 +354,10 @@ class Engine:
         assert program is not None
         return program
 
-    async def _budget(self, started: Entry) -> Limit:
-        """What a run may spend, by its first entry."""
-        return limit_of((await self._pinned_program(started.body["definition"])).spec.budget)
+    async def _budget(self, started: Entry) -> tuple[Limit, int]:
+        """What a run may spend, and how often it may ask, by its first entry."""
+        program = await self._pinned_program(started.body["definition"])
+        return limit_of(program.spec.budget), program.limits.requests
 
     def _forget(self, run: str) -> None:
         if self._runs.pop(run, None) is not None:
