@@ -103,7 +103,7 @@ class Asker:
         session, key = self._ctx.turn.session, self._ctx.next_key("fallback")
         recorded = session.journal.notes.get(key)
         if recorded is None:
-            recorded = {"type": "fallback", "tier": tier, "next": following}
+            recorded = dict[str, Any](type="fallback", tier=tier, next=following)
             if session.limits.may_retry(key):
                 recorded["again"] = True
             await session.journal.record(kinds.NOTE, key, recorded)

@@ -20,6 +20,7 @@ from tightship.core.errors import (
     PayloadErased,
     StoreError,
     TightshipError,
+    TimedOut,
     Unforeseen,
     WorkException,
 )
@@ -96,7 +97,7 @@ class RunTask:
         for entry in self.journal.signals:
             self._note_signal(entry)
         try:
-            cause = await self._recall() or self._hopeless()
+            cause = await self._recall() or self._hopeless() or self._too_late()
             if cause is None:
                 cause = await self._forward()
                 if cause in (PARKED, PUT_DOWN):
@@ -117,6 +118,22 @@ class RunTask:
         if self._interruption is not None or self.restarts < self.program.limits.restarts:
             return None
         return restarts_case(self.journal, self.restarts)
+
+    def _too_late(self) -> TimedOut | None:
+        """Why a run that has done nothing yet is not begun: it waited longer than it was to."""
+        within, entries = self.program.spec.begin_within, self.journal.entries
+        if within is None or self._interruption is not None:
+            return None
+        if any(entry.kind not in (kinds.STARTED, kinds.CLAIMED, kinds.SIGNAL) for entry in entries):
+            return None
+        waited = self.session.shared.world.clock.now() - entries[0].at
+        if waited <= within:
+            return None
+        return TimedOut(
+            f"this run was to begin within {within:g} s and has waited {waited:.0f} s: nothing of it was done",
+            needed="say whether it is still wanted; if so, start it again",
+            fix="add workers, or raise `begin_within`",
+        )
 
     async def _recall(self) -> Any:
         """An interruption that was recorded before a crash: the run does not go forward again."""

@@ -17,7 +17,7 @@ from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
 from tightship.controls.rates import Rates
 from tightship.controls.spend import SpendProjection
-from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, StoreMissing, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, Overloaded, StaleOwner, StoreMissing, UnknownName
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Projection, Secrets, Tool
 from tightship.core.world import World
@@ -27,6 +27,7 @@ from tightship.ledger.locks import ExecutorLock
 from tightship.models.port import Model
 from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
+from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine, Start
@@ -81,6 +82,8 @@ class Workspace:
         self._lock: ExecutorLock | None = None
         self._dispatcher: LocalDispatcher | None = None
         self._opening = asyncio.Lock()
+        self.gate = Gatekeeper(files.config.admission, world.clock)
+        """How much work is taken in."""
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -215,7 +218,9 @@ class Workspace:
             ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell
         )
         engine.live = not self.rehearse
+        await self.gate.follow(ledger)
         self._dispatcher = LocalDispatcher(engine, self.files.config.name)
+        self._dispatcher.gate = self.gate
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -228,13 +233,17 @@ class Workspace:
         self._outfit.load_code(workflows)
 
     def _rates(self) -> Rates:
-        """The limits of tools, each declared when its tool is made: a contract may have thousands of operations."""
+        """The limits of tiers, and of tools: each declared when its tool is made (a contract may have thousands)."""
         rates = Rates(self.world.clock)
 
         def declare(name: str, tool: Tool) -> None:
             if tool.spec.requests_per_second:
                 rates.limit(name, Rate(requests_per_second=tool.spec.requests_per_second))
 
+        for name, tier in self.files.config.tiers.items():
+            minute = tier.requests_per_minute
+            if minute or tier.tokens_per_minute:
+                rates.limit(f"model.{name}", Rate(minute and minute / 60.0, tier.tokens_per_minute))
         self._outfit.tools.watch(declare)
         return rates
 
@@ -251,6 +260,7 @@ class Workspace:
         reference: str = "",
         tenant: str = "default",
         linked: str = "",
+        priority: int | None = None,
     ) -> Run:
         """Run a workflow until it has ended or waits for something outside.
 
@@ -261,24 +271,39 @@ class Workspace:
                 continued or, once it has ended, returned.
             tenant: whose run it is.
             linked: an earlier run that this one follows.
+            priority: 0 goes first, 9 last; the workflow's own by default.
 
         Raises:
             UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
                 another. Halted: nothing is started.
+            Overloaded: too many wait already; nothing was written.
             ExecutorBusy: another process executes on this workspace. StoreError: the disk.
         """
         engine = await self.engine()
         self.load_code([workflow])
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, id=run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        if priority is None:
+            priority = self.files.workflow(workflow).priority
         try:
-            run = await engine.start(start)
+            async with self.gate.place(tenant, workflow, priority):
+                if await self._begun(engine, start):
+                    return await self._finish(await engine.drive(start.id))
+        except Overloaded:
+            if not run or not await (await self.ledger()).select("runs", [("id", "=", run)]):
+                raise
+        await self._same_work(run, start)
+        return await self._continue(run)
+
+    async def _begun(self, engine: Engine, start: Start) -> bool:
+        """Start a run; false when there is one of this id."""
+        try:
+            start.id = await engine.start(start)
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
-            await self._same_work(run, start)
-            return await self._continue(run)
-        return await self._finish(await engine.drive(run))
+            return False
+        return True
 
     async def _same_work(self, run: str, start: Start) -> None:
         """A reference names one piece of work: it is not answered with the result of another."""

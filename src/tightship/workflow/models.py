@@ -252,6 +252,7 @@ class WorkflowSpec(Spec):
     undo_on_failure: bool = True
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
+    begin_within: Duration | None = None
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     steps: Children
 
