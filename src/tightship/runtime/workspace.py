@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from tightship.controls.claims import ClaimsProjection
 from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
 from tightship.controls.rates import Rates
+from tightship.controls.shares import Shares
 from tightship.controls.spend import SpendProjection
 from tightship.core.errors import GuardRefused, InputRejected, Overloaded, StaleOwner, StoreMissing, UnknownName
 from tightship.core.ids import derived_id
@@ -84,6 +85,8 @@ class Workspace:
         self._opening = asyncio.Lock()
         self.gate = Gatekeeper(files.config.admission, world.clock)
         """How much work is taken in."""
+        self.shares: tuple[Shares | None, Callable[[], int]] = (None, lambda: 1)
+        """Where the rates that many workers share are booked, and how many workers live; set before `engine`."""
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -234,7 +237,8 @@ class Workspace:
 
     def _rates(self) -> Rates:
         """The limits of tiers, and of tools: each declared when its tool is made (a contract may have thousands)."""
-        rates = Rates(self.world.clock)
+        shares, workers = self.shares
+        rates = Rates(self.world.clock, shares=shares, workers=workers)
 
         def declare(name: str, tool: Tool) -> None:
             if tool.spec.requests_per_second:
