@@ -78,7 +78,7 @@ class Figures:
 
 
 class Provider:
-    """Takes so many requests a second and turns away the rest, with a Retry-After; an answer takes a third of a second."""
+    """Takes so many requests a second, in a third of a second each, and turns away the rest with a Retry-After."""
 
     def __init__(self, sim: Simulation, declared: float) -> None:
         self.spec = ToolSpec("llm.ask", timeout=10.0, requests_per_second=CAPACITY * declared)

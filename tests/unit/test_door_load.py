@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from engine_desk import Desk, Hanging, simulate, tool
 from entry_samples import VirtualClock
 
 from tightship.controls import RetryBudgets, Throttle
 from tightship.core import kinds
 from tightship.core.errors import RateLimited, Unavailable, WrongShape
+from tightship.core.ports import Usage
+from tightship.insight import costs_of_run, show
+from tightship.models.testing import ScriptedModel
 from tightship.runtime.simulation import Simulation
+from tightship.runtime.workspace import Workspace
 
 TWO = {"concurrent": {"branches": [{"workflow": "left"}, {"workflow": "right"}], "on_failure": "keep"}}
 
@@ -173,3 +178,47 @@ def test_a_service_that_turns_away_is_asked_less_before_its_breaker_opens_and_ag
     clock.time += 61
     assert throttle.refusing("desk") == 0.0
     assert throttle.refuse("desk").retry_after > 0
+
+
+@pytest.mark.parametrize(("used", "least", "most"), [(30, 0.0, 1.0), (500, 139.0, 141.0)])
+def test_a_tier_s_rates_hold_for_its_requests_and_count_what_was_really_used(
+    used: int, least: float, most: float
+) -> None:
+    """40 requests that may cost 500 tokens each, at 6,000 a minute."""
+
+    async def story(sim: Simulation) -> float:
+        tier = "{model: 'openai:x-2025-01-01', price: free, tokens_per_minute: 6000}"
+        desk = Desk(sim, [], f"tiers: {{cheap: {tier}}}\n")
+        model: Any = ScriptedModel(["yes"], usage=Usage(0, used, 0))
+        model.bound = Usage(0, 500, 0)
+        desk.ws = Workspace.open(desk.folder, world=desk.world, ledger=desk.ledger, model=model)
+        times: list[float] = []
+
+        async def agent(ctx: Any, given: dict[str, Any]) -> Any:
+            for number in range(40):
+                await ctx.model(f"question {number}", tier="cheap")
+                times.append(sim.clock.monotonic())
+            return {}
+
+        desk.agent("a", agent, within=1000)
+        desk.workflow("a", limits={"turns": 500, "calls": 500})
+        run = await desk.run()
+        assert run.outcome == "completed", run.reason
+        return times[-1] - times[0]
+
+    assert least <= simulate(story) <= most
+
+
+def test_costs_and_runs_show_say_how_much_a_user_s_request_has_asked() -> None:
+    async def story(sim: Simulation) -> Any:
+        desk = Desk(sim, [tool("shop.look", "seen")])
+        desk.agent("a", asker(3))
+        desk.agent("b", asker(2))
+        desk.workflow("a", name="left")
+        desk.workflow({"workflow": "left"}, "b")
+        run = await desk.run()
+        return await costs_of_run(desk.ledger, run.id), (await show(desk.ledger, run.id)).render()
+
+    costs, shown = simulate(story)
+    assert (costs.total.calls, costs.requests) == (2, 5)
+    assert "5 with the runs below it" in shown
