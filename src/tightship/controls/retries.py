@@ -18,27 +18,34 @@ _SLICES = 10
 class _Window:
     """Two counts over a sliding window."""
 
-    __slots__ = ("_seconds", "_slices", "first", "second")
+    __slots__ = ("_latest", "_pace", "_slices", "first", "second")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._slices: deque[list[int]] = deque()
+        self._pace = _SLICES / seconds
+        self._latest = [-1, 0, 0]
+        self._slices = deque([self._latest])
         self.first = self.second = 0
 
     def add(self, now: float, first: int, second: int) -> None:
         """Count, and forget what lies behind the window."""
-        index = int(now * _SLICES / self._seconds)
+        index = int(now * self._pace)
+        latest = self._latest
+        if index != latest[0]:
+            latest = self._roll(index)
+        latest[1] += first
+        latest[2] += second
+        self.first += first
+        self.second += second
+
+    def _roll(self, index: int) -> list[int]:
         slices = self._slices
         while slices and slices[0][0] <= index - _SLICES:
             _, old_first, old_second = slices.popleft()
             self.first -= old_first
             self.second -= old_second
-        if not slices or slices[-1][0] < index:
-            slices.append([index, 0, 0])
-        slices[-1][1] += first
-        slices[-1][2] += second
-        self.first += first
-        self.second += second
+        self._latest = [index, 0, 0]
+        slices.append(self._latest)
+        return self._latest
 
 
 class RetryBudgets:
@@ -100,7 +107,7 @@ class Throttle:
     def refusing(self, service: str) -> float:
         """The chance with which a request is turned away now, in [0, 1)."""
         window = self._windows.get(service)
-        if window is None:
+        if window is None or window.first <= self._pad + self._ratio * window.second:
             return 0.0
         window.add(self._clock.monotonic(), 0, 0)
         return max(0.0, (window.first - self._ratio * window.second - self._pad) / (window.first + 1))
