@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tightship.core import kinds
 from tightship.core.errors import Overloaded
 from tightship.runtime.admission import Gatekeeper
+from tightship.runtime.engine import Start
 from tightship.runtime.fairness import AGE, fair_order, rank
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.config import Admission
@@ -222,11 +223,36 @@ async def _left(desk: Desk, sim: Simulation, seconds: float) -> str:
     """A run whose process dies directly after it was recorded; it is resumed so much later."""
     before = {row["id"] for row in await desk.ledger.select("runs")}
     engine = await desk.process.start(desk.ws.engine())
-    from tightship.runtime.engine import Start
-
     run = await desk.process.start(engine.start(Start("flow", {"case": "one"})))
     desk.kill()
     await sim.clock.sleep(seconds)
     await desk.resume()
     assert run not in before
     return run
+
+
+def test_the_sweep_keeps_to_the_bounds_of_tenants_and_serves_them_in_turn() -> None:
+    async def story(sim: Simulation) -> Any:
+        look = Slow(sim)
+        desk = Desk(sim, [look], "admission: {tenants: {g: {running: 2}}}\n")
+        desk.agent("a", slow)
+        desk.workflow("a")
+        engine = await desk.process.start(desk.ws.engine())
+        for tenant in "ggggggab":
+            await desk.process.start(engine.start(Start("flow", {"case": "one"}, tenant=tenant)))
+        desk.kill()
+        stop = asyncio.Event()
+        serving = desk.process.start(desk.ws.serve(stop, concurrency=3))
+        await sim.clock.sleep(5.0)
+        first = sorted(row["tenant"] for row in await desk.ledger.select("runs") if row["epoch"] > 1)
+        await sim.clock.sleep(60.0)
+        rows = await desk.ledger.select("runs")
+        stop.set()
+        await serving
+        return first, rows
+
+    first, rows = simulate(story)
+    assert first == ["a", "b", "g"]
+    assert {row["outcome"] for row in rows} == {"completed"}
+    spans = sorted((row["ended_at"] - 10, row["ended_at"]) for row in rows if row["tenant"] == "g")
+    assert all(sum(begin <= at < end for begin, end in spans) <= 2 for at, _ in spans)
