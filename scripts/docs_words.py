@@ -21,6 +21,9 @@ WORKFLOW: Mapping[str, str] = {
         "that it can be erased for one person."
     ),
     "WorkflowSpec.priority": "Which runs are taken up first when several are due.",
+    "WorkflowSpec.begin_within": (
+        "A run that has not begun so long after it was started is escalated as `unavailable`; nothing of it is done."
+    ),
     "WorkflowSpec.threshold": "The value of `threshold` in this workflow's conditions; else that of `settings`.",
     "WorkflowSpec.steps": "What is done, in order.",
     "WorkflowSpec.trigger": "What starts it. For people: it stands in the blueprint.",
@@ -37,7 +40,14 @@ WORKFLOW: Mapping[str, str] = {
     "Budget.then": "What happens when it is used up: `ask` (as without it) puts a question into the inbox and waits.",
     "Limits.turns": "Turns of agents in a run.",
     "Limits.calls": "Calls of tools and models in a run, refused and cached ones included.",
-    "Limits.retries": "Second and further attempts in a run, over all layers together.",
+    "Limits.requests": (
+        "Attempts at tools and models for one user's request: the run's and those of all runs below it, retries too. A "
+        "resume gives no new ones."
+    ),
+    "Limits.retries": (
+        "Second and further attempts in a run, over all layers together: at a system, at another tier, repairs of an "
+        "output, steps tried again or redone, further rounds of maker and checker."
+    ),
     "Limits.repeats": "Identical calls (same tool, same arguments), or identical turns, of one agent.",
     "Limits.handoffs": "Times that control passes from one agent to another. No pattern of this version does that.",
     "Limits.depth": "Workflows started by workflows.",
@@ -146,6 +156,15 @@ WORKSPACE: Mapping[str, str] = {
     "WorkspaceConfig.budgets": "Budgets above the run.",
     "WorkspaceConfig.roles": "Who holds a role. `*` stands for anybody who gives a name.",
     "WorkspaceConfig.limits": "Bounds of every run.",
+    "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
+    "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",
+    "Admission.running": "Runs that one process works on at once; further ones wait.",
+    "Admission.tenant": "What every tenant may have of both.",
+    "Admission.tenants": "The same for single tenants, in place of `tenant`.",
+    "Admission.workflows": "How many runs of a workflow a process works on, so that it cannot take every place.",
+    "Share.queued": "Runs of the tenant that may wait.",
+    "Share.running": "Runs of the tenant that one process works on.",
+    "Bulkhead.running": "Runs of the workflow that one process works on.",
     "WorkspaceConfig.settings": "Everything else.",
     "TierSpec.model": "`provider:model`, as Pydantic AI names them.",
     "TierSpec.next": "The tier that takes over when this one does not answer or gives no usable answer.",
@@ -156,6 +175,11 @@ WORKSPACE: Mapping[str, str] = {
     "TierSpec.thinking": "Tokens of reasoning for one answer.",
     "TierSpec.temperature": "Randomness. Without it: the provider's default.",
     "TierSpec.timeout": "Time for one attempt.",
+    "TierSpec.requests_per_minute": "Requests that the provider allows, of all workers together.",
+    "TierSpec.tokens_per_minute": (
+        "Tokens in and out that the provider allows, of all workers together. A request sets its upper bound aside, "
+        "which its real usage corrects."
+    ),
     "TierSpec.cache_prompt": "Ask the provider to cache the stable part of prompts.",
     "TierSpec.undated": "Says that the provider offers no dated version of this model.",
     "Price.input": "For a million tokens in.",

@@ -21,6 +21,7 @@ tiers:
   cheap:
     model: openai:gpt-4.1-mini-2025-04-14
     price: {input: 0.40, output: 1.60, source: price page, as_of: 2025-04-14}
+    requests_per_minute: 500
 budgets: {tenant: {day: {usd: 5.00}}}
 roles:
   lead: [ann, ben]

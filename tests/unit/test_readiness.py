@@ -70,6 +70,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
     ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
     ("TS316", changed(SUPPORT, "usd: 0.30", "usd: 300")),
+    ("TS330", changed(CONFIG, "    requests_per_minute: 500\n", "")),
+    ("TS331", changed(CONFIG, "name: ", "admission: {queued: 10, tenants: {acme: {queued: 11}}}\nname: ")),
     ("TS412", more("  - triage\n  - when: {if: triage.topic, then: quality}\n")),
     ("TS412", more("  - triage\n  - checkpoint: '\"yes\"'\n")),
     # workflows

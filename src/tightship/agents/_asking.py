@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tightship.agents.context import AgentContext
 from tightship.controls.budgets import Amount
+from tightship.core import kinds
 from tightship.core.errors import FormatMismatch, InvalidArguments, Unavailable
 from tightship.core.ports import FREE, Json, Reply, Request, ToolSpec
 from tightship.effects.call import Call
@@ -93,9 +94,20 @@ class Asker:
                 return await self._once(request, on_text), request
             except (Unavailable, FormatMismatch, InvalidArguments):
                 following = self.models.next_tier(request.tier)
-                if following is None:
+                if following is None or not await self._may_fall_back(request.tier, following.name):
                     raise
                 request = self.at_tier(request, following.name)
+
+    async def _may_fall_back(self, tier: str, following: str) -> bool:
+        """Whether the run's retries allow to ask another tier; recorded once, so that a replay goes the same way."""
+        session, key = self._ctx.turn.session, self._ctx.next_key("fallback")
+        recorded = session.journal.notes.get(key)
+        if recorded is None:
+            recorded = dict[str, Any](type="fallback", tier=tier, next=following)
+            if session.limits.may_retry(key):
+                recorded["again"] = True
+            await session.journal.record(kinds.NOTE, key, recorded)
+        return bool(recorded.get("again"))
 
     def at_tier(self, request: ModelRequest, tier: str) -> ModelRequest:
         """The same request at another tier, asked the way that tier is."""

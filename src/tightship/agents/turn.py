@@ -99,10 +99,21 @@ async def take_turn(
         try:
             return await _one_turn(session, agent, turn, give)
         except WrongShape as error:
-            if attempt > agent.repairs:
+            if attempt > agent.repairs or not await _may_repair(session, f"{key}~{attempt + 1}"):
                 raise
             objections = [*feedback, error.message]
     raise AssertionError("the loop returns or raises")
+
+
+async def _may_repair(session: Session, key: str) -> bool:
+    """Whether the run's retries allow another attempt at an output; a no is recorded, so that a replay says no too."""
+    refused = f"{key}/refused"
+    if refused in session.journal.decided:
+        return False
+    if session.limits.may_retry(key):
+        return True
+    await session.journal.decide(refused, True)
+    return False
 
 
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
@@ -120,6 +131,8 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     body: Body = {"agent": agent.name, "hash": payload.address}
     if turn.line:
         body["line"] = turn.line
+    if turn.attempt > 1:
+        body["repair"] = turn.attempt
     if agent.rehearsed:
         body["rehearsal"] = True
     if refused is not None:

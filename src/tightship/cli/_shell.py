@@ -17,8 +17,8 @@ from typing import Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 import click
 
-from tightship.cli._exit import BUSY, DONE, ERROR, INTERRUPTED
-from tightship.core.errors import ExecutorBusy, TightshipError
+from tightship.cli._exit import BUSY, DONE, ERROR, INTERRUPTED, OVERLOADED
+from tightship.core.errors import ExecutorBusy, Overloaded, TightshipError
 from tightship.core.signals import Halted, Signal
 
 _P = ParamSpec("_P")
@@ -199,7 +199,7 @@ def fail(shell: Shell, error: TightshipError | Signal) -> int:
         for name in ("where", "fix"):
             if told.get(name):
                 click.echo(f"  {name + ':':<6} {clean(told[name])}", err=True)
-    return BUSY if isinstance(error, ExecutorBusy) else ERROR
+    return BUSY if isinstance(error, ExecutorBusy) else OVERLOADED if isinstance(error, Overloaded) else ERROR
 
 
 def as_error(error: TightshipError | Signal) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tightship.core import kinds
-from tightship.core.errors import LedgerError, StoreError, TightshipError
+from tightship.core.errors import LedgerError, Overloaded, StoreError, TightshipError
 from tightship.core.ids import derived_id
 from tightship.core.signals import Signal
 from tightship.runtime.result import Run
@@ -93,6 +93,7 @@ class Work:
         workspace, workflow: what is run. lines: the inputs. concurrency: runs at once.
         keep_going: go on after a run that could not be started. linked: an earlier run that these follow.
         outputs: keep what each run gives.
+        patient: wait where too much is taken in already (a file); else that is an error (one input).
         watch: called with each record and the run behind it (None when it could not be started).
         fatal: the error that ended it early; a later call continues.
     """
@@ -104,6 +105,7 @@ class Work:
     keep_going: bool = False
     linked: str = ""
     outputs: bool = False
+    patient: bool = False
     watch: Callable[[Line, Record, Run | None], None] = lambda line, record, run: None
     records: list[Record] = field(default_factory=list[Record])
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -166,10 +168,21 @@ class Work:
             except (StoreError, LedgerError, Signal) as error:
                 self.fatal = self.fatal or error
                 self.stop.set()
+            except Overloaded as error:
+                await self._come_again(line, error)
             except TightshipError as error:
                 self._failed(line, error)
             else:
                 self._done(line, record(line, run, self.outputs), run)
+
+    async def _come_again(self, line: Line, error: Overloaded) -> None:
+        """The line is run later: a file of inputs waits as long as it takes, and adds nothing to what waits already."""
+        if not self.patient:
+            self._failed(line, error)
+            return
+        self._ahead.appendleft(line)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), error.retry_after)
 
     def _done(self, line: Line, done: Record, run: Run | None) -> None:
         self.records.append(done)

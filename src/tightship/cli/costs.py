@@ -77,7 +77,8 @@ def _one(shell: Shell, run: str) -> None:
             shell.say()
     for repeated in found.repeated:
         shell.say(str(repeated), "warn")
-    shell.say(f"in all {_figures(found.total)[0]}, {found.total.calls} calls")
+    below = "" if found.requests == found.total.calls else f", {found.requests} with the runs below it"
+    shell.say(f"in all {_figures(found.total)[0]}, {found.total.calls} calls{below}")
 
 
 async def _of_run(shell: Shell, run: str) -> Any:

@@ -191,6 +191,7 @@ async def work_through(shell: Shell, options: Options, workspace: Workspace, bat
             keep_going=options.keep_going,
             linked=options.linked,
             outputs=shell.json,
+            patient=options.data is None,
             watch=watch,
             stop=stop,
         )

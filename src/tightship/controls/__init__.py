@@ -7,6 +7,7 @@ in the ledger; the projections here (`envelopes`, `halts`, `claims`) are reading
 from __future__ import annotations
 
 from tightship.controls.breakers import BreakerRule, Breakers
+from tightship.controls.buckets import Rate
 from tightship.controls.budgets import (
     UNLIMITED,
     Alert,
@@ -25,14 +26,18 @@ from tightship.controls.leases import ChunkPlanner, EnvelopesProjection, Lease
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.controls.periods import Forecast, Period, forecast, period_bounds, period_key
-from tightship.controls.rates import Rate, Rates
+from tightship.controls.rates import Rates
 from tightship.controls.rebuild import rebuild
+from tightship.controls.retries import RetryBudgets, Throttle
+from tightship.controls.shares import Ask, Booking, MemoryShares, Shares, StoredShares
 from tightship.controls.spend import SpendProjection
 
 __all__ = [
     "UNLIMITED",
     "Alert",
     "Amount",
+    "Ask",
+    "Booking",
     "BreakerRule",
     "Breakers",
     "Chain",
@@ -51,15 +56,20 @@ __all__ = [
     "Limits",
     "LoopDetector",
     "LoopLimits",
+    "MemoryShares",
     "Period",
     "Rate",
     "Rates",
     "Reservation",
     "ResultCache",
+    "RetryBudgets",
     "RunLimits",
+    "Shares",
     "Shortage",
     "SpendProjection",
     "Stopwatch",
+    "StoredShares",
+    "Throttle",
     "check_scope",
     "forecast",
     "normalise",

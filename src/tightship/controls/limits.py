@@ -27,7 +27,8 @@ class Limits:
     Attributes:
         turns: agent turns.
         calls: effects that agents ask for, refused and cached ones included.
-        retries: second and further attempts, over all layers together.
+        retries: second and further attempts, over all layers together: at a system, at another tier, repairs of an
+            output, steps that are tried again or redone, further rounds of maker and checker.
         handoffs: times control passes from one agent to another.
         repeats: the same call (same tool, same arguments) by the same agent; what got no answer does not count.
     """
@@ -110,11 +111,20 @@ class RunLimits:
         Raises:
             LimitReached: that is one retry too many.
         """
-        if attempt <= 1:
+        one = (key, attempt)
+        if attempt <= 1 or one in self._retries:
             return
-        self._retries.add((key, attempt))
-        if len(self._retries) > self.limits.retries:
+        if len(self._retries) >= self.limits.retries:
             raise self._reached("retries", "retries", self.limits.retries)
+        self._retries.add(one)
+
+    def may_retry(self, key: str) -> bool:
+        """Count what is about to be tried again under this key, if the limit allows it."""
+        try:
+            self.count_retry(key, 2)
+        except LimitReached:
+            return False
+        return True
 
     def count_handoff(self, key: str) -> None:
         """Control passes to another agent.
@@ -132,10 +142,15 @@ class RunLimits:
             if entry.kind == kinds.TURN:
                 if not entry.body.get("denied"):  # it was not taken
                     self._turns.add(entry.key)
+                if entry.body.get("repair"):
+                    self._retries.add((entry.key, 2))
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
                 self._restore_call(entry.key, entry.body)
-            elif entry.kind == kinds.NOTE and entry.body.get("type") == "handoff":
-                self._handoffs.add(entry.key)
+            elif entry.kind == kinds.NOTE:
+                if entry.body.get("type") == "handoff":
+                    self._handoffs.add(entry.key)
+                elif entry.body.get("again"):
+                    self._retries.add((entry.key, 2))
 
     def _restore_call(self, key: str, body: Mapping[str, Any]) -> None:
         self._calls.add(key)

@@ -1,71 +1,20 @@
 """Rate limits per tool or model: requests per second and tokens per minute, on the world's clock (F13).
 
-Token buckets (Turner, "New directions in communications", IEEE Communications Magazine 24(10), 1986). Waiting is in
-order of arrival and bounded: what cannot be served in time is refused at once, with the time after which asking
-again makes sense. An existing limiter is not used because waiting has to follow the world's clock (virtual in
-simulation), a server's Retry-After has to hold back those that wait already, and queues have to be bounded.
+Waiting is in order of arrival and bounded: what cannot be served in time is refused at once, with the time after which
+asking again makes sense. Where many workers share a store, a name's limit is one for all of them (`shares.py`). An
+existing limiter is not used because waiting has to follow the world's clock (virtual in simulation), a server's
+Retry-After has to hold back those that wait already, and queues have to be bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
+from tightship.controls.buckets import SOON, Bucket, Rate
+from tightship.controls.shares import SharedGate, Shares
 from tightship.core.errors import RateLimited
 from tightship.core.world import Clock
-
-_SOON = 1e-6
-"""Seconds that count as none: a shorter wait could fail to move a float clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """What a system may be asked.
-
-    Attributes:
-        requests_per_second: None for no limit; fractions are allowed (one a minute is 1/60).
-        tokens_per_minute: tokens in and out; None for no limit.
-        burst: requests that may go out at once after a quiet time; None for one second's worth, at least 1.
-        waiting: how many callers may wait; the next one is refused.
-    """
-
-    requests_per_second: float | None = None
-    tokens_per_minute: float | None = None
-    burst: int | None = None
-    waiting: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("requests_per_second", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} has to be above 0, not {value}")
-
-
-class _Bucket:
-    """A level that refills at a constant rate up to its capacity; it may go below 0 (a debt that is waited off)."""
-
-    __slots__ = ("_at", "_level", "capacity", "rate")
-
-    def __init__(self, rate: float, capacity: float, now: float) -> None:
-        self.rate, self.capacity = rate, capacity
-        self._level, self._at = capacity, now
-
-    def wait(self, now: float, amount: float) -> float:
-        """Seconds until the amount can be taken; one above the capacity waits for a full bucket."""
-        if now > self._at:
-            self._level = min(self.capacity, self._level + (now - self._at) * self.rate)
-            self._at = now
-        short = (min(amount, self.capacity) - self._level) / self.rate
-        return short if now >= self._at else max(short, 0.0) + self._at - now
-
-    def take(self, amount: float) -> None:
-        self._level -= amount
-
-    def hold(self, until: float) -> None:
-        """Nothing goes out before that moment, then one, and the rest at the plain rate."""
-        self._level = min(self._level, 1.0)
-        self._at = max(self._at, until)
 
 
 class _Gate:
@@ -73,12 +22,12 @@ class _Gate:
 
     __slots__ = (
         "_clock",
-        "_paused_until",
         "_requests",
         "_tokens",
         "_turn",
         "_waiting_tokens",
         "name",
+        "paused_until",
         "rate",
         "waiting",
     )
@@ -87,10 +36,9 @@ class _Gate:
         self.name, self.rate, self._clock = name, rate, clock
         now = clock.monotonic()
         per_second, per_minute = rate.requests_per_second, rate.tokens_per_minute
-        burst = float(rate.burst) if rate.burst is not None else max(1.0, per_second or 1.0)
-        self._requests = None if per_second is None else _Bucket(per_second, burst, now)
-        self._tokens = None if per_minute is None else _Bucket(per_minute / 60.0, float(per_minute), now)
-        self._paused_until = 0.0
+        self._requests = None if per_second is None else Bucket(per_second, rate.at_once, now)
+        self._tokens = None if per_minute is None else Bucket(per_minute / 60.0, float(per_minute), now)
+        self.paused_until = 0.0
         self._turn = asyncio.Lock()
         self.waiting = 0
         self._waiting_tokens = 0
@@ -98,7 +46,7 @@ class _Gate:
     def wait(self, tokens: int, *, ahead: int = 0, ahead_tokens: int = 0) -> float:
         """Seconds until a request with that many tokens may go out, after those ahead of it."""
         now = self._clock.monotonic()
-        wait = self._paused_until - now
+        wait = self.paused_until - now
         if self._requests is not None:
             one = self._requests.wait(now, 1.0)
             wait = max(wait, one + ahead / self._requests.rate)
@@ -107,7 +55,7 @@ class _Gate:
         return wait
 
     def try_take(self, tokens: int) -> bool:
-        if self.waiting or self.wait(tokens) > _SOON:
+        if self.waiting or self.wait(tokens) > SOON:
             return False
         self._take(tokens)
         return True
@@ -127,7 +75,7 @@ class _Gate:
         try:
             # The lock serves in order of arrival; whoever holds it is the only one that watches the buckets.
             async with self._turn:
-                while (wait := self.wait(tokens)) > _SOON:
+                while (wait := self.wait(tokens)) > SOON:
                     if deadline is not None:
                         self._refuse_late(wait, deadline - self._clock.monotonic())
                     await self._clock.sleep(wait)
@@ -138,7 +86,7 @@ class _Gate:
 
     def pause(self, seconds: float) -> None:
         until = self._clock.monotonic() + seconds
-        self._paused_until = max(self._paused_until, until)
+        self.paused_until = max(self.paused_until, until)
         if self._requests is not None:
             # The other side's patience is used up: a burst right after the pause would use it up again.
             self._requests.wait(self._clock.monotonic(), 0.0)
@@ -168,21 +116,38 @@ class Rates:
     Args:
         clock: the world's clock.
         rates: the limit per tool or tier; names that are not here have none, until one is paused.
+        shares: where all workers book what goes out; None where this process is the only one.
+        workers: how many workers live.
     """
 
-    __slots__ = ("_clock", "_gates")
+    __slots__ = ("_clock", "_gates", "_shares", "_workers")
 
-    def __init__(self, clock: Clock, rates: Mapping[str, Rate] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        rates: Mapping[str, Rate] | None = None,
+        shares: Shares | None = None,
+        workers: Callable[[], int] = lambda: 1,
+    ) -> None:
         self._clock = clock
-        self._gates: dict[str, _Gate] = {name: _Gate(name, rate, clock) for name, rate in (rates or {}).items()}
+        self._shares = shares
+        self._workers = workers
+        self._gates: dict[str, _Gate | SharedGate] = {}
+        for name, rate in (rates or {}).items():
+            self.limit(name, rate)
 
     def limit(self, name: str, rate: Rate) -> None:
         """Declare a name's limit; one that is declared already stays as it is, with those that wait."""
         before = self._gates.get(name)
-        if before is None or before.rate == Rate():
-            gate = self._gates[name] = _Gate(name, rate, self._clock)
-            if before is not None:
-                gate._paused_until = before._paused_until
+        if before is not None and before.rate != Rate():
+            return
+        if self._shares is not None:
+            gate: _Gate | SharedGate = SharedGate(name, rate, self._clock, self._shares, self._workers)
+        else:
+            gate = _Gate(name, rate, self._clock)
+        self._gates[name] = gate
+        if before is not None and before.paused_until > self._clock.monotonic():
+            gate.pause(before.paused_until - self._clock.monotonic())
 
     def try_acquire(self, name: str, tokens: int = 0) -> bool:
         """Take one request now if that is possible without waiting and without passing others by."""
@@ -211,7 +176,10 @@ class Rates:
             gate.correct(tokens)
 
     def pause(self, name: str, seconds: float) -> None:
-        """The other side said Retry-After (RFC 9110, section 10.2.3): nobody asks it before, the waiting included."""
+        """The other side said Retry-After (RFC 9110, section 10.2.3): nobody asks it before, the waiting included.
+
+        Where workers share the name's limit, they share the pause; a name without one is paused here alone.
+        """
         gate = self._gates.get(name)
         if gate is None:
             gate = self._gates[name] = _Gate(name, Rate(), self._clock)

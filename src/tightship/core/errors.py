@@ -27,6 +27,7 @@ TightshipError
 │   ├── BuildMismatch          the run was started by other code
 │   ├── NotTaken               an act by hand on a run that this person has not taken over
 │   ├── ActRefused             a step cannot be done, edited or undone by hand as it stands
+│   ├── Overloaded             too much waits already; come again later
 │   └── RunFailed              the run ended as failed
 ├── WorkException              what a person would call an exception (E1 to E7)
 │   ├── Unavailable            E1
@@ -208,6 +209,22 @@ class NotTaken(RunError):
 
 class ActRefused(RunError):
     """This cannot be done by hand as the run stands."""
+
+
+class Overloaded(RunError):
+    """Too many runs wait already: this one was not started, and nothing was written.
+
+    Attributes:
+        retry_after: seconds after which it makes sense to come again.
+    """
+
+    def __init__(self, message: str | None = None, *, retry_after: float = 0.0, fix: str | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, fix=fix or f"start it again in {max(1, round(retry_after))} s, or raise `admission:`")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as JSON, with `retry_after` in seconds."""
+        return {**super().as_dict(), "retry_after": round(self.retry_after, 3)}
 
 
 class RunFailed(RunError):

@@ -37,14 +37,14 @@ cached, trust, meta, overrun, policy, attempt, claim, releases; again: another a
 through]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
-[line, rehearsal: the output was generated]"""
+[line, rehearsal: the output was generated, repair: the attempt at an output that did not fit]"""
 NODE: Final = "node.done"
 """out (address of output and bound names): a finished composite node whose inside need not be walked again"""
 DECIDED: Final = "decided"
 """value: a race, a timer, an ambient name, why a run turned around; decided once"""
 NOTE: Final = "note"
-"""type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert |
-rehearsal.decision | …), its fields"""
+"""type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert | fallback |
+rehearsal.decision | …), its fields; [again: work that was done before follows, which counts as a retry]"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"

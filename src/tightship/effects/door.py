@@ -31,16 +31,14 @@ from tightship.core.ports import Json, Reply
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
-from tightship.effects.doubt import Doubt
 from tightship.effects.flight import Flight, Work
 from tightship.effects.journal import Body
+from tightship.effects.pacing import Pacing
 from tightship.effects.session import Session
 from tightship.ledger import Guards
 
 LONGEST_WAIT = 60.0
 """Seconds that a call waits for what others have set aside of an envelope."""
-PATIENCE = 5
-"""How often what takes back or finds out waits for a breaker."""
 
 
 class Door:
@@ -106,7 +104,7 @@ class Door:
         await passage.refuse(Unavailable("the run was stopped before this was tried again"))
 
 
-class _Passage(Doubt):
+class _Passage(Pacing):
     """One call on its way through the door."""
 
     __slots__ = ()
@@ -151,12 +149,6 @@ class _Passage(Doubt):
         self.attempt = int(last.get("attempt", 1)) + 1
         self.doubtful = bool(last.get("doubtful"))
         return True
-
-    @property
-    def service(self) -> str:
-        """What a breaker opens for: the host that is talked to, or the tool itself."""
-        spec = self.call.tool.spec
-        return next(iter(spec.hosts)) if len(spec.hosts) == 1 else spec.name
 
     async def through_cache(self) -> Json:
         """Answer from the cache, or be the one of many equal callers that asks."""
@@ -245,16 +237,11 @@ class _Passage(Doubt):
             _Refused: with what stands in the way.
         """
         session, call = self.session, self.call
-        shared, name = session.shared, call.tool.spec.name
+        shared = session.shared
         try:
-            if not shared.rates.try_acquire(name, call.ceiling.tokens):
-                within = session.watch.left if self.bound else None
-                await shared.rates.acquire(name, call.ceiling.tokens, within=within)
-            try:
-                shared.breakers.check(self.service)
-            except Unavailable as error:
-                await self._wait_for_breaker(error)
-        except Unavailable as error:
+            self.count_request()
+            await self.hold_back()
+        except (Unavailable, LimitReached) as error:
             raise _Refused(error) from None
         try:
             reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
@@ -263,6 +250,7 @@ class _Passage(Doubt):
                 await self._record_admit(reservation, not_after)
         except BaseException:
             shared.breakers.abandon(self.service)
+            self.not_sent()
             raise
         return reservation, not_after
 
@@ -281,24 +269,6 @@ class _Passage(Doubt):
         except BaseException:
             reservation.release()
             raise
-
-    async def _wait_for_breaker(self, error: Unavailable) -> None:
-        """What takes back or finds out has the patience to wait for a breaker that is open; nothing else has.
-
-        Raises:
-            Unavailable: the error that was given, or the last one.
-        """
-        if self.bound:
-            raise error
-        shared = self.session.shared
-        for _ in range(PATIENCE - 1):
-            await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
-            try:
-                shared.breakers.check(self.service)
-                return
-            except Unavailable as again:
-                error = again
-        raise error
 
     async def _reserve(self, amount: Amount) -> Reservation:
         """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold.
@@ -368,6 +338,8 @@ class _Passage(Doubt):
         clock, spec = session.shared.world.clock, call.tool.spec
         args = session.shared.governance.outbound(call)
         session.check_lease()  # directly before sending
+        if self.attempt == 1:
+            session.shared.retries.request(self.service)
         request = self.request(not_after, args)
         began = clock.monotonic()
         try:
@@ -375,44 +347,30 @@ class _Passage(Doubt):
                 reply = await call.tool.perform(request)
             self._check_shape(reply)
         except TimeoutError:
-            await self._answered(False)
+            await self.answered(False)
             raise self._unanswered(f"{spec.name} did not answer within {spec.timeout:g} s") from None
         except Unavailable as error:
-            await self._answered(False)
-            if error.retry_after is not None:
-                session.shared.rates.pause(spec.name, error.retry_after)
+            await self.turned_away(error)
             raise
         except OutcomeUnknown:
-            await self._answered(False)
+            await self.answered(False)
             raise
         except TightshipError:
-            await self._answered(True)
+            await self.answered(True)
             raise
         except asyncio.CancelledError:
             here = asyncio.current_task()
             if here is not None and here.cancelling():
                 raise
-            await self._answered(False)
+            await self.answered(False)
             raise self._unanswered(f"{spec.name} raised CancelledError") from None
         except (Exception, SystemExit, GeneratorExit) as error:  # a tool must not end the process
-            await self._answered(False)
+            await self.answered(False)
             raise self._unanswered(f"{spec.name} raised {type(error).__name__}: {error}") from error
         took = clock.monotonic() - began
-        changed = session.shared.breakers.record(self.service, True, took)
-        if changed is not None:
-            await self._note_breaker(changed)
+        self.used(reply.usage.tokens)
+        await self.answered(True, took)
         return reply, took * 1000
-
-    async def _answered(self, ok: bool) -> None:
-        """Tell the breaker how a call that failed went: whether there was an answer at all."""
-        changed = self.session.shared.breakers.record(self.service, ok)
-        if changed is not None:
-            await self._note_breaker(changed)
-
-    async def _note_breaker(self, state: str) -> None:
-        """A breaker that opens or closes is worth an entry."""
-        note = {"type": "breaker", "name": self.service, "state": state}
-        await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
 
     def _check_shape(self, reply: Reply) -> None:
         """The outcome fits the contract. A write of which the result cannot be read was done all the same."""
@@ -438,7 +396,8 @@ class _Passage(Doubt):
         """
         retry = self.session.shared.retry
         again = isinstance(error, Unavailable) and self.attempt < retry.attempts
-        again = again and (getattr(error, "retry_after", None) or 0.0) <= retry.patience and self.count_retry()
+        again = again and (getattr(error, "retry_after", None) or 0.0) <= retry.patience
+        again = again and (not self.bound or self.session.shared.retries.spend(self.service)) and self.count_retry()
         if not again:
             found = await self.conclude(error, reservation)
             if found is not None:

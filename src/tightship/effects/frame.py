@@ -175,7 +175,13 @@ class Frame(Protocol):
         ...
 
     async def note(self, type: str, **fields: Json) -> None:
-        """Record something worth seeing (a failed checkpoint, a round of maker and checker), once."""
+        """Record something worth seeing (a failed checkpoint, a round of maker and checker), once.
+
+        `again=True` says that work follows which was done before: it counts against the run's retries.
+
+        Raises:
+            LimitReached: that is one retry too many.
+        """
         ...
 
     def bind(self, name: str, value: Json) -> None:

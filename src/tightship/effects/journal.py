@@ -28,7 +28,7 @@ class Journal:
         broken: why nothing more can be written.
         ahead: entries that the run has gone on from before they were on the disk, by kind and key.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
-        turns, nodes, decided: recorded outputs and decisions by key.
+        turns, nodes, decided, notes: recorded outputs, decisions and notes by key.
         actions: settled writes, by key, with the positions at which they were settled.
         undone: keys of actions whose undo was settled.
         signals: the mailbox, in order of the log.
@@ -49,7 +49,7 @@ class Journal:
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
         self.decided: dict[str, Json] = {}
-        self.notes: set[str] = set()
+        self.notes: dict[str, Body] = {}
         self.opened: dict[str, Body] = {}
         self.closed: dict[str, Body] = {}
         self.extended: list[Body] = []
@@ -89,7 +89,7 @@ class Journal:
         elif kind == kinds.DECIDED:
             self.decided[key] = body.get("value")
         elif kind == kinds.NOTE:
-            self.notes.add(key)
+            self.notes[key] = body
         elif kind == kinds.SIGNAL:
             self._index_signal(entry)
         elif kind == kinds.OPENED:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tightship.controls.breakers import Breakers
-from tightship.controls.budgets import Chain, EnvelopeTree
+from tightship.controls.budgets import Chain, Envelope, EnvelopeTree
 from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts, scopes_of
 from tightship.controls.limits import RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
 from tightship.controls.rates import Rates
+from tightship.controls.retries import RetryBudgets, Throttle
 from tightship.core.ports import Tool
 from tightship.core.world import World
 from tightship.effects.flight import Flights
@@ -55,6 +56,12 @@ class Shared:
     retry: RetryPolicy = RetryPolicy()
     validators: dict[str, Any] = field(default_factory=dict[str, Any])
     """Compiled argument schemas by tool name."""
+    retries: RetryBudgets = field(init=False)
+    throttle: Throttle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.retries = RetryBudgets(self.world.clock)
+        self.throttle = Throttle(self.world.clock)
 
 
 @dataclass(slots=True)
@@ -80,6 +87,8 @@ class Session:
     """Whether the run is only put down: what it has not finished stays open, to be tried again."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
+    line: Sequence[tuple[str, Envelope, int]] = ()
+    """The run and those above it: id, envelope, and the most requests that they and the runs below them make."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -123,7 +123,12 @@ class RepeatedCall:
 
 @dataclass(frozen=True, slots=True)
 class RunCosts:
-    """Where a run's money, tokens and calls went. `in_flight` is what open calls have reserved, in nano-dollars."""
+    """Where a run's money, tokens and calls went.
+
+    Attributes:
+        in_flight: what open calls have reserved, in nano-dollars.
+        requests: attempts at tools and models for the run and all runs below it: what `limits.requests` bounds.
+    """
 
     run: str
     total: Cost
@@ -132,11 +137,13 @@ class RunCosts:
     turns: tuple[TurnCost, ...]
     repeated: tuple[RepeatedCall, ...]
     in_flight: int
+    requests: int = 0
 
     def as_dict(self) -> dict[str, Json]:
         """The run's costs as JSON."""
         return {
             "run": self.run,
+            "requests": self.requests,
             "total": self.total.as_dict(),
             "agents": {name: cost.as_dict() for name, cost in self.agents.items()},
             "names": {name: cost.as_dict() for name, cost in self.names.items()},
@@ -233,7 +240,21 @@ def run_costs(run: str, entries: Sequence[EntryView]) -> RunCosts:
 
 async def costs_of_run(ledger: Ledger, run: str) -> RunCosts:
     """Where one run's costs lie."""
-    return run_costs(run, await ledger.run_entries(run))
+    found = run_costs(run, await ledger.run_entries(run))
+    return replace(found, requests=found.total.calls + await requests_below(ledger, run))
+
+
+async def requests_below(ledger: Ledger, run: str) -> int:
+    """How often the runs below one have asked anything outside, retries included."""
+    made, above = 0, [run]
+    while above:
+        rows = await ledger.select("runs", [("parent", "in", above)])
+        above = [row["id"] for row in rows]
+        made += sum(int(row["calls"]) for row in rows if row["state"] == "ended")
+        left = [row["id"] for row in rows if row["state"] != "ended"]
+        for one, entries in (await ledger.runs_entries(left)).items() if left else ():
+            made += run_costs(one, entries).total.calls
+    return made
 
 
 def repeated_calls(found: Iterable[Effect]) -> list[RepeatedCall]:

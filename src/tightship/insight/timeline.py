@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tightship.core import kinds
@@ -24,7 +24,7 @@ from tightship.insight._reading import (
     short,
 )
 from tightship.insight._tree import StepNode, draw, step_tree
-from tightship.insight.costs import RunCosts, run_costs
+from tightship.insight.costs import RunCosts, requests_below, run_costs
 from tightship.ledger import Ledger
 
 
@@ -90,9 +90,11 @@ class Timeline:
         if summary.get("outcome"):
             said = ": ".join(str(summary[name]) for name in ("outcome", "reason", "message") if summary.get(name))
             lines.append(said)
+        requests = summary.get("requests", summary["calls"])
+        below = "" if requests == summary["calls"] else f", {requests} with the runs below it"
         lines.append(
             f"started {clock(float(summary['started_at']))} UTC, took {duration(float(summary['seconds']))}, "
-            f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls"
+            f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls{below}"
         )
         lines += ["", *draw(self.steps, keys)]
         for name in _EVENTS:
@@ -119,7 +121,10 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     ended = first(entries, kinds.ENDED)
     told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL, kinds.NOTE) or entry is ended]
     wanted = [str(entry.body["detail"]) for entry in told if entry.body.get("detail")]
-    return timeline(entries, await ledger.values(wanted, erased=ERASED))
+    view = timeline(entries, await ledger.values(wanted, erased=ERASED))
+    requests = view.costs.total.calls + await requests_below(ledger, run)
+    summary = {**view.summary, "requests": requests}
+    return replace(view, summary=summary, costs=replace(view.costs, requests=requests))
 
 
 def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = None) -> Timeline:

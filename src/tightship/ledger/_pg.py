@@ -104,6 +104,13 @@ class Address:
         shown = f"postgresql://{place}" + ("" if schema == SCHEMA else f"?schema={schema}")
         return cls({**_CONNECTION, **given}, schema, shown)
 
+    @property
+    def conninfo(self) -> str:
+        """What libpq connects with; it holds the password."""
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(**self.parameters)
+
     def beside(self, suffix: str) -> Address:
         """The same database, another schema."""
         return Address(self.parameters, f"{self.schema}{suffix}", self.shown)

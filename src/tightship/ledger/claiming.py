@@ -1,7 +1,8 @@
 """Which runs are due for an owner, and in which order: the same on every store (SQL on Postgres, `claim_due.sql`).
 
 Due is what is queued, what is parked and whose time has come, and what runs under an owner that is dead. The order is
-fair between tenants: whoever has the fewest running is next; then priority (0 is first, 9 last), then the older run.
+fair between tenants: whoever has the fewest running is next; then priority (0 is first, 9 last) with age, so that
+nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+AGE: Final = 60.0
+"""Seconds of waiting that are worth one step of priority."""
 OPEN: Final = ("queued", "parked", "running")
 """States of runs that may become due."""
 
@@ -34,6 +37,18 @@ class Claiming:
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
+def rank(priority: int, since: float) -> float:
+    """Where a run stands among those of its tenant; the lowest goes first.
+
+    A run of priority 9 goes before every run of priority 0 that came more than `9 * AGE` seconds (nine minutes) after
+    it: that bounds how long it is passed over.
+
+    Args:
+        priority: 0 goes first, 9 last. since: when it came (s).
+    """
+    return since + priority * AGE
+
+
 def due_rows(
     rows: Iterable[Mapping[str, Any]], claiming: Claiming, alive: Collection[str], now: float
 ) -> list[dict[str, Any]]:
@@ -49,7 +64,7 @@ def due_rows(
             busy[row["tenant"]] += 1
         elif _is_due(row, claiming, now):
             due.append(row)
-    due.sort(key=lambda row: (row["priority"], row["started_at"], row["id"]))
+    due.sort(key=lambda row: (rank(row["priority"], row["started_at"]), row["id"]))
     ranked: list[tuple[int, int, Mapping[str, Any]]] = []
     for place, row in enumerate(due):
         busy[row["tenant"]] += 1  # with each that is taken its tenant has one more

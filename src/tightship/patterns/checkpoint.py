@@ -113,10 +113,10 @@ class Checkpoint(Step):
         reason = await self._why_not(frame)
         if reason is None:
             return None
-        await frame.note("checkpoint.failed", reason=reason, attempt=0)
+        reasons, again = [reason], self.again() if self.otherwise == "redo" else ()
+        await frame.note("checkpoint.failed", reason=reason, attempt=0, **_again(bool(again)))
         if self.otherwise == "fail":
             raise RunFailed(f"a checkpoint failed: {reason}", where=self._place())
-        reasons, again = [reason], self.again() if self.otherwise == "redo" else ()
         for attempt in range(1, self.times + 1 if again else 1):
             inner = frame.at(f"redo-{attempt}")
             with feedback(inner, reasons):
@@ -125,7 +125,7 @@ class Checkpoint(Step):
             found = await self._why_not(inner)
             if found is None:
                 return None
-            await inner.note("checkpoint.failed", reason=found, attempt=attempt)
+            await inner.note("checkpoint.failed", reason=found, attempt=attempt, **_again(attempt < self.times))
             reasons.append(found)
         tried = f" after {len(reasons) - 1} redo" if len(reasons) > 1 else ""
         raise CheckpointFailed(
@@ -149,3 +149,8 @@ class Checkpoint(Step):
 
     def _place(self) -> str | None:
         return None if self.mark is None else str(self.mark)
+
+
+def _again(more: bool) -> dict[str, Json]:
+    """Says that a redo follows, which counts as a retry."""
+    return {"again": True} if more else {}

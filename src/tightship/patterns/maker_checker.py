@@ -131,7 +131,10 @@ class MakerChecker(Step):
             verdict = await inner.step(self.checker)
             passed = await self._passed(inner, verdict)
             found = _objections(verdict)
-            await inner.note("maker_checker.round", round=number, passed=passed, objections=list[Json](found))
+            said: dict[str, Json] = {"round": number, "passed": passed, "objections": list[Json](found)}
+            if not passed and number < self.rounds:
+                said["again"] = True
+            await inner.note("maker_checker.round", **said)
             if passed:
                 return made
             objections = found or ["the checker did not approve and gave no reason"]

@@ -51,10 +51,9 @@ class Exceptional:
                 raise  # sent, and nobody knows whether it was done: never again, never around it, only to a person
             except WorkException as error:
                 behaviour = choose(error.kind, *self._declared)
-                await self._frame.note("exception", kind=error.kind, error=error.code, title=self._title)
                 self._frame.task.add_tried(f"{self._title}: {error.message}")
                 used = tries[error.kind] = tries.get(error.kind, 0) + 1
-                if used <= behaviour.retry:
+                if await self._noted(error, again=used <= behaviour.retry):
                     number += 1
                     await self._frame.pause(behaviour.after)
                     continue
@@ -62,6 +61,14 @@ class Exceptional:
                 if done:
                     return value
                 number += 1
+
+    async def _noted(self, error: WorkException, again: bool) -> bool:
+        """Record the exception; whether there is another try: where the run's retries are used up, there is none."""
+        fields = {"kind": error.kind, "error": error.code, "title": self._title}
+        if again:
+            return await self._frame.note_retry("exception", **fields)
+        await self._frame.note("exception", **fields)
+        return False
 
     async def _instead(self, error: WorkException, behaviour: Behaviour) -> tuple[bool, Json]:
         """What the behaviour says in place of another try: (done, output), or (False, None) to try again."""

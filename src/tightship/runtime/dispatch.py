@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError, TightshipError
+from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.engine import Ended, Engine
+from tightship.runtime.fairness import fair_order
 from tightship.runtime.sweep import HaltSweep, StallWatch
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
@@ -61,6 +65,10 @@ class LocalDispatcher:
         self._halts = HaltSweep(engine)
         self._stalls = StallWatch(engine)
         engine.stalls = self._stalls.wanted
+        self.workers = 1
+        """How many processes execute on this store, as far as is known."""
+        self.gate: Gatekeeper | None = None
+        """What bounds how many runs of a tenant or workflow are worked on here."""
         self.refused: dict[str, Ended] = {}
         """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
@@ -106,25 +114,21 @@ class LocalDispatcher:
     async def due(self, limit: int | None = None) -> list[Row]:
         """Runs that nobody drives: left by a process that is gone, queued, or parked until now.
 
-        A rehearsal sees rehearsals only, and nothing else sees those.
+        A rehearsal sees rehearsals only, and nothing else sees those. In fair order: see `fairness`.
         """
         now = self._clock.now()
         live = ("live", "=", int(self._engine.live))
-        open_ = await self._ledger.select(
-            "runs",
-            [("state", "!=", "ended"), ("state", "in", ["queued", "running"]), live],  # the first is what is indexed
-            [("priority", "asc")],
-            limit,
+        open_ = await self._ledger.select(  # the first condition is what is indexed
+            "runs", [("state", "!=", "ended"), ("state", "in", ["queued", "running"]), live]
         )
         left = await self.nobodys(open_)
         parked = await self._ledger.select(
-            "runs",
-            [("state", "!=", "ended"), ("state", "=", "parked"), ("wake_at", "<=", now), live],
-            [("priority", "asc"), ("wake_at", "asc")],
-            limit,
+            "runs", [("state", "!=", "ended"), ("state", "=", "parked"), ("wake_at", "<=", now), live]
         )
-        ready = {row["id"] for row in parked}
-        return [*left, *parked, *(row for row in await self.stopped() if row["id"] not in ready)]
+        tasks = [task for run in self._engine.running() if (task := self._engine.task(run)) is not None]
+        ready = fair_order([*left, *parked], Counter(task.session.facts.tenant for task in tasks))
+        known = {row["id"] for row in parked}
+        return [*ready, *(row for row in await self.stopped() if row["id"] not in known)][:limit]
 
     async def stopped(self) -> list[Row]:
         """Parked runs that nothing would move: a halt covers them, or they stand still."""
@@ -201,14 +205,38 @@ class LocalDispatcher:
         if suspects and not sound and not self._driving:
             self._hold(asyncio.ensure_future(self.alone(suspects[0]))).add_done_callback(self._note)
             return
-        rows = sound[:free]
-        refused = {one.run: one for one in await self._engine.take_over(rows)}
+        rows = self._admitted(sound, free)
+        try:
+            refused = {one.run: one for one in await self._engine.take_over(rows)}
+        except BaseException:
+            for row in rows:
+                self._leave(row)
+            raise
         for row in rows:
             one = refused.get(row["id"])
             if one is None:
-                self._spawn(row["id"]).add_done_callback(self._note)
+                job = self._spawn(row["id"])
+                job.add_done_callback(self._note)
+                job.add_done_callback(functools.partial(self._leave, row))
             else:
+                self._leave(row)
                 self._refuse(one)
+
+    def _admitted(self, rows: Sequence[Row], free: int) -> list[Row]:
+        """The first that may be worked on now; what the process works on for its own callers counts."""
+        found: list[Row] = []
+        for row in rows:
+            if len(found) == free:
+                break
+            if self.gate is None or row["parent"] or self.gate.free(row["tenant"], row["workflow"]):
+                if self.gate is not None:
+                    self.gate.begin(row["tenant"], row["workflow"])
+                found.append(row)
+        return found
+
+    def _leave(self, row: Row, job: object = None) -> None:
+        if self.gate is not None:
+            self.gate.end(row["tenant"], row["workflow"])
 
     def _note(self, job: asyncio.Task[Ended]) -> None:
         if not job.cancelled() and job.exception() is None:

@@ -154,7 +154,7 @@ class Engine:
         await self._arrivals.wait(run)
         with self._arrivals.expect((run,)):
             await beginning.record()
-            self._families.begin(run, start.parent, limit_of(program.spec.budget))
+            self._families.begin(run, start.parent, limit_of(program.spec.budget), program.limits.requests)
             session = self._sessions.new(beginning.facts, beginning.journal, program)
             self._runs[run] = Driven(RunTask(self, program, session))
         return run
@@ -300,9 +300,10 @@ class Engine:
         assert program is not None
         return program
 
-    async def _budget(self, started: Entry) -> Limit:
-        """What a run may spend, by its first entry."""
-        return limit_of((await self._pinned_program(started.body["definition"])).spec.budget)
+    async def _budget(self, started: Entry) -> tuple[Limit, int]:
+        """What a run may spend, and how often it may ask, by its first entry."""
+        program = await self._pinned_program(started.body["definition"])
+        return limit_of(program.spec.budget), program.limits.requests
 
     def _forget(self, run: str) -> None:
         if self._runs.pop(run, None) is not None:

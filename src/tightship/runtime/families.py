@@ -21,6 +21,8 @@ from tightship.ledger import Entry, Ledger
 class _Member:
     envelope: Envelope
     parent: str
+    requests: int
+    """The most that it and the runs below it ask of anything outside (`limits.requests`)."""
     here: int = 0
     """How many runs are here that pay from it: itself, and runs below it."""
 
@@ -30,18 +32,18 @@ class Families:
 
     Args:
         ledger: where the figures come from.
-        budget: what a run may spend, by its first entry.
+        budget: what a run may spend, and how often it may ask, by its first entry.
     """
 
-    def __init__(self, ledger: Ledger, budget: Callable[[Entry], Awaitable[Limit]]) -> None:
+    def __init__(self, ledger: Ledger, budget: Callable[[Entry], Awaitable[tuple[Limit, int]]]) -> None:
         self._ledger = ledger
         self._budget = budget
         self._members: dict[str, _Member] = {}
         self._loading = asyncio.Lock()
 
-    def begin(self, run: str, parent: str, limit: Limit) -> None:
+    def begin(self, run: str, parent: str, limit: Limit, requests: int) -> None:
         """A new run is here; its parent is."""
-        self._members[run] = _Member(Envelope("run", limit), parent)
+        self._members[run] = _Member(Envelope("run", limit), parent, requests)
         self._count(run, 1)
 
     async def parents(self, runs: list[str]) -> set[str]:
@@ -71,6 +73,15 @@ class Families:
             run = member.parent
         return found
 
+    def quotas(self, run: str) -> list[tuple[str, Envelope, int]]:
+        """How often a run and those above it may ask: id, envelope (which counts the calls of the family), the most."""
+        found: list[tuple[str, Envelope, int]] = []
+        while run:
+            member = self._members[run]
+            found.append((run, member.envelope, member.requests))
+            run = member.parent
+        return found
+
     def _count(self, run: str, change: int) -> None:
         while run:
             member = self._members[run]
@@ -87,14 +98,15 @@ class Families:
         if parent and parent not in self._members:
             above = await self._ledger.run_entries(parent)
             await self._bring(parent, above[0].body.get("parent", ""), above)
-        envelope = Envelope("run", await self._budget(entries[0]))
+        limit, requests = await self._budget(entries[0])
+        envelope = Envelope("run", limit)
         chain = Chain([envelope])
         _charge(chain, entries)
         for entry in entries:
             if entry.kind == kinds.EXTENDED and entry.body["scope"] == "run":
                 envelope.extend(granted(entry))
         await self._charge_below(chain, [] if childless else [run])
-        self._members[run] = _Member(envelope, parent)
+        self._members[run] = _Member(envelope, parent, requests)
 
     async def _charge_below(self, chain: Chain, runs: list[str]) -> None:
         """Charge what runs below have spent: an ended one's totals, and the effects of the others."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SHORT_PAUSE = 5.0
 """Seconds up to which a pause is waited for in memory; longer ones may park the run."""
 PLAIN = frozenset(
-    {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision"}
+    {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
 )
 """Fields of a note that name parts of the workflow, never what anybody wrote."""
 
@@ -315,11 +315,29 @@ class NodeFrame:
         return await self.task.journal.decide(key, value())
 
     async def note(self, type: str, **fields: Json) -> None:
-        """Record something worth seeing, once."""
+        """Record something worth seeing, once.
+
+        Raises:
+            LimitReached: what it belongs to is to be done `again`, and that is one retry too many.
+        """
         key = self.next_key(f"note:{type}")
-        journal = self.task.journal
-        if key in journal.notes:
+        if key in self.task.journal.notes:
             return
+        if fields.get("again"):
+            self.task.session.limits.count_retry(key, 2)
+        await self._record_note(key, type, fields)
+
+    async def note_retry(self, type: str, **fields: Json) -> bool:
+        """Record something after which work is to be done again; whether the run's retries allow it, decided once."""
+        key = self.next_key(f"note:{type}")
+        recorded = self.task.journal.notes.get(key)
+        if recorded is None:
+            recorded = {**fields, "again": True} if self.task.session.limits.may_retry(key) else fields
+            await self._record_note(key, type, recorded)
+        return bool(recorded.get("again"))
+
+    async def _record_note(self, key: str, type: str, fields: Mapping[str, Json]) -> None:
+        journal = self.task.journal
         body: dict[str, Any] = {"type": type}
         body |= {name: value for name, value in fields.items() if name in PLAIN and not isinstance(value, dict | list)}
         told = {name: jsonable(value) for name, value in fields.items() if name not in body}

@@ -21,6 +21,7 @@ from tightship.core.errors import (
     Stalled,
     StoreError,
     TightshipError,
+    TimedOut,
     Unforeseen,
     WorkException,
 )
@@ -35,7 +36,7 @@ from tightship.runtime.ending import INTERRUPTED, TAKEN, Ending
 from tightship.runtime.handover import hand_over
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
-from tightship.runtime.takeover import RESTARTS, idle_claims, note_put_down, restarts_case
+from tightship.runtime.takeover import RESTARTS, idle_claims, late_case, note_put_down, restarts_case
 
 if TYPE_CHECKING:
     from tightship.runtime.engine import Engine
@@ -109,7 +110,7 @@ class RunTask:
             self._note_signal(entry)
         self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them
         try:
-            cause = await self._recall() or self._hopeless() or self._stopped()
+            cause = await self._recall() or self._hopeless() or self._stopped() or self._too_late()
             while True:
                 cause = await self._go() if cause is None else cause
                 if isinstance(cause, str):
@@ -148,6 +149,11 @@ class RunTask:
         if self._interruption is not None or self.restarts < self.program.limits.restarts:
             return None
         return restarts_case(self.journal, self.restarts)
+
+    def _too_late(self) -> TimedOut | None:
+        """Why a run that has done nothing yet is not begun: it waited longer than it was to."""
+        within = None if self._interruption is not None else self.program.spec.begin_within
+        return late_case(self.journal, within, self.session.shared.world.clock.now())
 
     async def _recall(self) -> Any:
         """An interruption that was recorded before a crash: the run does not go forward again."""

@@ -59,6 +59,7 @@ class Sessions:
             asks_on_budget=program.asks_on_budget,
             live=program.live,
             lease=self._lease,
+            line=self._families.quotas(facts.id),
         )
 
     def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:

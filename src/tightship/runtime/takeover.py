@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tightship.core import kinds
-from tightship.core.errors import TightshipError, Unforeseen
+from tightship.core.errors import TightshipError, TimedOut, Unforeseen
 from tightship.effects.journal import Journal
 from tightship.ledger import Entry, Ledger
 
@@ -24,6 +24,8 @@ PUT_DOWN = "put_down"
 RESTARTS = "restarts"
 """The reason of a run that was escalated because its process ended over it."""
 Row = Mapping[str, Any]
+_BEFORE = frozenset({kinds.STARTED, kinds.CLAIMED, kinds.SIGNAL})
+"""What there is of a run of which nothing was done."""
 
 
 def idle_claims(entries: Sequence[Entry]) -> int:
@@ -74,6 +76,25 @@ def restarts_case(journal: Journal, count: int) -> Unforeseen:
     )
     cause.kind = RESTARTS
     return cause
+
+
+def late_case(journal: Journal, within: float | None, now: float) -> TimedOut | None:
+    """Why a run of which nothing was done yet is not begun any more; None when it may begin.
+
+    Args:
+        within: seconds in which it was to begin. now: store time (s).
+    """
+    entries = journal.entries
+    if within is None or any(entry.kind not in _BEFORE for entry in entries):
+        return None
+    waited = now - entries[0].at
+    if waited <= within:
+        return None
+    return TimedOut(
+        f"this run was to begin within {within:g} s and has waited {waited:.0f} s: nothing of it was done",
+        needed="say whether it is still wanted; if so, start it again",
+        fix="add workers, or raise `begin_within`",
+    )
 
 
 async def accepted(ledger: Ledger, parent: str, build: str) -> bool:

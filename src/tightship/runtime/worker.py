@@ -8,15 +8,20 @@ with which it was registered anew (`ledger.presence`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from tightship.core.errors import StaleOwner
+from tightship.core.errors import StaleOwner, StoreError
 from tightship.runtime.dispatch import LocalDispatcher, Row
 from tightship.runtime.takeover import SUSPECT, idle_claims
 
 if TYPE_CHECKING:
     from tightship.runtime.engine import Ended, Engine
+
+
+COUNT: Final = 1.0
+"""Seconds between two looks at how many workers live."""
 
 
 class Membership(Protocol):
@@ -61,6 +66,17 @@ class WorkerDispatcher(LocalDispatcher):
         self._aside: list[str] = []
         """Suspects that were claimed: each is driven alone, once nothing else moves here."""
         engine.owner = member.id
+
+    async def start(self, sequence: bool = True) -> None:
+        """Begin to listen, and to know how many workers there are."""
+        await super().start(sequence)
+        self._tasks.append(asyncio.ensure_future(self._count()))
+
+    async def _count(self) -> None:
+        while True:
+            with contextlib.suppress(StoreError):
+                self.workers = max(1, len(await self._ledger.living()))
+            await self._clock.sleep(COUNT)
 
     async def lost(self) -> None:
         """Others may have what this process owned: let go of it."""

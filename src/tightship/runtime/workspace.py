@@ -10,32 +10,34 @@ from typing import Any, Self
 
 from tightship.agents.turn import AgentFunction
 from tightship.controls.breakers import Breakers
+from tightship.controls.buckets import Rate
 from tightship.controls.cache import ResultCache
 from tightship.controls.claims import ClaimsProjection
 from tightship.controls.halts import Halts, HaltsProjection
 from tightship.controls.leases import EnvelopesProjection
-from tightship.controls.rates import Rate, Rates
+from tightship.controls.rates import Rates
+from tightship.controls.shares import Shares
 from tightship.controls.spend import SpendProjection
-from tightship.core.errors import GuardRefused, InputRejected, StaleOwner, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, Overloaded, StaleOwner, UnknownName
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Projection, Secrets, Tool
 from tightship.core.world import World
 from tightship.effects.session import Shared
 from tightship.ledger import Ledger
-from tightship.ledger.locks import Lock, executor_lock
 from tightship.models.port import Model
 from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
+from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
-from tightship.runtime.lending import Lender
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
 from tightship.runtime.place import Place, place_of
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
+from tightship.runtime.seat import Seat
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
@@ -85,12 +87,15 @@ class Workspace:
         self._given_ledger = ledger is not None
         self._outfit = Outfit(files, world, secrets, dict(tools or {}), self.rehearse, model)
         self._engine: Engine | None = None
-        self._lock: Lock | None = None
         self._dispatcher: LocalDispatcher | None = None
         self._starter: Starter | None = None
-        self._member = member
-        self._lender: Lender | None = None
+        self._seat = Seat(member)
         self._opening = asyncio.Lock()
+        self.gate = Gatekeeper(files.config.admission, world.clock)
+        """How much work is taken in."""
+        self._gated = False
+        self.shares: Shares | None = None
+        """Where the rates that many workers share are booked, in place of the store; set before `engine`."""
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -160,23 +165,13 @@ class Workspace:
                 await self._dispatcher.close()
         finally:
             try:
-                if self._lender is not None:
-                    await self._lender.close()
+                await self._seat.give_back()
                 if self._ledger is not None and not self._given_ledger:
                     await self._ledger.close()
             finally:
-                await self._release()
+                await self._seat.release()
                 await self._outfit.close()
-                self._ledger = self._engine = self._dispatcher = self._starter = self._lender = None
-
-    async def _release(self) -> None:
-        """Let others execute."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        if self._member is not None:
-            await self._member.close()
-            self._member = None
+                self._ledger = self._engine = self._dispatcher = self._starter = None
 
     @property
     def folder(self) -> Path:
@@ -220,12 +215,15 @@ class Workspace:
                 try:
                     self._engine = await self._build_engine(ledger)
                 except BaseException:
-                    await self._release()  # it may be tried again, by this process or another
+                    await self._seat.release()  # it may be tried again, by this process or another
                     raise
             return self._engine
 
     async def _build_engine(self, ledger: Ledger) -> Engine:
-        await self._begin_to_execute()
+        build = build_id(self.files.code_hash)
+        if self._seat.member is None and not self._given_ledger:
+            await self._seat.take(self.place, build, self._lost)
+        member = self._seat.member
         await ledger.off_loop(ledger.check_whole)
         await ledger.poll()  # from this position on, what others append is noticed
         await ledger.reapply_erasures()
@@ -235,40 +233,24 @@ class Workspace:
         halts = Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
-        member, lease = self._member, None
-        if member is not None:
-            self._lender = Lender(ledger, lambda: member.id)
-            lease = lease_of(member, lambda: engine.owner)
-        envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._lender)
+        envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._seat.borrow(ledger))
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
         make = self._outfit.maker(ledger, self.files.config.settings.threshold)
-        engine = Engine(
-            ledger, shared, make.current, make.pinned, envelopes.of, build_id(self.files.code_hash), self._tell, lease
-        )
+        lease = None if member is None else lease_of(member, lambda: engine.owner)
+        engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, self._tell, lease)
         engine.live = not self.rehearse
+        await self._know_what_waits(ledger)
         name = self.files.config.name
         self._dispatcher = LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
+        self._dispatcher.gate = self.gate
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
-    async def _begin_to_execute(self) -> None:
-        """Take the executor's lock, or become one of the workers.
-
-        Raises:
-            ExecutorBusy: another process executes. StoreError: the store does not answer.
-        """
-        if self._member is not None or self._given_ledger:
-            return
-        place = self.place
-        if place.url is None:
-            lock = executor_lock(place.where, self.folder)
-            await asyncio.to_thread(lock.acquire)
-            self._lock = lock
-            return
-        from tightship.ledger.presence import Presence
-
-        self._member = await Presence.start(place.url, build_id(self.files.code_hash), self._lost)
+    async def _know_what_waits(self, ledger: Ledger) -> None:
+        if not self._gated:
+            self._gated = True
+            await self.gate.follow(ledger)
 
     async def _lost(self, worker: str) -> None:
         """This process was not heard for too long."""
@@ -284,15 +266,23 @@ class Workspace:
         self._outfit.load_code(workflows)
 
     def _rates(self) -> Rates:
-        """The limits of tools, each declared when its tool is made: a contract may have thousands of operations."""
-        rates = Rates(self.world.clock)
+        """The limits of tiers, and of tools: each declared when its tool is made (a contract may have thousands)."""
+        rates = Rates(self.world.clock, shares=self.shares or self._seat.shares, workers=self._workers)
 
         def declare(name: str, tool: Tool) -> None:
             if tool.spec.requests_per_second:
                 rates.limit(name, Rate(requests_per_second=tool.spec.requests_per_second))
 
+        for name, tier in self.files.config.tiers.items():
+            minute = tier.requests_per_minute
+            if minute or tier.tokens_per_minute:
+                rates.limit(f"model.{name}", Rate(minute and minute / 60.0, tier.tokens_per_minute))
         self._outfit.tools.watch(declare)
         return rates
+
+    def _workers(self) -> int:
+        """How many workers live, this one included."""
+        return self._dispatcher.workers if self._dispatcher is not None else 1
 
     async def _tell(self, role: str, item: str) -> None:
         """The inbox is the truth; notices to people come with a connector that sends them."""
@@ -307,6 +297,7 @@ class Workspace:
         reference: str = "",
         tenant: str = "default",
         linked: str = "",
+        priority: int | None = None,
     ) -> Run:
         """Run a workflow until it has ended or waits for something outside.
 
@@ -317,24 +308,39 @@ class Workspace:
                 continued or, once it has ended, returned.
             tenant: whose run it is.
             linked: an earlier run that this one follows.
+            priority: 0 goes first, 9 last; the workflow's own by default.
 
         Raises:
             UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
                 another. Halted: nothing is started.
+            Overloaded: too many wait already; nothing was written.
             ExecutorBusy: another process executes on this workspace. StoreError: the disk.
         """
         engine = await self.engine()
         self.load_code([workflow])
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, id=run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        if priority is None:
+            priority = self.files.workflow(workflow).priority
         try:
-            run = await engine.start(start)
+            async with self.gate.place(tenant, workflow, priority):
+                if await self._begun(engine, start):
+                    return await self._finish(await engine.drive(start.id))
+        except Overloaded:
+            if not run or not await (await self.ledger()).select("runs", [("id", "=", run)]):
+                raise
+        await self._same_work(run, start)
+        return await self._continue(run)
+
+    async def _begun(self, engine: Engine, start: Start) -> bool:
+        """Start a run; false when there is one of this id."""
+        try:
+            start.id = await engine.start(start)
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
-            await self._same_work(run, start)
-            return await self._continue(run)
-        return await self._finish(await engine.drive(run))
+            return False
+        return True
 
     async def submit(
         self,
@@ -357,6 +363,7 @@ class Workspace:
         Raises:
             UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
                 another. Halted: nothing is started. StoreError: the disk.
+            Overloaded: too many wait already; nothing was written.
         """
         ledger = await self.ledger()
         await self._outfit.connect()
@@ -367,7 +374,10 @@ class Workspace:
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
         beginning = await self._starter.prepare(start, owner="")
+        await self._know_what_waits(ledger)
         try:
+            if not run or not await ledger.select("runs", [("id", "=", run)]):
+                self.gate.check_queue(tenant, beginning.program.spec.priority if priority is None else priority)
             await beginning.record()
         except GuardRefused as refused:
             if refused.reason != "exists":

@@ -164,6 +164,12 @@ class TierSpec(Spec):
     thinking: int = Field(default=0, ge=0, le=1_000_000, description="thinking tokens per call")
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     timeout: Duration = 60.0
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="what the provider allows, of all workers together"
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="tokens in and out that the provider allows, of all workers together"
+    )
     cache_prompt: bool = False
     """Asks the provider to cache the stable part of prompts."""
     undated: bool = False
@@ -187,6 +193,42 @@ class TierSpec(Spec):
         if self.price is not None:
             made["price"] = self.price.settings()
         return made
+
+
+class Share(Spec):
+    """How much of what is taken in one tenant may have; None for no bound of its own."""
+
+    queued: int | None = Field(default=None, ge=1, le=1_000_000, description="its runs that may wait")
+    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that one process works on")
+
+
+class Bulkhead(Spec):
+    """How many runs of one workflow are worked on, so that it cannot take every place."""
+
+    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that one process works on")
+
+
+class Admission(Spec):
+    """How much work is taken in before starts are refused as `Overloaded` (F13)."""
+
+    queued: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="runs that may wait; a start of priority p is refused from (20 - p)/20 of it on",
+    )
+    running: int = Field(default=1000, ge=1, le=100_000, description="runs that one process works on at once")
+    tenant: Share = Share()
+    tenants: Mapping[str, Share] = {}
+    workflows: Mapping[WorkflowName, Bulkhead] = {}
+
+    def tenant_share(self, tenant: str) -> Share:
+        """What holds for a tenant."""
+        return self.tenants.get(tenant, self.tenant)
+
+    def workflow_share(self, workflow: str) -> Bulkhead:
+        """What holds for a workflow."""
+        return self.workflows.get(workflow, Bulkhead())
 
 
 class Periods(Spec):
@@ -245,6 +287,7 @@ class WorkspaceConfig(Spec):
     connectors: Mapping[Name, ConnectorSpec] = {}
     tiers: Mapping[Name, TierSpec] = {}
     budgets: Budgets = Budgets()
+    admission: Admission = Admission()
     roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
     limits: Limits = Limits()
     settings: Settings = Settings()

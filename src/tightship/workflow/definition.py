@@ -37,6 +37,10 @@ class Definition:
     tools: Mapping[str, ToolSpec]
 
 
+_LIVE: Final = frozenset({"requests_per_minute", "tokens_per_minute"})
+"""What of a tier is no part of a definition: it is in force as it stands today."""
+
+
 def to_definition(name: str, files: WorkspaceFiles, tools: Mapping[str, ToolSpec] | None = None) -> dict[str, Json]:
     """The definition of a workflow as it stands now.
 
@@ -62,7 +66,10 @@ def to_definition(name: str, files: WorkspaceFiles, tools: Mapping[str, ToolSpec
         "workflows": {one: files.workflow(one).to_data() for one in workflows},
         "agents": {one: files.agent(one).to_data() for one in agents},
         "tools": {one: tool_data(known[one]) for one in sorted(wanted) if one in known},
-        "tiers": {one: tier.to_data() for one, tier in sorted(tiers.items())},
+        "tiers": {
+            one: {name: value for name, value in tier.to_data().items() if name not in _LIVE}
+            for one, tier in sorted(tiers.items())
+        },
     }
 
 

@@ -101,6 +101,12 @@ class Limits(Spec):
 
     turns: int = Field(default=60, ge=1, le=100_000, description="agent turns in a run")
     calls: int = Field(default=200, ge=1, le=1_000_000, description="tool and model calls in a run")
+    requests: int = Field(
+        default=1000,
+        ge=1,
+        le=10_000_000,
+        description="attempts at tools and models for one user's request: the run and all runs below it, retries too",
+    )
     retries: int = Field(default=20, ge=0, le=10_000, description="retries in a run, over all layers together")
     repeats: int = Field(
         default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
@@ -127,6 +133,7 @@ class LimitOverrides(Spec):
 
     turns: int | None = Field(default=None, ge=1, le=100_000)
     calls: int | None = Field(default=None, ge=1, le=1_000_000)
+    requests: int | None = Field(default=None, ge=1, le=10_000_000)
     retries: int | None = Field(default=None, ge=0, le=10_000)
     repeats: int | None = Field(default=None, ge=1, le=1000)
     handoffs: int | None = Field(default=None, ge=0, le=1000)
@@ -251,6 +258,7 @@ class WorkflowSpec(Spec):
     undo_on_failure: bool = True
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
+    begin_within: Duration | None = None
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     steps: Children
 

@@ -12,7 +12,7 @@ busy AS (
 ),
 due AS (
     SELECT id, tenant, priority, started_at,
-        row_number() OVER (PARTITION BY tenant ORDER BY priority, started_at, id) AS place
+        row_number() OVER (PARTITION BY tenant ORDER BY started_at + 60 * priority, id) AS place
     FROM runs
     WHERE state <> 'ended' AND build = %s AND live = %s AND (
         state = 'queued' OR (state = 'parked' AND wake_at <= %s)
@@ -20,6 +20,6 @@ due AS (
     )
 )
 SELECT {columns} FROM runs JOIN due ON due.id = runs.id LEFT JOIN busy ON busy.tenant = due.tenant
-ORDER BY coalesce(running, 0) + place, due.priority, due.started_at, due.id
+ORDER BY coalesce(running, 0) + place, due.started_at + 60 * due.priority, due.id
 LIMIT %s
 FOR UPDATE OF runs SKIP LOCKED

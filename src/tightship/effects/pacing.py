@@ -1,0 +1,110 @@
+"""How a call is held back: rate limit, throttle and breaker, in this order, holding nothing; and what they are told."""
+
+from __future__ import annotations
+
+from tightship.core import kinds
+from tightship.core.errors import LimitReached, TimedOut, Unavailable
+from tightship.effects.doubt import Doubt
+
+PATIENCE = 5
+"""How often what takes back or finds out waits for a breaker."""
+
+
+class Pacing(Doubt):
+    """A call that waits for its turn at a service."""
+
+    __slots__ = ()
+
+    @property
+    def service(self) -> str:
+        """What a breaker opens for: the host that is talked to, or the tool itself."""
+        spec = self.call.tool.spec
+        return next(iter(spec.hosts)) if len(spec.hosts) == 1 else spec.name
+
+    def count_request(self) -> None:
+        """One more attempt at something outside, of this run and of those above it.
+
+        Raises:
+            LimitReached: that is one too many for the user's request.
+        """
+        if not self.bound:
+            return
+        for run, envelope, most in self.session.line:
+            made = envelope.spent.calls + envelope.reserved.calls
+            if made >= most:
+                raise LimitReached(
+                    f"run {run} and the runs below it have made {made} requests, which is their limit",
+                    fix="find out what asks so often with `tightship runs show`; raise limits.requests only if the "
+                    "work needs it",
+                )
+
+    async def hold_back(self) -> None:
+        """Wait until the call may go to its service.
+
+        Raises:
+            Unavailable: it would wait too long, or the service is better left alone.
+        """
+        shared, call = self.session.shared, self.call
+        name, tokens = call.tool.spec.name, call.ceiling.tokens
+        if not shared.rates.try_acquire(name, tokens):
+            within = self.session.watch.left if self.bound else None
+            await shared.rates.acquire(name, tokens, within=within)
+        try:
+            refusing = shared.throttle.refusing(self.service) if self.bound else 0.0
+            if refusing and shared.world.chance.uniform() < refusing:
+                raise shared.throttle.refuse(self.service)
+            shared.breakers.check(self.service)
+        except Unavailable as error:
+            if self.bound:
+                self.not_sent()
+                raise
+            await self._wait_for_breaker(error)
+
+    async def _wait_for_breaker(self, error: Unavailable) -> None:
+        """What takes back or finds out has the patience to wait for a breaker that is open; nothing else has.
+
+        Raises:
+            Unavailable: the error that was given, or the last one.
+        """
+        shared = self.session.shared
+        for _ in range(PATIENCE - 1):
+            await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
+            try:
+                shared.breakers.check(self.service)
+                return
+            except Unavailable as again:
+                error = again
+        raise error
+
+    # --- what they are told ------------------------------------------------------------------------
+
+    def not_sent(self) -> None:
+        """The tokens that the rate limit has set aside were not used."""
+        if self.call.ceiling.tokens:
+            self.session.shared.rates.correct(self.call.tool.spec.name, -self.call.ceiling.tokens)
+
+    def used(self, tokens: int) -> None:
+        """What the call has really used, against what the rate limit has set aside."""
+        if self.call.ceiling.tokens:
+            self.session.shared.rates.correct(self.call.tool.spec.name, tokens - self.call.ceiling.tokens)
+
+    async def answered(self, ok: bool, seconds: float = 0.0) -> None:
+        """Tell the breaker how a call went: whether there was an answer at all, and after how long."""
+        shared = self.session.shared
+        if ok:
+            shared.throttle.record(self.service, True)
+        changed = shared.breakers.record(self.service, ok, seconds)
+        if changed is not None:  # a breaker that opens or closes is worth an entry
+            note = {"type": "breaker", "name": self.service, "state": changed}
+            await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
+
+    async def turned_away(self, error: Unavailable) -> None:
+        """The service did not take the call; what it says of waiting holds for everybody."""
+        shared = self.session.shared
+        if not isinstance(error, TimedOut):
+            shared.throttle.record(self.service, False)
+            if error.evidence.get("sent") is False:
+                self.not_sent()
+        await self.answered(False)
+        if error.retry_after is not None:
+            shared.rates.pause(self.call.tool.spec.name, error.retry_after)
