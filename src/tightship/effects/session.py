@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tightship.context.desk import SharedContext
+from tightship.context.values import Value
 from tightship.controls.breakers import Breakers
 from tightship.controls.budgets import Chain, EnvelopeTree
 from tightship.controls.cache import ResultCache
@@ -55,6 +57,8 @@ class Shared:
     retry: RetryPolicy = RetryPolicy()
     validators: dict[str, Any] = field(default_factory=dict[str, Any])
     """Compiled argument schemas by tool name."""
+    context: SharedContext | None = None
+    """The shared context of the workspace."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,8 @@ class Session:
     """Whether writes are real; a rehearsal holds no claims, which real work may need."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
+    pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
+    """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

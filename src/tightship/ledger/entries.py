@@ -71,6 +71,20 @@ class Draft:
     payloads: tuple[SealedPayload, ...] = ()
 
 
+class Expected(NamedTuple):
+    """The head that a key of the shared context must have.
+
+    version: the position of its last write, 0 when there is none. until: store time (s) after which the value is too
+    old, 0 for none. alone: no other gated action may be under way on it, or have settled since it was read outside.
+    """
+
+    scope: str
+    key: str
+    version: int
+    until: float = 0.0
+    alone: bool = False
+
+
 @dataclass(slots=True)
 class Guards:
     """Conditions judged inside the append's transaction; one that fails keeps the whole unit out.
@@ -78,7 +92,7 @@ class Guards:
     claim: the business key (hex HMAC) must be free or this effect's own. scopes: none may be halted.
     seen: no signal of the run may be later than this position. fresh: the run must not exist yet.
     takeover: the run must stand at this epoch (the drafts carry the next one).
-    open_item: this inbox item must still be open.
+    open_item: this inbox item must still be open. context: these values must still stand.
     """
 
     claim: str | None = None
@@ -87,6 +101,7 @@ class Guards:
     fresh: bool = False
     takeover: int | None = None
     open_item: str | None = None
+    context: tuple[Expected, ...] = ()
 
 
 @dataclass(slots=True)

@@ -25,9 +25,10 @@ from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
-from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.effects.frame import ActionCall, Agreement, Answer, Branch, BranchResult, Question, RunFacts, Scope
 from tightship.effects.outcomes import jsonable
-from tightship.ledger import Guards
+from tightship.ledger import Expected, Guards
+from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -222,11 +223,24 @@ class NodeFrame:
                     claim=claim,
                     undo=undo,
                     ceiling=Amount(spec.price.usd, spec.price.tokens),
+                    expect=call.expect,
                 )
             )
 
         declared = (self._overrides, behaviours_of(program.spec))
         return await Exceptional(NodeFrame(self.task, f"{key}!", self.scope), call.tool, declared).run(attempt)
+
+    async def agree(self, agents: Sequence[str], on: Sequence[str], inside: Sequence[str]) -> Agreement:
+        """Compare what agents have read with one snapshot."""
+        return await agree(self, agents, on, inside)
+
+    async def based(self, agents: Sequence[str], on: Sequence[str], agreed: Agreement) -> tuple[Expected, ...]:
+        """What must still stand after they have decided again."""
+        return await based(self, agents, on, agreed)
+
+    def pin(self, agreed: Agreement) -> None:
+        """Read the shared context below this node as the snapshot has it."""
+        pin(self, agreed)
 
     # --- branches --------------------------------------------------------------------------------
 

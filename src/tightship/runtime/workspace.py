@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tightship.agents.turn import AgentFunction
+from tightship.context import Heads
+from tightship.context.desk import SharedContext
 from tightship.controls.breakers import Breakers
 from tightship.controls.cache import ResultCache
 from tightship.controls.claims import ClaimsProjection
@@ -27,6 +29,7 @@ from tightship.models.port import Model
 from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
 from tightship.runtime.build import build_id
+from tightship.runtime.context import WorkspaceContext, context_projections
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine, Start
 from tightship.runtime.envelopes import SharedEnvelopes
@@ -44,7 +47,8 @@ Spec = AgentSpec | WorkflowSpec
 
 def projections() -> list[Projection]:
     """The projections of every workspace's ledger, beside that of runs."""
-    return [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+    own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+    return [*own, *context_projections()]
 
 
 class Workspace:
@@ -80,6 +84,8 @@ class Workspace:
         self._lock: ExecutorLock | None = None
         self._dispatcher: LocalDispatcher | None = None
         self._opening = asyncio.Lock()
+        self.context = WorkspaceContext(files.config, self.ledger, world)
+        """The shared context, from outside of runs."""
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -205,6 +211,7 @@ class Workspace:
         halts = Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
+        shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
         envelopes = SharedEnvelopes(self.files.config.budgets, clock)
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
