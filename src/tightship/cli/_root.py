@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "runs": ("tightship.cli.runs:runs", "List, show, explain, watch, resume, fork and cancel runs."),
     "inbox": ("tightship.cli.inbox:inbox", "What waits for people, and their decisions."),
     "costs": ("tightship.cli.costs:costs", "What it has cost, by workflow, agent, tool or day."),
+    "context": ("tightship.cli.context:context", "The shared context: values, their versions, ages and conflicts."),
     "halt": ("tightship.cli.halt:halt", "Stop a scope at once: a run, workflow, agent, tenant, or all."),
     "unhalt": ("tightship.cli.halt:unhalt", "Let a halted scope go on."),
     "audit": ("tightship.cli.audit:audit", "Verify, prove, export and rebuild the ledger."),

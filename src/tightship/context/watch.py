@@ -27,17 +27,17 @@ class Follower:
     `get` reads through, so that a follower that lost its feed answers late and never wrongly.
     """
 
-    def __init__(self, heads: Heads, clock: Clock, pattern: str, scope: str) -> None:
+    def __init__(self, heads: Heads, clock: Clock, pattern: str = "", scope: str = "") -> None:
         self._heads, self._clock = heads, clock
         self._pattern, self._scope = pattern, scope
         self._heard_at = clock.monotonic()
-        self._held: dict[str, int] = {}
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._copies: dict[Place, Head] = {}
+        self._told: dict[Place, int] = {}
+        self._queue: asyncio.Queue[Place] = asyncio.Queue()
         self.position = 0
         """The last position of the ledger that was heard."""
         self.read_through = 0
         """How often a read did not believe the copy."""
-        self._copies: dict[str, Head] = {}
 
     @property
     def stale(self) -> bool:
@@ -57,37 +57,35 @@ class Follower:
             await asyncio.wait({beat})
 
     async def get(self, key: str) -> Value:
-        """The value of a key: from the copy while it is believed, else from the ledger."""
+        """A key's value in the scope that is followed: from the copy while it is believed, else from the ledger."""
         place: Place = (self._scope, key)
-        head = self._copies.get(key)
+        head = self._copies.get(place)
         if head is None or self.stale:
             self.read_through += 1
-            head = (await self._heads.read([place]))[place]
-            self._copies[key] = head
+            head = self._copies[place] = (await self._heads.read([place]))[place]
         return (await self._heads.values([head], self._clock.now()))[0]
 
     async def changes(self) -> AsyncGenerator[Value]:
-        """Each change of a key that matches, at its newest: a reader who is slow skips what was overwritten."""
+        """Each change of what is followed, at its newest: a reader who is slow skips what was overwritten."""
         while True:
-            key = await self._queue.get()
-            place: Place = (self._scope, key)
+            place = await self._queue.get()
             head = (await self._heads.read([place]))[place]
-            if head.version <= self._held.get(key, 0):
+            if head.version <= self._told.get(place, 0):
                 continue  # told already, together with an earlier change
-            self._held[key] = head.version
-            self._copies[key] = head
+            self._told[place] = head.version
+            self._copies[place] = head
             yield (await self._heads.values([head], self._clock.now()))[0]
 
     def _heard(self, entries: list[Entry], foreign: bool) -> None:
         self._heard_at = self._clock.monotonic()
         for entry in entries:
             self.position = max(self.position, entry.n)
-            if entry.kind != kinds.CONTEXT or entry.body["scope"] != self._scope:
+            if entry.kind != kinds.CONTEXT:
                 continue
-            key = entry.body["key"]
-            self._copies.pop(key, None)
-            if matches(self._pattern, key) is not None:
-                self._queue.put_nowait(key)
+            place: Place = (entry.body["scope"], entry.body["key"])
+            self._copies.pop(place, None)
+            if self._scope in ("", place[0]) and (not self._pattern or matches(self._pattern, place[1]) is not None):
+                self._queue.put_nowait(place)
 
     async def _beat(self) -> None:
         """The ledger's position, asked for: a feed that is quiet is not the same as one that is broken."""

@@ -107,9 +107,11 @@ class WorkspaceContext:
     # --- following -------------------------------------------------------------------------------
 
     async def watch(
-        self, key: str, *, tenant: str = "default", workflow: str = "", run: str = ""
+        self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = ""
     ) -> AsyncGenerator[Value]:
         """Each change of a key, or of all keys of a pattern, from now on: `async for value in ws.context.watch(key)`.
+
+        Without a key: of all keys, in every scope.
 
         A reader who is slow is told the newest value and skips what was overwritten.
         """
@@ -118,12 +120,15 @@ class WorkspaceContext:
             async for value in changes:
                 yield value
 
-    async def follow(self, key: str, *, tenant: str = "default", workflow: str = "", run: str = "") -> Follower:
+    async def follow(self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = "") -> Follower:
         """A local copy of a key, or of all keys of a pattern, which knows when it has heard nothing for 250 ms."""
+        heads = Heads(await self._open())
+        if not key:
+            return Follower(heads, self._world.clock)
         pattern = _pattern(key)
         declared = self.declarations.of(pattern.replace("*", "_"))  # any one part stands for the star
         scope = declared.scope(tenant, workflow, run)
-        return Follower(Heads(await self._open()), self._world.clock, pattern, scope)
+        return Follower(heads, self._world.clock, pattern, scope)
 
     # --- writing ---------------------------------------------------------------------------------
 
