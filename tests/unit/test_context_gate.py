@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from engine_desk import Desk, simulate
+from engine_desk import Desk, Served, simulate
 
-from tightship.connectors.testing import ScriptedTool
 from tightship.core import kinds
-from tightship.core.ports import Reply, Request, ToolSpec
+from tightship.core.ports import Request, ToolSpec
 from tightship.runtime.simulation import Simulation
 
 CONFIG = """
@@ -52,18 +51,6 @@ class Erp:
             self.position += count
         await self.sim.clock.sleep(0.06)
         return {"id": f"PO-{len(self.orders)}"}
-
-
-class Served(ScriptedTool):
-    """A tool that an async function answers."""
-
-    def __init__(self, spec: ToolSpec, function: Any) -> None:
-        super().__init__(spec)
-        self.function = function
-
-    async def perform(self, request: Request) -> Reply:
-        self.calls.append(request)
-        return Reply(await self.function(request))
 
 
 def desk(sim: Simulation, erp: Erp, gate: dict[str, Any] | None, *, think: float = 0.5, **more: Any) -> Desk:
