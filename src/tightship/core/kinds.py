@@ -6,7 +6,8 @@ only when they say something.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # --- runs --------------------------------------------------------------------------------------------
 STARTED: Final = "run.started"
@@ -75,5 +76,14 @@ EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
+
+
+def went_out(body: Mapping[str, Any]) -> bool:
+    """Whether a settled attempt is a call, as budgets and figures count them.
+
+    What was refused or answered from cache went nowhere, and the shared context is no outside.
+    """
+    return not (body.get("cached") or body.get("denied") or "refused" in body or body.get("cls") == "context")
+
 
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
