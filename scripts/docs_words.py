@@ -236,7 +236,9 @@ CONTEXT: Mapping[str, str] = {
     "ContextKey.writers": "The agents and roles that may write it. Nobody else may.",
     "ContextKey.readers": "The agents that may read it, beside its writers. Without it: every agent.",
     "ContextKey.feeds": "Outside systems that may push it.",
-    "ContextKey.type": "What it holds, in the words of [fields](workflows.md#how-values-are-written). Another shape is refused.",
+    "ContextKey.type": (
+        "What it holds, [written like a field](workflows.md#how-values-are-written). Another shape is refused."
+    ),
     "ContextKey.max_age": "How old it may be when a reader says nothing. Without it: of any age.",
     "ContextKey.ttl": "How long it holds after it was written; then it is no value any more.",
     "ContextKey.source": "The tool that it is read from again.",

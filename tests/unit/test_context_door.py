@@ -28,6 +28,7 @@ context:
   secret: {writers: [b], readers: [b]}
   private: {writers: [a], scope: run}
   feed: {feeds: [erp], max_age: 1s}
+  limit: {writers: [operator], type: int}
 """
 
 
@@ -338,5 +339,31 @@ def test_the_tables_are_the_same_when_they_are_rebuilt() -> None:
         assert [row["reads"] for row in before[0]] == [1, 1]
         await d.ledger.rebuild()
         assert before == [await d.ledger.select(table) for table in ("context", "context_ages")]
+
+    simulate(story)
+
+
+def test_a_condition_reads_a_key_through_the_door_and_a_replay_sees_the_same() -> None:
+    async def story(sim: Simulation) -> None:
+        d = desk(sim)
+        seen: list[Any] = []
+
+        async def a(ctx: Any, given: Any) -> Any:
+            seen.append(given)
+            await sim.clock.sleep(5.0)
+            return {}
+
+        d.agent("a", a)
+        d.workflow({"when": {"if": "context.limit > 10", "then": ["a"]}}, output={"limit": "context.limit"})
+        await d.ws.context.set("limit", 50, by="ann")
+        d.begin()
+        await sim.clock.sleep(1.0)
+        await d.ws.context.set("limit", 5, by="ann")
+        d.kill()
+        await d.resume()
+        run = await d.only()
+        assert (run.outcome, run.output, len(seen)) == ("completed", {"limit": 5}, 2)
+        reads = [body["context"][0]["version"] for body in await d.settles() if body["cls"] == "context"]
+        assert len(reads) == 2 and reads[0] < reads[1]
 
     simulate(story)

@@ -295,6 +295,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:nothing'}}")),
     ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:triage'}}")),
     ("TS704", shared("{writers: [triage, quality]}")),
+    ("TS705", more("  - triage\n  - checkpoint: context.limit > 3\n")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

@@ -10,6 +10,8 @@ import orjson
 from tightship.core import kinds
 from tightship.core.ports import Delta, EntryView
 
+_TOLD: Final = frozenset({"context", "gate", "moved", "raced"})
+"""Fields of a settle that say something of the shared context."""
 OLDEST: Final = 40
 """The last bucket: ages of 2^39 ms (17 years) and more."""
 
@@ -43,7 +45,7 @@ class ContextProjection:
             return (_written(entry),)
         if kind == kinds.CONFLICT:
             return (Delta((body["scope"], body["key"]), add={"write_conflicts": 1}),)
-        if "copied" in body:
+        if "copied" in body or (kind == kinds.SETTLED and body.keys().isdisjoint(_TOLD)):
             return ()
         if kind == kinds.NOTE:
             denied = body.get("type") == "context.denied"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightship.workflow.readiness import Check, Finding, Rule, rule
+from tightship.workflow.context_keys import matches
+from tightship.workflow.readiness import Check, Finding, Rule, expressions_of, rule
 from tightship.workflow.source import did_you_mean
 
 
@@ -122,3 +123,21 @@ def silent_conflicts(check: Check, rule: Rule) -> Iterator[Finding]:
     for key, spec in config.context.items():
         if len(spec.writers) > 1 and "conflict" not in spec.model_fields_set:
             yield rule.found(f"{', '.join(spec.writers)} all write {key}", config.where("context", key, key=True))
+
+
+@rule(
+    "TS705",
+    "error",
+    "A condition uses a key of the shared context that nobody declares",
+    why="It has no value, so the step would end with an error every time.",
+    fix="Declare the key under `context:` in tightship.yaml; in conditions a key of one part is written context.KEY.",
+)
+def unknown_keys(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Conditions use declared keys."""
+    declared = check.files.config.context
+    for place in check.places():
+        for _, expression in expressions_of(place):
+            for name in expression.ambient:
+                key = name.removeprefix("context.")
+                if key != name and not any(matches(pattern, key) is not None for pattern in declared):
+                    yield rule.found(f"{key} is not declared", expression.place())
