@@ -1,10 +1,10 @@
 """How many orders are wrong when two planners restock a shop for a day: `python -m benchmarks.staleness [--json]`.
 
-A simulation in virtual time from one seed, with the in-memory ledger: after each sale two planners look at the item's
-stock, one at once and one within 25 s, think, and order when it lies below the reorder point. An order is wrong when the
-item was not below its reorder point any more at the moment it reached the shop's system: somebody else had ordered
-already. The same day is played with three policies: a cache of 30 s, a cap of 250 ms on the age of what is read, and the
-gate.
+A simulation in virtual time from one seed, with the in-memory ledger: after each sale two planners look at the
+item's stock, one at once and one within 25 s, think, and order when it lies below the reorder point. An order is wrong
+when the item was not below its reorder point any more at the moment it reached the shop's system: somebody else had
+ordered already. The same day is played with three policies: a cache of 30 s, a cap of 250 ms on the age of what is
+read, and the gate.
 """
 
 from __future__ import annotations

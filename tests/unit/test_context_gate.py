@@ -8,7 +8,9 @@ import pytest
 from engine_desk import Desk, Served, simulate
 
 from tightship.core import kinds
+from tightship.core.errors import DataMissing, OutcomeUnknown
 from tightship.core.ports import Request, ToolSpec
+from tightship.runtime.fork import fork
 from tightship.runtime.simulation import Simulation
 
 CONFIG = """
@@ -195,5 +197,72 @@ def test_read_write_conflicts_are_counted() -> None:
         await task
         [stats] = await d.ws.context.stats("stock/*")
         assert (stats.read_conflicts, stats.write_conflicts, stats.reads) == (1, 0, 1)
+
+    simulate(story)
+
+
+def test_an_action_whose_fate_is_unknown_makes_its_values_old_and_holds_nobody_up() -> None:
+    async def story(sim: Simulation) -> None:
+        erp = Erp(sim)
+
+        async def lost(request: Request) -> Any:
+            await erp._order(request)
+            raise OutcomeUnknown("its answer was lost")
+
+        schema = {"type": "object"}
+        erp.order = Served(ToolSpec("erp.order", effect="write", input_schema=schema, timeout=2.0), lost)
+        d = desk(sim, erp, {})
+        assert (await d.run(case="a")).outcome == "escalated"
+        [head] = await d.ledger.select("context")
+        assert head["busy"] == 0 and head["used"] > head["since"]
+        assert (await d.run(case="b")).outcome == "completed"
+        assert len(erp.orders) == 1 and erp.reads == 2
+
+    simulate(story)
+
+
+def test_an_undone_action_makes_its_values_old_again() -> None:
+    async def story(sim: Simulation) -> None:
+        erp = Erp(sim)
+
+        async def back(request: Request) -> Any:
+            erp.position -= 100
+            return {}
+
+        schema = {"type": "object"}
+        undo = Served(ToolSpec("erp.back", effect="write", input_schema=schema, idempotency="key"), back)
+        d = Desk(sim, [erp.stock, erp.order, undo], CONFIG)
+
+        async def decide(ctx: Any, given: Any) -> Any:
+            return {"count": 100 if (await ctx.read("stock/widget")).value < 10 else 0}
+
+        async def fail(ctx: Any, given: Any) -> Any:
+            raise DataMissing("no")
+
+        d.agent("decide", decide)
+        d.agent("fail", fail)
+        action: dict[str, Any] = {"tool": "erp.order", "with": {"count": "decide.count"}}
+        action |= {"undo": {"tool": "erp.back", "with": {"id": "result.id"}}}
+        action["gate"] = {"agents": "decide", "on": "stock/*", "when": "decide.count > 0"}
+        d.workflow("decide", {"action": action}, "fail", name="failing")
+        d.workflow("decide", {"action": action})
+        assert (await d.run("failing")).outcome == "escalated" and erp.position == 0
+        assert (await d.run(case="again")).outcome == "completed"
+        assert erp.position == 100 and wrong(erp) == 0
+
+    simulate(story)
+
+
+def test_a_rehearsed_fork_holds_no_value_and_writes_none() -> None:
+    async def story(sim: Simulation) -> None:
+        erp = Erp(sim)
+        d = desk(sim, erp, {})
+        run = await d.run()
+        before = await d.ledger.select("context")
+        forked = await d.process.start(fork(d.ws, run.id))
+        assert (forked.outcome, forked.live, len(erp.orders)) == ("completed", False, 1)
+        after = await d.ledger.select("context")
+        names = ("version", "busy", "used", "writes")
+        assert [[row[name] for name in names] for row in before] == [[row[name] for name in names] for row in after]
 
     simulate(story)

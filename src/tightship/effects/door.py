@@ -64,7 +64,7 @@ class Door:
         """
         session = self._session
         if not session.live:
-            call.claim = None
+            call.claim, call.expect = None, ()
         passage = _Passage(session, call)
         flying = session.flights.get(call.key)
         if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time

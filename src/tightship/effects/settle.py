@@ -146,7 +146,7 @@ class Ticket:
             await self.settle_error(mismatch, usage=reply.usage, reservation=reservation)
             raise mismatch from None
         body = self._outcome_body(reply, ms, payload.address)
-        if call.cls == "write" and session.journal.reads:
+        if call.cls == "write" and session.live and session.journal.reads:
             body |= await raced(session)
         if cached:
             body["cached"] = True

@@ -154,7 +154,10 @@ class Action(Step):
         if self.undo is not None:
             undone = f"undone by `{self.undo.tool}`" if self.undo.tool is not None else "cannot be undone"
         claim = f", claims `{self.claim.source}`" if self.claim is not None else ""
-        return f"action `{self.tool}`{claim}, {undone}"
+        gate = ""
+        if self.gate is not None:
+            gate = f", only while what {' and '.join(self.gate.agents)} read of {', '.join(self.gate.on)} stands"
+        return f"action `{self.tool}`{claim}, {undone}{gate}"
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
