@@ -266,3 +266,26 @@ def test_a_rehearsed_fork_holds_no_value_and_writes_none() -> None:
         assert [[row[name] for name in names] for row in before] == [[row[name] for name in names] for row in after]
 
     simulate(story)
+
+
+def test_what_a_step_reads_for_its_agent_counts_as_read_by_it() -> None:
+    async def story(sim: Simulation) -> None:
+        erp = Erp(sim)
+        d = Desk(sim, [erp.order], CONFIG.replace("tool: erp.stock", "tool: erp.order"))
+
+        async def decide(ctx: Any, given: Any) -> Any:
+            await sim.clock.sleep(0.5)
+            return {"count": given["most"]}
+
+        d.agent("decide", decide, input={"most": "int"})
+        action: dict[str, Any] = {"tool": "erp.order", "with": {"count": "decide.count"}, "undo": "none"}
+        action["gate"] = {"agents": "decide", "on": "rules"}
+        d.workflow({"decide": {"with": {"most": "context.rules"}}}, {"action": action})
+        await d.ws.context.set("rules", 10, by="ann")
+        task = d.begin()
+        await sim.clock.sleep(0.3)
+        await d.ws.context.set("rules", 7, by="ann")
+        assert (await task).outcome == "completed"
+        assert [count for _, count, _ in erp.orders] == [7]
+
+    simulate(story)

@@ -77,7 +77,8 @@ def _expected(declared: Declared, version: int, born: float, asked: float | None
 
 
 def _used(journal: Journal, agents: Sequence[str], on: Sequence[str], inside: Iterable[str]) -> Used:
-    """What these agents have read or written of these keys in the steps, in the order of the ledger.
+    """What these agents have read or written of these keys in the steps, in the order of the ledger; and what the steps
+    themselves have read for them, in their inputs and conditions.
 
     What an agent has written itself makes nothing old that it read before.
     """
@@ -87,7 +88,7 @@ def _used(journal: Journal, agents: Sequence[str], on: Sequence[str], inside: It
         if not key.startswith(prefixes):
             continue
         for one in reads:
-            if one.agent not in agents or all(matches(pattern, one.key) is None for pattern in on):
+            if one.agent not in (*agents, WORKFLOW) or all(matches(pattern, one.key) is None for pattern in on):
                 continue
             if journal.written.get(key) == one.version:
                 found = [used for used in found if used[:2] != [one.scope, one.key]]
