@@ -8,8 +8,15 @@ import pytest
 from engine_desk import Desk, simulate, tool
 
 from tightship.core import kinds
-from tightship.core.errors import ConflictingWrite, DataMissing, InvalidArguments, NotDeclared, StaleContext
-from tightship.core.ports import Reply
+from tightship.core.errors import (
+    ConflictingWrite,
+    DataMissing,
+    InvalidArguments,
+    NotDeclared,
+    StaleContext,
+    Unavailable,
+)
+from tightship.core.ports import Reply, Usage
 from tightship.runtime.simulation import Simulation
 
 CONFIG = """
@@ -365,5 +372,40 @@ def test_a_condition_reads_a_key_through_the_door_and_a_replay_sees_the_same() -
         assert (run.outcome, run.output, len(seen)) == ("completed", {"limit": 5}, 2)
         reads = [body["context"][0]["version"] for body in await d.settles() if body["cls"] == "context"]
         assert len(reads) == 2 and reads[0] < reads[1]
+
+    simulate(story)
+
+
+def test_a_refresh_is_paid_and_refused_like_any_call_of_its_tool() -> None:
+    async def story(sim: Simulation) -> None:
+        source = tool("erp.stock", {"count": 5, "at": sim.clock.now()}, price=Usage(usd=3_000_000))
+        d = desk(sim, source)
+
+        async def a(ctx: Any, given: Any) -> Any:
+            return {"value": (await ctx.read("stock/widget")).value}
+
+        d.agent("a", a)
+        d.workflow("a")
+        d.workflow("a", name="poor", budget={"usd": 0.001, "then": "escalate"})
+        run = await d.run()
+        assert (run.output, run.usd, run.calls) == ({"value": 5}, 3_000_000, 1)
+        await sim.clock.sleep(60.0)
+        poor = await d.run("poor")
+        assert (poor.outcome, poor.reason, len(source.calls)) == ("escalated", "over_budget", 1)
+
+    simulate(story)
+
+
+def test_a_read_whose_source_fails_raises_what_the_source_raised() -> None:
+    async def story(sim: Simulation) -> None:
+        d = desk(sim, tool("erp.stock", Unavailable("the ERP is down")))
+
+        async def a(ctx: Any, given: Any) -> Any:
+            await ctx.read("stock/widget")
+
+        d.agent("a", a, on={"unavailable": {"then": "continue", "give": {"value": None}}})
+        d.workflow("a")
+        run = await d.run()
+        assert (run.outcome, run.output) == ("completed", {"value": None})
 
     simulate(story)

@@ -217,3 +217,32 @@ def test_gated_actions_are_serializable_over_a_kill(seed: int, kill: float) -> N
 
 def test_without_the_gate_the_checker_finds_cycles() -> None:
     assert all(cycle(acting(seed, gated=False)) for seed in range(3))
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=15, deadline=None)
+def test_no_increment_is_lost_where_writes_are_merged(seed: int) -> None:
+    async def story(sim: Simulation) -> None:
+        d = Desk(sim, [], "context:\n  sum: {writers: [work], type: int, conflict: {merge: 'rules:add'}}\n")
+        (d.folder / "agents").mkdir()
+        rule = "def add(base, theirs, ours):\n    return theirs + ours - (base or 0)\n"
+        (d.folder / "agents" / "rules.py").write_text(rule)
+        d.open()
+        chance = sim.random("clients")
+        added = 0
+
+        async def work(ctx: Any, given: Any) -> Any:
+            nonlocal added
+            for _ in range(3):
+                value, more = await ctx.read("sum", required=False), chance.randint(1, 9)
+                await sim.clock.sleep(chance.choice((0.0, 0.001, 0.01)))
+                await ctx.write("sum", (value.value or 0) + more)
+                added += more
+            return {}
+
+        d.agent("work", work)
+        d.workflow("work")
+        await asyncio.gather(*(d.begin(case=str(number)) for number in range(4)))
+        assert (await d.ws.context.get("sum")).value == added
+
+    simulate(story, seed, shuffle=True)
