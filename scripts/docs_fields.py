@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
-from tightship.patterns import load_all
-from tightship.workflow import config, models, steps, tree, units
+from tightship.patterns import gate, load_all
+from tightship.workflow import config, context_keys, models, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -52,6 +52,12 @@ _SPELLED: Mapping[str, str] = {
     "WorkspaceConfig.store": "text",
     "WorkspaceConfig.roles": "mapping of names to people",
     "WorkspaceConfig.connectors": "mapping of names to connectors",
+    "WorkspaceConfig.context": "mapping of keys to context keys",
+    "ContextKey.type": "type",
+    "ContextKey.conflict": "`first`, or conflict",
+    "SourceSpec.with_": "mapping of arguments to expressions",
+    "Gate.agents": "name or list of names",
+    "Gate.on": "key or list of keys",
     "WorkspaceConfig.tiers": "mapping of names to tiers",
     "Budgets.tenants": "mapping of tenants to periods",
     "Budgets.workflows": "mapping of workflows to periods",
@@ -137,6 +143,7 @@ _HEADINGS: Mapping[str, str] = {
     "Budgets": "budgets",
     "Periods": "periods",
     "Settings": "settings",
+    "SourceSpec": "source",
 }
 
 
@@ -204,6 +211,10 @@ def documented() -> dict[str, type[BaseModel]]:
         config.Budgets,
         config.Periods,
         config.Settings,
+        context_keys.ContextKey,
+        context_keys.SourceSpec,
+        context_keys.ConflictRule,
+        gate.Gate,
     )
     found = {model.__name__: model for model in listed}
     return found | {model.__name__: model for model in patterns_models()}

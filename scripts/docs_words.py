@@ -113,6 +113,11 @@ STEPS: Mapping[str, str] = {
     "Action.from_": "An expression that gives all arguments at once.",
     "Action.claim": "The business key of this piece of work. No two runs hold the same one.",
     "Action.undo": "How it is taken back: a tool, a tool with arguments, or `none`.",
+    "Action.gate": "What it was decided on has to stand when it is done ([the gate](context.md#the-gate)).",
+    "Gate.agents": "The agents whose decisions it rests on.",
+    "Gate.on": "Keys of the shared context, or patterns of what these agents read.",
+    "Gate.when": "Decided again, it is done only if this holds; otherwise the step gives null.",
+    "Gate.rounds": "How often the decision is made before it escalates.",
     "Undo.tool": "The tool that takes it back.",
     "Undo.with_": (
         "Its arguments over `args` and `result`. Without them: as the contract says, else by name from the result, "
@@ -155,6 +160,7 @@ WORKSPACE: Mapping[str, str] = {
     "WorkspaceConfig.tiers": "Models, by the names that agents use.",
     "WorkspaceConfig.budgets": "Budgets above the run.",
     "WorkspaceConfig.roles": "Who holds a role. `*` stands for anybody who gives a name.",
+    "WorkspaceConfig.context": "Keys of the [shared context](context.md), or patterns such as `stock/*`.",
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
     "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",
@@ -250,4 +256,29 @@ CONNECTORS: Mapping[str, str] = {
     "ConnectorLimits.compiled": "Operations that are kept compiled.",
 }
 
-MEANINGS: Mapping[str, str] = {**WORKFLOW, **STEPS, **AGENT, **WORKSPACE, **CONNECTORS}
+CONTEXT: Mapping[str, str] = {
+    "ContextKey.scope": "Whose it is: one value for the tenant, for each workflow, or for each run.",
+    "ContextKey.writers": "The agents and roles that may write it. Nobody else may.",
+    "ContextKey.readers": "The agents that may read it, beside its writers. Without it: every agent.",
+    "ContextKey.feeds": "Outside systems that may push it.",
+    "ContextKey.type": (
+        "What it holds, [written like a field](workflows.md#how-values-are-written). Another shape is refused."
+    ),
+    "ContextKey.max_age": "How old it may be when a reader says nothing. Without it: of any age.",
+    "ContextKey.ttl": "How long it holds after it was written; then it is no value any more.",
+    "ContextKey.source": "The tool that it is read from again.",
+    "ContextKey.conflict": "What ends a conflict of two writes: `first` where nothing is said.",
+    "ContextKey.stale": "What a stale read does. Without it: `refresh` where there is a source, else `refuse`.",
+    "ContextKey.skew": "How far a source's clock may be ahead.",
+    "ContextKey.max_bytes": "Bytes of a value, as JSON.",
+    "SourceSpec.tool": "A tool that reads.",
+    "SourceSpec.with_": "Its arguments over `key`, and `parts`: what the stars of the pattern stand for.",
+    "SourceSpec.value": "The value, over `result`. Without it: the whole answer.",
+    "SourceSpec.as_of": "The source's own time, over `result`: seconds, or RFC 3339. Without it: when it was asked.",
+    "ConflictRule.first": "What was written first stands; the second writer gets `ConflictingWrite`.",
+    "ConflictRule.priority": "The writer who is named earlier wins; equals are treated as by `first`.",
+    "ConflictRule.merge": "`module:function` in `agents/`: `merge(base, theirs, ours)` gives the value.",
+    "ConflictRule.person": "A role gets both values in the inbox; what was written first stands until then.",
+}
+
+MEANINGS: Mapping[str, str] = {**WORKFLOW, **STEPS, **AGENT, **WORKSPACE, **CONTEXT, **CONNECTORS}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tightship.agents.context import AgentContext as AgentContext
     from tightship.connectors.python import tool as tool
     from tightship.core.errors import BuildMismatch as BuildMismatch
+    from tightship.core.errors import ConflictingWrite as ConflictingWrite
     from tightship.core.errors import DataMissing as DataMissing
     from tightship.core.errors import ExecutorBusy as ExecutorBusy
     from tightship.core.errors import FormatMismatch as FormatMismatch
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tightship.core.errors import OutOfScope as OutOfScope
     from tightship.core.errors import RateLimited as RateLimited
     from tightship.core.errors import RuleConflict as RuleConflict
+    from tightship.core.errors import StaleContext as StaleContext
     from tightship.core.errors import StoreError as StoreError
     from tightship.core.errors import TightshipError as TightshipError
     from tightship.core.errors import TimedOut as TimedOut
@@ -58,6 +60,7 @@ _HOMES = {
     "tightship.core.ports": ("Reply", "Request", "UndoSpec"),
     "tightship.core.errors": (
         "BuildMismatch",
+        "ConflictingWrite",
         "DataMissing",
         "ExecutorBusy",
         "FormatMismatch",
@@ -68,6 +71,7 @@ _HOMES = {
         "OutcomeUnknown",
         "RateLimited",
         "RuleConflict",
+        "StaleContext",
         "StoreError",
         "TightshipError",
         "TimedOut",
@@ -83,6 +87,7 @@ __all__ = [
     "Agent",
     "AgentContext",
     "BuildMismatch",
+    "ConflictingWrite",
     "DataMissing",
     "ExecutorBusy",
     "FormatMismatch",
@@ -96,6 +101,7 @@ __all__ = [
     "Request",
     "RuleConflict",
     "Run",
+    "StaleContext",
     "StoreError",
     "TightshipError",
     "TimedOut",

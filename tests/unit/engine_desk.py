@@ -11,7 +11,7 @@ from typing import Any
 from tightship.connectors.testing import ScriptedTool
 from tightship.core import kinds
 from tightship.core.errors import OutcomeUnknown
-from tightship.core.ports import Request, ToolSpec
+from tightship.core.ports import Reply, Request, ToolSpec
 from tightship.ledger import Entry, Ledger, MemoryState
 from tightship.patterns import load_all
 from tightship.review.inbox import Decision
@@ -60,6 +60,18 @@ class Hanging:
     async def lookup(self, request: Request) -> Any:
         """As the tool inside."""
         return await self.inner.lookup(request)
+
+
+class Served(ScriptedTool):
+    """A tool that an async function answers."""
+
+    def __init__(self, spec: ToolSpec, function: Any) -> None:
+        super().__init__(spec)
+        self.function = function
+
+    async def perform(self, request: Request) -> Reply:
+        self.calls.append(request)
+        return Reply(await self.function(request))
 
 
 class Desk:
@@ -154,4 +166,4 @@ class Desk:
         return items[0].type
 
 
-__all__ = ["PERSON", "Desk", "Hanging", "lost", "simulate", "tool", "write"]
+__all__ = ["PERSON", "Desk", "Hanging", "Served", "lost", "simulate", "tool", "write"]

@@ -66,6 +66,18 @@ IDLE = "  idle:\n    model: openai:x-2025-01-01\n    price: {input: 1, output: 1
 CONTINUE = "{then: continue, give: {topic: refund, confidence: 1, urgent: false}}"
 OPTIONAL = "try:\n    import quicker\nexcept ImportError:\n    quicker = None\n"
 
+
+def shared(key: str) -> dict[str, Any]:
+    """The workspace with one key of the shared context, declared like this."""
+    return {CONFIG: FILES[CONFIG] + f"context:\n  stock/*: {key}\n"}
+
+
+def gated(before: str, gate: str) -> dict[str, Any]:
+    """An action with a gate after these steps."""
+    steps = f"{before}  - action: desk.ping\n    with: {{to: '\"b\"'}}\n    undo: none\n    gate: {gate}\n"
+    return more(steps) | shared("{writers: [triage]}")
+
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
     ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
@@ -267,6 +279,30 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             + "  - workflow: more\n"
         },
     ),
+    # shared context
+    ("TS580", gated("  - triage\n", "{agents: [quality], on: [stock/*]}")),
+    (
+        "TS581",
+        gated(
+            "  - triage\n  - action: desk.ping\n    with: {to: '\"a\"'}\n    undo: none\n",
+            "{agents: [triage], on: [stock/*]}",
+        ),
+    ),
+    ("TS582", gated("  - triage\n", "{agents: [triage], on: [prices/*]}")),
+    ("TS700", shared("{writers: [triag]}")),
+    ("TS700", shared("{writers: [triage], readers: [nobody]}")),
+    ("TS700", shared("{writers: [triage], conflict: {priority: [quality]}}")),
+    ("TS700", shared("{writers: [triage], conflict: {person: chief}}")),
+    ("TS701", shared("{feeds: [erp]}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: desk.ping, with: {to: key}}}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: desk.get, with: {ticket_id: sku}}}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: desk.get}}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: desk.nothing}}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: desk.get, with: {ticket_id: key}, value: other.x}}")),
+    ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:nothing'}}")),
+    ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:triage'}}")),
+    ("TS704", shared("{writers: [triage, quality]}")),
+    ("TS705", more("  - triage\n  - checkpoint: context.limit > 3\n")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from tightship.agents._shared import SharedHands
 from tightship.controls.budgets import Amount
 from tightship.core.errors import ForkedEffect, LedgerError, RunError, StoreError, TightshipError, UnknownName
 from tightship.core.ports import Json, Reply, Request, ToolSpec
@@ -98,7 +99,7 @@ class AbsentTool:
         return None
 
 
-class AgentContext:
+class AgentContext(SharedHands):
     """An agent's hands during one turn. Keys are counted per asyncio task: fork only by `parallel`."""
 
     __slots__ = ("_forks", "_ordinal", "_task", "_turn", "key")

@@ -102,6 +102,7 @@ async def contracts(
     found: dict[str, ToolSpec] = {}
     named = {tool for agent in files.agents.values() for tool in agent.tools}
     named |= {tool for workflow in files.workflows.values() for tool in workflow.tools()}
+    named |= {key.source.tool for key in files.config.context.values() if key.source is not None}
     folder = files.root / "tools"
     ours = sorted(name for name in named if name.partition(".")[0] not in files.config.connectors)
     if ours and folder.is_dir() and no_code:

@@ -43,5 +43,4 @@ def spent_by(entry: EntryView) -> Amount:
     """What an `effect.settled` entry has cost; what was refused or answered from cache made no call."""
     body = entry.body
     tokens = int(body.get("tokens_in") or 0) + int(body.get("tokens_out") or 0)
-    made = not (body.get("refused") or body.get("denied") or body.get("cached"))
-    return Amount(int(body.get("usd") or 0), tokens, int(made))
+    return Amount(int(body.get("usd") or 0), tokens, int(kinds.went_out(body)))

@@ -41,6 +41,8 @@ class SpendProjection:
             return (Delta(key, add={"refusals": 1}),)
         if body.get("cached"):
             return (Delta(key, add={"hits": 1}),)
+        if not kinds.went_out(body):
+            return ()
         add = {"calls": 1}
         for name in ("usd", "tokens_in", "tokens_out", "cached_in"):
             if body.get(name):

@@ -34,7 +34,9 @@ TightshipError
 │   │   ├── RateLimited        E1, the other side asks for patience
 │   │   └── TimedOut           E1, no answer in time
 │   ├── DataMissing            E2
+│   │   └── StaleContext       E2, a shared value is older than its reader accepts
 │   ├── RuleConflict           E3
+│   │   └── ConflictingWrite   E3, a shared value has changed since this writer read it
 │   ├── OutOfScope             E4
 │   ├── LowConfidence          E5
 │   ├── FormatMismatch         E6
@@ -47,7 +49,8 @@ TightshipError
 │       ├── Stalled            a run does not move, or waits for what cannot come
 │       ├── OutcomeUnknown     a write may or may not have been done
 │       ├── WriteFailed        the other side refused a write
-│       └── DuplicateClaim     another run holds the business key
+│       ├── DuplicateClaim     another run holds the business key
+│       └── ContextChanged     what a decision was based on changed before the action
 ├── BoundaryError
 │   ├── InvalidArguments       arguments do not fit the tool's schema
 │   ├── NotDeclared            a tool, host or peer outside the role
@@ -279,10 +282,18 @@ class DataMissing(WorkException):
     kind = "data_missing"
 
 
+class StaleContext(DataMissing):
+    """A value of the shared context is older than its reader accepts."""
+
+
 class RuleConflict(WorkException):
     """Two business rules contradict each other."""
 
     kind = "rule_conflict"
+
+
+class ConflictingWrite(RuleConflict):
+    """Somebody else has changed this value since it was read."""
 
 
 class OutOfScope(WorkException):
@@ -345,6 +356,10 @@ class DuplicateClaim(Unforeseen):
     """Another run already does, or did, this piece of work."""
 
     kind = "duplicate"
+
+
+class ContextChanged(Unforeseen):
+    """What a decision was based on has changed before its action."""
 
 
 class BoundaryError(TightshipError):

@@ -6,7 +6,8 @@ only when they say something.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # --- runs --------------------------------------------------------------------------------------------
 STARTED: Final = "run.started"
@@ -29,12 +30,16 @@ value (address), was (address), actions: [key], again: [steps that begin anew], 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"
 """name, cls, agent, args (address), not_after (s); [reserve {usd, tokens}, task, attempt, claim (hex HMAC),
-undo {tool, args}, undoes (key), after, replied and said: how it continues a conversation; line: its branch or item]"""
+undo {tool, args}, undoes (key), based [[scope, key, version]]: values of the shared context that it was decided on,
+gate: those of them that it makes old; after, replied and said: how it continues a conversation; line: its branch or
+item]"""
 SETTLED: Final = "effect.settled"
 """name, cls, agent, workflow, ms, and one of: out (address); error {error, kind} with detail (address);
 refused {signal, reason, scope}. [args and line, when nothing was admitted; usd, tokens_in, tokens_out, cached_in,
 cached, trust, meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let
-through]"""
+through; context [{scope, key, version, age (ms), max_age (s), stale,
+refreshed, refused}]: what it read of the shared context; wrote: the version it wrote, in a fork; gate and moved
+[[scope, key]]: values that this action has made old; raced [[scope, key]]: what had changed since it was decided]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
 [line, rehearsal: the output was generated, repair: the attempt at an output that did not fit]"""
@@ -45,6 +50,15 @@ DECIDED: Final = "decided"
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | branch.failed | breaker | budget.alert | fallback |
 rehearsal.decision | …), its fields; [again: work that was done before follows, which counts as a retry]"""
+
+# --- shared context ----------------------------------------------------------------------------------
+CONTEXT: Final = "context.written"
+"""scope (tenant:T | workflow:T/W | run:R), key, value (address), writer; [as_of (s), sources, ttl (s), base: the
+version it was based on, since: the position from which on it was read outside (its own without it), labels]. Its
+position is the value's version"""
+CONFLICT: Final = "context.conflict"
+"""scope, key, rule, by, base and version (the one that stood), other (its writer), value (address of what `by` wrote),
+end (refused | overrode | merged | asked); [item]"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
@@ -67,7 +81,17 @@ ERASED: Final = "erased"
 
 NEVER: Final = 4_102_444_800.0
 """A wake-up that never comes (the year 2100): the run waits for people only."""
+
+
+def went_out(body: Mapping[str, Any]) -> bool:
+    """Whether a settled attempt is a call, as budgets and figures count them.
+
+    What was refused or answered from cache went nowhere, and the shared context is no outside.
+    """
+    return not (body.get("cached") or body.get("denied") or "refused" in body or body.get("cls") == "context")
+
+
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
 
-TOLD: Final = frozenset({SIGNAL, HALT, UNHALT, EXTENDED, ERASED})
+TOLD: Final = frozenset({STARTED, SIGNAL, CLOSED, HALT, UNHALT, EXTENDED, ENVELOPE, ERASED, CONTEXT})
 """What every process that executes must hear of at once, whoever appended it."""

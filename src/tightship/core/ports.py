@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 Json = Any
-EffectClass = Literal["read", "write", "model", "undo"]
+EffectClass = Literal["read", "write", "model", "undo", "context"]
 WORKFLOW: Final = "workflow"
 """The identity under which a workflow's own actions are done: no agent chose them, the workflow's text bounds them."""
 

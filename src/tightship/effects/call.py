@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tightship.controls.budgets import Amount
 from tightship.core.ports import EffectClass, Json, Tool, UndoSpec
-from tightship.ledger import SealedPayload
+from tightship.ledger import Expected, SealedPayload
 
 
 @dataclass(slots=True)
@@ -17,7 +17,8 @@ class Call:
     Attributes:
         key: the path of nodes, tasks and ordinals; unique in the run, the same on replay.
         tool: what performs it.
-        cls: `read`, `write`, `model`, or `undo` (a compensation, which a halt lets pass).
+        cls: `read`, `write`, `model`, `context` (an operation of the shared context), or `undo` (a compensation, which
+            a halt lets pass).
         agent: the acting identity: an agent's name, or `workflow` for an action of the workflow itself.
         args: the arguments, as JSON.
         declared: the tools that this identity declared.
@@ -34,6 +35,8 @@ class Call:
         fresh: do not answer from cache.
         settling: an interrupted run finds out what became of this write; a halt lets it pass.
         kept: settling for a run that goes on later: what was not done stays to be tried again.
+        expect: values of the shared context that must still stand when it is admitted.
+        turn: the key of the turn that asks, for an operation of the shared context.
     """
 
     key: str
@@ -56,6 +59,8 @@ class Call:
     fresh: bool = False
     settling: bool = False
     kept: bool = False
+    expect: tuple[Expected, ...] = ()
+    turn: str = ""
 
     @property
     def costs(self) -> bool:

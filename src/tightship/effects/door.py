@@ -16,6 +16,7 @@ from tightship.controls.limits import REPEATED
 from tightship.core import kinds
 from tightship.core.errors import (
     BoundaryError,
+    ContextChanged,
     DuplicateClaim,
     FormatMismatch,
     GuardRefused,
@@ -35,6 +36,7 @@ from tightship.effects.flight import Flight, Work
 from tightship.effects.journal import Body
 from tightship.effects.pacing import Pacing
 from tightship.effects.session import Session
+from tightship.effects.shared import SharedPassage
 from tightship.ledger import Guards
 
 LONGEST_WAIT = 60.0
@@ -61,13 +63,15 @@ class Door:
         """
         session = self._session
         if not session.live:
-            call.claim = None
+            call.claim, call.expect = None, ()
         passage = _Passage(session, call)
         flying = session.flights.get(call.key)
         if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time
             return await passage.join(flying)
         if session.journal.ahead:
             await session.journal.landed(kinds.SETTLED, call.key)
+        if call.cls == "context":
+            return await SharedPassage(session, call, self.perform).go()
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)
@@ -258,8 +262,9 @@ class _Passage(Pacing):
         session, call = self.session, self.call
         self.not_after = not_after
         self.begun = True
-        body = self._admit_body(not_after)
-        guards = Guards(claim=call.claim, scopes=session.scopes(call.agent) if self.bound else ())
+        body = self.admit_body(not_after)
+        scopes = session.scopes(call.agent) if self.bound else ()
+        guards = Guards(claim=call.claim, scopes=scopes, context=call.expect if self.attempt == 1 else ())
         payloads = (self.payload, *call.said)
         try:
             await session.journal.record(kinds.ADMITTED, call.key, body, payloads, guards)
@@ -296,33 +301,9 @@ class _Passage(Pacing):
                     async with asyncio.timeout(left):
                         await short.envelope.settled()
 
-    def _admit_body(self, not_after: float) -> Body:
-        call = self.call
-        body: Body = {
-            "name": call.tool.spec.name,
-            "cls": call.cls,
-            "agent": call.agent,
-            "args": self.args,
-            "not_after": round(not_after, 3),
-            **self.talk(),
-        }
-        if call.line:
-            body["line"] = call.line
-        if call.task != f"agent:{call.agent}":
-            body["task"] = call.task
-        if call.ceiling.usd or call.ceiling.tokens:
-            body["reserve"] = {"usd": call.ceiling.usd, "tokens": call.ceiling.tokens}
-        if self.attempt > 1:
-            body["attempt"] = self.attempt
-        if call.claim:
-            body["claim"] = call.claim
-        if call.undo is not None:
-            body["undo"] = {"tool": call.undo.tool, "args": dict(call.undo.args)}
-        if call.undoes:
-            body["undoes"] = call.undoes
-        return body
-
-    def _what_refused(self, refused: GuardRefused) -> DuplicateClaim | Signal:
+    def _what_refused(self, refused: GuardRefused) -> ContextChanged | DuplicateClaim | Signal:
+        if refused.reason == "context":
+            return ContextChanged(refused.message, evidence={"key": refused.holder})
         if refused.reason == "claim":
             return DuplicateClaim(
                 f"run {refused.holder} already does, or did, this piece of work",

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, Protocol
 
 from tightship.core.errors import WorkException
 from tightship.core.ports import Json, UndoSpec
+from tightship.ledger import Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,14 @@ class ActionCall:
     """A write on the outside world as a workflow step.
 
     `claim` is the business key that no other run may hold (F9); `undo` the compensation, or None when the
-    workflow says that there is none.
+    workflow says that there is none; `expect` what must still stand of the shared context.
     """
 
     tool: str
     args: Mapping[str, Json]
     claim: str | None = None
     undo: UndoSpec | None = None
+    expect: tuple[Expected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,21 @@ class Answer:
     by: str = ""
     value: Json = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What agents have decided on, compared with one snapshot of the shared context.
+
+    Attributes:
+        snapshot: the values at one position, by key (context.Value as JSON).
+        changed: keys whose value is another one now, or was too old.
+        expect: what must still stand when the action is admitted.
+    """
+
+    snapshot: Mapping[str, Mapping[str, Json]]
+    changed: Sequence[str]
+    expect: tuple[Expected, ...]
 
 
 @dataclass(slots=True)
@@ -136,9 +153,31 @@ class Frame(Protocol):
 
         Raises:
             DuplicateClaim: another run holds the claim.
+            ContextChanged: something of `expect` no longer stands; nothing was sent.
             OutcomeUnknown: whether it was done cannot be found out.
             WorkException: what the tool raised.
         """
+        ...
+
+    async def agree(self, agents: Sequence[str], on: Sequence[str], inside: Sequence[str]) -> Agreement:
+        """Compare what these agents have read with one snapshot, which is young enough and on which nobody acts.
+
+        Args:
+            agents: whose decisions count. on: keys of the shared context, or patterns of what they have read.
+            inside: the keys of the steps in which they decided.
+
+        Raises:
+            StaleContext: a value is too old, and there is no younger one.
+        """
+        ...
+
+    async def based(self, agents: Sequence[str], on: Sequence[str], agreed: Agreement) -> tuple[Expected, ...]:
+        """What must still stand after these agents have decided again below this node, on the snapshot that was
+        agreed: all of it, and what else they have read."""
+        ...
+
+    def pin(self, agreed: Agreement) -> None:
+        """Below this node the shared context is read as the snapshot has it."""
         ...
 
     async def fork(self, branches: Sequence[Branch], on_failure: Literal["end", "keep"]) -> list[BranchResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,6 +17,16 @@ from tightship.ledger.vault import ScopeKeys, encode
 Body = dict[str, Any]
 MOST_AHEAD = 16
 """Entries of one run that may be on their way to the disk while it goes on."""
+
+
+class Read(NamedTuple):
+    """One value of the shared context, as an agent has read or written it; `max_age` (s) where it said one."""
+
+    agent: str
+    scope: str
+    key: str
+    version: int
+    max_age: float | None = None
 
 
 class Journal:
@@ -34,6 +44,8 @@ class Journal:
         signals: the mailbox, in order of the log.
         by_hand: what a person did in place of a step, by the step's key. edits: changes of bound values, in order.
         anew: how often a step was to begin anew, by its key.
+        reads: what was read and written of the shared context, by the key of the effect.
+        written: the versions that were written, by the key of the effect.
         entries: all of them, in the order in which they were taken in.
         settled: every settle, failed attempts included: what the run has cost.
     """
@@ -56,6 +68,8 @@ class Journal:
         self.granted: set[str] = set()
         self.actions: dict[str, int] = {}
         self.undone: dict[str, str] = {}
+        self.reads: dict[str, list[Read]] = {}
+        self.written: dict[str, int] = {}
         self.signals: list[Entry] = []
         self.by_hand: dict[str, Body] = {}
         self.edits: list[Entry] = []
@@ -78,7 +92,9 @@ class Journal:
         """Take in one entry."""
         self.entries.append(entry)
         kind, key, body = entry.kind, entry.key, entry.body
-        if kind == kinds.SETTLED:
+        if kind == kinds.SETTLED and body.get("cls") == "context":
+            self._index_shared(key, body)
+        elif kind == kinds.SETTLED:
             self._index_settled(key, body, entry.n)
         elif kind == kinds.ADMITTED:
             self.admitted[key] = (body, entry.at)
@@ -92,15 +108,50 @@ class Journal:
             self.notes[key] = body
         elif kind == kinds.SIGNAL:
             self._index_signal(entry)
-        elif kind == kinds.OPENED:
+        elif kind == kinds.CONTEXT:
+            self._index_written(entry)
+        elif kind == kinds.PARKED:
+            self.seconds += body.get("seconds", 0.0)
+        else:
+            self._index_people(kind, key, body)
+
+    def _index_written(self, entry: Entry) -> None:
+        body = entry.body
+        if "since" not in body and entry.epoch:  # a refresh is nobody's write, and a person's is no effect of the run
+            self.written[entry.key] = entry.n
+            self.reads.setdefault(entry.key, [Read(body["writer"], body["scope"], body["key"], entry.n)])
+
+    def _index_people(self, kind: str, key: str, body: Body) -> None:
+        if kind == kinds.OPENED and "detached" not in body:  # what the run does not wait for outlives it
             self.opened[body["item"]] = body
         elif kind == kinds.CLOSED:
             self.closed.setdefault(body["item"], body)
         elif kind == kinds.EXTENDED:
             self.extended.append(body)
             self.granted.add(key)
-        elif kind == kinds.PARKED:
-            self.seconds += body.get("seconds", 0.0)
+
+    def saw(self, key: str, agent: str, reads: Iterable[Mapping[str, Any]]) -> None:
+        """Remember what an effect has read of the shared context."""
+        if key not in self.reads:
+            found = [one for one in reads if "version" in one]
+            self.reads[key] = [
+                Read(agent, one["scope"], one["key"], one["version"], one.get("max_age")) for one in found
+            ]
+
+    def gate_of(self, key: str) -> list[list[Any]]:
+        """The values of the shared context on which an admitted action is based alone."""
+        admitted = self.admitted.get(key)
+        body = admitted[0] if admitted is not None else self.again.get(key, {})
+        return body.get("gate", [])
+
+    def _index_shared(self, key: str, body: Body) -> None:
+        """The settle of an operation of the shared context: nothing was admitted."""
+        self.effects[key] = body
+        if "copied" not in body:
+            self.settled.append(body)
+        self.saw(key, body["agent"], body.get("context", ()))
+        if "wrote" in body:  # taken over by a fork
+            self.written[key] = body["wrote"]
 
     def _index_signal(self, entry: Entry) -> None:
         self.signals.append(entry)
@@ -230,6 +281,20 @@ class Journal:
         future = self.append(kind, key, body, payloads, guards)
         try:
             await future
+        finally:
+            self._take_in(future)
+
+    async def record_all(self, *drafts: Draft, guards: Guards | None = None) -> list[Entry]:
+        """Append several entries together and take them in.
+
+        Raises:
+            as `record`.
+        """
+        if self.broken is not None:
+            raise self.broken
+        future = self.ledger.append(*drafts, guards=guards, log=self.log)
+        try:
+            return await future
         finally:
             self._take_in(future)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tightship.context.desk import SharedContext
+from tightship.context.values import Value
 from tightship.controls.breakers import Breakers
 from tightship.controls.budgets import Chain, Envelope, EnvelopeTree
 from tightship.controls.cache import ResultCache
@@ -56,6 +58,8 @@ class Shared:
     retry: RetryPolicy = RetryPolicy()
     validators: dict[str, Any] = field(default_factory=dict[str, Any])
     """Compiled argument schemas by tool name."""
+    context: SharedContext | None = None
+    """The shared context of the workspace."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 
@@ -89,6 +93,8 @@ class Session:
     """Raises StaleOwner when this process may no longer act for the run."""
     line: Sequence[tuple[str, Envelope, int]] = ()
     """The run and those above it: id, envelope, and the most requests that they and the runs below them make."""
+    pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
+    """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

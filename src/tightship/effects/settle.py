@@ -67,6 +67,36 @@ class Ticket:
             body["replied"] = True
         return body
 
+    def admit_body(self, not_after: float) -> Body:
+        """What an admit says of the call."""
+        call = self.call
+        body: Body = {
+            "name": call.tool.spec.name,
+            "cls": call.cls,
+            "agent": call.agent,
+            "args": self.args,
+            "not_after": round(not_after, 3),
+            **self.talk(),
+        }
+        if call.line:
+            body["line"] = call.line
+        if call.task != f"agent:{call.agent}":
+            body["task"] = call.task
+        if call.ceiling.usd or call.ceiling.tokens:
+            body["reserve"] = {"usd": call.ceiling.usd, "tokens": call.ceiling.tokens}
+        if self.attempt > 1:
+            body["attempt"] = self.attempt
+        if call.claim:
+            body["claim"] = call.claim
+        if call.undo is not None:
+            body["undo"] = {"tool": call.undo.tool, "args": dict(call.undo.args)}
+        if call.undoes:
+            body["undoes"] = call.undoes
+        if call.expect:
+            body["based"] = [list(one[:3]) for one in call.expect]
+            body["gate"] = [list(one[:3]) for one in call.expect if one.alone]
+        return body
+
     # --- replay ----------------------------------------------------------------------------------
 
     async def replay(self, body: Body) -> Json:
@@ -116,6 +146,8 @@ class Ticket:
             await self.settle_error(mismatch, usage=reply.usage, reservation=reservation)
             raise mismatch from None
         body = self._outcome_body(reply, ms, payload.address)
+        if call.cls == "write" and session.live and session.journal.reads:
+            body |= await raced(session)
         if cached:
             body["cached"] = True
         if reservation is not None:
@@ -177,6 +209,7 @@ class Ticket:
             body["denied"] = True
         if again:
             body["again"] = True
+            body.pop("gate", None)
             if self.doubtful:
                 body["doubtful"] = True
         elif self.call.claim and self._begun():
@@ -220,6 +253,10 @@ class Ticket:
             body |= {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
             if usage.cached_in:
                 body["cached_in"] = usage.cached_in
+        if gate := self.session.journal.gate_of(call.key):
+            body["gate"] = [one[:2] for one in gate]
+        elif call.undoes and (gate := self.session.journal.effects.get(call.undoes, {}).get("gate")):
+            body["moved"] = gate
         if self.policies and self.policies != ("declared",):
             body["policy"] = list(self.policies)
         if self.attempt > 1:
@@ -241,6 +278,17 @@ class Ticket:
         if self.call.key in self.session.journal.admitted:
             return payloads
         return (self.payload, *self.call.said, *payloads)
+
+
+async def raced(session: Session) -> Body:
+    """What a decision had read of the shared context, and somebody else has changed before its action settled."""
+    shared = session.shared.context
+    if shared is None:
+        return {}
+    known = {(read.scope, read.key): read.version for reads in session.journal.reads.values() for read in reads}
+    heads = await shared.heads.read(list(known))
+    found = [list(place) for place, version in known.items() if heads[place].version > version]
+    return {"raced": found} if found else {}
 
 
 def _talk(body: Body) -> Body:

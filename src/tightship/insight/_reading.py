@@ -68,6 +68,8 @@ class Effect:
     undoes: str = ""
     reserved_usd: int = 0
     policy: tuple[str, ...] = ()
+    shared: tuple[tuple[str, int], ...] = ()
+    """What it read of the shared context: keys with their versions."""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -112,10 +114,11 @@ class Effect:
         self.denied, self.cached = bool(body.get("denied")), bool(body.get("cached"))
         self.policy = tuple(str(one) for one in _listed(body.get("policy")))
         self.meta = body.get("meta") or {}
+        self.shared = tuple((one["key"], one["version"]) for one in body.get("context", ()) if one.get("version"))
         self.state = self._settled_state(body)
         if self.refused is not None or self.denied:
             self.refusals += 1
-        elif not self.cached:
+        elif kinds.went_out(body):
             self.calls += 1
             self.failures += self.error is not None
 

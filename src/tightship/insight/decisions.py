@@ -140,6 +140,7 @@ class _Explaining:
         data, trigger = self._considered(turn, given)
         inside = self.inside.get(turn.key, [])
         data += [read_datum(effect) for effect in inside if effect.cls == "read" and effect.out]
+        data += [Datum(key, e.out, version, "shared context") for e in inside for key, version in e.shared]
         out = self.values.get(turn.out)
         decision = Decision(
             n=entry.n,
@@ -184,7 +185,12 @@ class _Explaining:
     def _outside(self, turn: Turn, inside: Sequence[Effect]) -> list[str]:
         refused = [f"asked for {effect.name}: {effect.why}, refused" for effect in inside if effect.state == "refused"]
         undeclared = self.declared.undeclared(
-            turn.agent, (e.name for e in inside if e.state != "refused" and e.cls != "model")
+            turn.agent,
+            (
+                e.name
+                for e in inside
+                if e.state != "refused" and e.cls in ("read", "write") and "/refresh/" not in e.key
+            ),
         )
         return refused + [f"used {name}, which it does not declare" for name in undeclared]
 

@@ -1,12 +1,13 @@
 """The one log that everything is a reading of: group commit, sealed payloads, projections, Merkle proofs."""
 
-from tightship.ledger.entries import Draft, Entry, Guards, SealedPayload
+from tightship.ledger.entries import Draft, Entry, Expected, Guards, SealedPayload
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger, MemoryState
 
 __all__ = [
     "DEFAULT_LOG",
     "Draft",
     "Entry",
+    "Expected",
     "Guards",
     "Ledger",
     "MemoryState",

@@ -72,6 +72,20 @@ class Draft:
     payloads: tuple[SealedPayload, ...] = ()
 
 
+class Expected(NamedTuple):
+    """The head that a key of the shared context must have.
+
+    version: the position of its last write, 0 when there is none. until: store time (s) after which the value is too
+    old, 0 for none. alone: no other gated action may be under way on it, or have settled since it was read outside.
+    """
+
+    scope: str
+    key: str
+    version: int
+    until: float = 0.0
+    alone: bool = False
+
+
 @dataclass(slots=True)
 class Guards:
     """Conditions judged inside the append's transaction; one that fails keeps the whole unit out.
@@ -81,6 +95,7 @@ class Guards:
     takeover: the run must stand at this epoch (the drafts carry the next one).
     open_item: this inbox item must still be open.
     lends: the most that may be lent of the envelope (scope, period, unit, limit) that the drafts add to.
+    context: these values must still stand.
     """
 
     claim: str | None = None
@@ -90,6 +105,7 @@ class Guards:
     takeover: int | None = None
     open_item: str | None = None
     lends: tuple[tuple[str, str, str, int], ...] = ()
+    context: tuple[Expected, ...] = ()
 
 
 @dataclass(slots=True)

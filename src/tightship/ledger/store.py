@@ -6,7 +6,7 @@ fold the projections, write everything, commit. A unit that is refused leaves no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from tightship.core.ports import Delta
 from tightship.core.world import Clock
 from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
 from tightship.ledger.claiming import Claiming
-from tightship.ledger.entries import Draft, Entry, Guards, Unit, encode_head, encode_tail
+from tightship.ledger.entries import Draft, Entry, Expected, Guards, Unit, encode_head, encode_tail
 from tightship.ledger.projections import Deltas, Folder, merge
 
 _KNOWN_RUNS = 20_000
@@ -210,6 +210,10 @@ class Committer:
             halted = (self._halted or set()).intersection(guards.scopes)
             if halted:
                 return GuardRefused("halted", reason="halted", holder=min(halted))
+        for expected in guards.context:
+            moved = self._moved(expected, deltas)
+            if moved is not None:
+                return GuardRefused(f"{expected.key} {moved}", reason="context", holder=expected.key)
         if guards.claim:
             holder = _holder(guards.claim, facts.claims, deltas)
             if holder is not None and holder != (draft.run, draft.key):
@@ -246,6 +250,26 @@ class Committer:
                 taken = {"state": "running", "epoch": epoch, "owner": claiming.owner}
                 claiming.rows.append({**row, **taken})
         unit.entries = entries
+
+    def _moved(self, expected: Expected, deltas: Deltas) -> str | None:
+        """Why a value of the shared context no longer stands, the changes of this batch included; None when it does."""
+        scope, key, version, until, alone = expected
+        rows = self._backend.look("context", [("scope", "=", scope), ("key", "=", key)])
+        row: dict[str, Any] = {name: 0 for name in ("version", "busy", "used", "since", "as_of", "used_at")}
+        row |= rows[0] if rows else {}
+        delta = deltas.get("context", {}).get((scope, key))
+        if delta is not None:
+            row.update(delta.set)
+            row["busy"] += delta.add.get("busy", 0)
+        if row["version"] != version:
+            return f"was written at position {row['version']}, not {version}"
+        if until and max((self._last_at or 0) / 1_000_000, self._clock.now()) > until:
+            return "has become too old"
+        if alone and row["busy"]:
+            return "is being acted on"
+        if alone and not current(row):
+            return "was acted on since it was read"
+        return None
 
     def _take(self, unit: Unit, heads: dict[str, tuple[int, int]], batch: Batch) -> Exception | None:
         """Give the unit its positions. Nothing of it is kept when one of its entries cannot be folded."""
@@ -309,6 +333,14 @@ class Committer:
             self._halted.add(entry.body["scope"])
         elif kind == kinds.UNHALT and self._halted is not None:
             self._halted.discard(entry.body["scope"])
+
+
+def current(row: Mapping[str, Any]) -> bool:
+    """Whether an outside value was read after the last gated action on it had settled.
+
+    A value that was pushed has no position of its reading (`since` is 0): its source's time counts.
+    """
+    return row["since"] >= row["used"] or (row["since"] == 0 and row["as_of"] > row["used_at"])
 
 
 def _holder(claim: str, claims: dict[str, tuple[str, str]], deltas: Deltas) -> tuple[str, str] | None:

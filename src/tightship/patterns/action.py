@@ -10,7 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from tightship.core.errors import FormatMismatch
 from tightship.core.ports import Json, ToolSpec, UndoSpec
 from tightship.effects.frame import ActionCall, Frame
+from tightship.ledger import Expected
 from tightship.patterns._shared import source_before
+from tightship.patterns.gate import Gate, gate_findings, through
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.models import ToolName
 from tightship.workflow.names import schema_at
@@ -106,7 +108,8 @@ def _undo(value: Any) -> Any:
 
 @patterns.register("action")
 class Action(Step):
-    """`action: TOOL` with `with: {ARGUMENT: EXPRESSION}`, `claim: EXPRESSION`, `undo: TOOL|{tool, with}|none`.
+    """`action: TOOL` with `with: {ARGUMENT: EXPRESSION}`, `claim: EXPRESSION`, `undo: TOOL|{tool, with}|none`,
+    `gate: {agents, on, when, rounds}`.
 
     Without `with`, the object that `from` gives is sent, or else the nearest output before it. `undo` without
     arguments uses those that the tool's contract declares, or what the call and its answer have by name.
@@ -119,6 +122,7 @@ class Action(Step):
     from_: Expression | None = None
     claim: Expression | None = None
     undo: Annotated[Undo | None, BeforeValidator(_undo)] = None
+    gate: Gate | None = None
 
     def __init__(self, tool: Any = None, /, **fields: Any) -> None:
         """The tool first, or as `tool=`."""
@@ -150,11 +154,16 @@ class Action(Step):
         if self.undo is not None:
             undone = f"undone by `{self.undo.tool}`" if self.undo.tool is not None else "cannot be undone"
         claim = f", claims `{self.claim.source}`" if self.claim is not None else ""
-        return f"action `{self.tool}`{claim}, {undone}"
+        gate = ""
+        if self.gate is not None:
+            gate = f", only while what {' and '.join(self.gate.agents)} read of {', '.join(self.gate.on)} stands"
+        return f"action `{self.tool}`{claim}, {undone}{gate}"
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
         spec = context.tool(self.tool)
+        if self.gate is not None:
+            yield from gate_findings(self, self.gate, context)
         if spec is not None and spec.effect == "read":
             yield READ_ACTION.found(f"{self.tool} changes nothing outside", context.mark("tool"))
             return
@@ -228,7 +237,12 @@ class Action(Step):
         return None if schema is None or "properties" not in schema else set(schema["properties"])
 
     async def execute(self, frame: Frame) -> Json:
-        """Act, through the door."""
+        """Act, through the door; with a gate once the decision stands on what is true."""
+        if self.gate is not None:
+            return await through(self, self.gate, frame, self._act)
+        return await self._act(frame)
+
+    async def _act(self, frame: Frame, expect: tuple[Expected, ...] = ()) -> Json:
         args = await self._arguments(frame)
         claim = None if self.claim is None else await frame.at("claim").evaluate(self.claim)
         if claim is not None and (isinstance(claim, bool) or not isinstance(claim, str | int) or claim == ""):
@@ -238,7 +252,7 @@ class Action(Step):
         undo = None
         if self.undo is not None and self.undo.tool is not None:
             undo = UndoSpec(self.undo.tool, {name: str(one.source) for name, one in self.undo.with_.items()})
-        return await frame.act(ActionCall(self.tool, args, None if claim is None else str(claim), undo))
+        return await frame.act(ActionCall(self.tool, args, None if claim is None else str(claim), undo, expect))
 
     async def _arguments(self, frame: Frame) -> Mapping[str, Json]:
         if self.with_ is not None:

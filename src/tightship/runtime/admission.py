@@ -69,7 +69,14 @@ class Gatekeeper:
     async def follow(self, ledger: Ledger) -> None:
         """Know from here on how many runs are queued in the ledger."""
         ledger.listen(self._heard)
-        for row in await ledger.select("runs", [("state", "=", "queued")]):
+        await self.count(ledger)
+
+    async def count(self, ledger: Ledger) -> None:
+        """Look how many runs are queued in the ledger: what other workers take up is not told."""
+        rows = await ledger.select("runs", [("state", "!=", "ended"), ("state", "=", "queued")])
+        self._stored.clear()
+        self._stored_of.clear()
+        for row in rows:
             if not row["parent"]:
                 self._store(row["id"], row["tenant"])
 

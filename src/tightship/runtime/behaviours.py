@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tightship.core.errors import OutcomeUnknown, RunFailed, WorkException
+from tightship.core.errors import ContextChanged, OutcomeUnknown, RunFailed, WorkException
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Refused
 from tightship.effects.frame import Question
@@ -47,6 +47,8 @@ class Exceptional:
         while True:
             try:
                 return await self._within_budget(attempt, number)
+            except ContextChanged:
+                raise  # not to be tried again as it was decided: the gate lets the decision be made anew
             except OutcomeUnknown:
                 raise  # sent, and nobody knows whether it was done: never again, never around it, only to a person
             except WorkException as error:

@@ -44,16 +44,21 @@ class Code:
         given = self._given.get(spec.agent)
         if given is not None:
             return given, getattr(getattr(given, "__code__", None), "co_filename", "")
-        module_name, _, name = (spec.python or "").partition(":")
-        module = self._module(module_name)
-        function = getattr(module, name, None)
+        target = spec.python or ""
+        function = self.named(target, f"write `async def` with (ctx, input), or correct `python:` of {spec.agent}")
+        return function, str(self._path(target.partition(":")[0]))
+
+    def named(self, target: str, fix: str = "write it, or correct its name in tightship.yaml") -> Any:
+        """The function of a `module:function` of agents/.
+
+        Raises:
+            LoadError: the module or the function is not there, or importing it failed.
+        """
+        module_name, _, name = target.partition(":")
+        function = getattr(self._module(module_name), name, None)
         if not callable(function):
-            raise LoadError(
-                f"{module_name} has no function {name!r}",
-                file=str(self._path(module_name)),
-                fix=f"write `async def {name}(ctx, input)`, or correct `python:` of {spec.agent}",
-            )
-        return function, str(self._path(module_name))
+            raise LoadError(f"{module_name} has no function {name!r}", file=str(self._path(module_name)), fix=fix)
+        return function
 
     def _path(self, module: str) -> Path:
         return self._folder / (module.replace(".", "/") + ".py")

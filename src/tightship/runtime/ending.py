@@ -233,10 +233,7 @@ class Ending:
         for body in journal.settled:
             for name in totals:
                 totals[name] += int(body.get(name) or 0)
-        # calls are attempts that went out: refusals and answers from cache are none
-        totals["calls"] = sum(
-            1 for body in journal.settled if not (body.get("cached") or body.get("denied") or "refused" in body)
-        )
+        totals["calls"] = sum(kinds.went_out(body) for body in journal.settled)
         return {**totals, "seconds": round(self._task.session.watch.used, 3)}
 
     async def _stop_children(self) -> None:

@@ -34,9 +34,12 @@ _PINNED: Final = ("workflow", "version", "definition", "input", "tenant", "scope
 """What a fork has in common with the run that it comes from."""
 _NOT_COPIED: Final = frozenset(
     {"usd", "tokens_in", "tokens_out", "cached_in", "ms", "attempt", "undo", "claim", "releases"}
+    | {"gate", "moved", "raced"}
 )
 """Parts of a settle that were the first run's own: its cost, its claim, its way back."""
-_INSIDE: Final = re.compile(r"tool|model|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*")
+_INSIDE: Final = re.compile(
+    r"tool|model|context|refresh|gate|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*"
+)
 """Parts of a key that number or sort what is inside a step: nobody names a step by them."""
 
 
@@ -148,7 +151,9 @@ async def _copied(ledger: Ledger, journal: Journal, made: str, entry: Entry) -> 
     if kind == kinds.SETTLED:
         if body.get("again") or body.get("cls") == "undo":
             return None
-        return {name: value for name, value in journal.effects[entry.key].items() if name not in _NOT_COPIED}
+        wrote = {"wrote": journal.written[entry.key]} if entry.key in journal.written else {}
+        kept = {name: value for name, value in journal.effects[entry.key].items() if name not in _NOT_COPIED}
+        return kept | wrote
     if kind in (kinds.OPENED, kinds.CLOSED):
         item = body["item"]
         answered = item in journal.opened and item in journal.closed

@@ -25,9 +25,11 @@ from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
-from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.effects.frame import ActionCall, Agreement, Answer, Branch, BranchResult, Question, RunFacts, Scope
 from tightship.effects.outcomes import jsonable
-from tightship.ledger import Guards
+from tightship.effects.shared import READ, local_call
+from tightship.ledger import Expected, Guards
+from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 SHORT_PAUSE = 5.0
 """Seconds up to which a pause is waited for in memory; longer ones may park the run."""
+SHARED = "context."
+"""What a condition's names of the shared context begin with."""
 PLAIN = frozenset(
     {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
 )
@@ -270,11 +274,24 @@ class NodeFrame:
                     claim=claim,
                     undo=undo,
                     ceiling=Amount(spec.price.usd, spec.price.tokens),
+                    expect=call.expect,
                 )
             )
 
         declared = (self._overrides, behaviours_of(program.spec))
         return await Exceptional(NodeFrame(self.task, f"{key}!", self.scope), call.tool, declared).run(attempt)
+
+    async def agree(self, agents: Sequence[str], on: Sequence[str], inside: Sequence[str]) -> Agreement:
+        """Compare what agents have read with one snapshot."""
+        return await agree(self, agents, on, inside)
+
+    async def based(self, agents: Sequence[str], on: Sequence[str], agreed: Agreement) -> tuple[Expected, ...]:
+        """What must still stand after they have decided again."""
+        return await based(self, agents, on, agreed)
+
+    def pin(self, agreed: Agreement) -> None:
+        """Read the shared context below this node as the snapshot has it."""
+        pin(self, agreed)
 
     # --- branches --------------------------------------------------------------------------------
 
@@ -301,11 +318,16 @@ class NodeFrame:
         if not condition.ambient:
             return condition.evaluate(scope)
         key = self.next_key("given")
-        recorded = self.task.journal.decided.get(key)
-        if recorded is None:
-            given = {name: self.task.program.ambient(name) for name in condition.ambient}
-            recorded = await self.task.journal.decide(key, given)
-        return condition.evaluate(scope, recorded)
+        shared = [name for name in condition.ambient if name.startswith(SHARED)]
+        own = [name for name in condition.ambient if name not in shared]
+        given: dict[str, Json] = {}
+        if own:
+            given |= await self._once(key, lambda: {name: self.task.program.ambient(name) for name in own})
+        for name in shared:  # read through the door, which records it sealed
+            args = {"keys": [name.removeprefix(SHARED)]}
+            call = local_call(READ, f"{key}/context/{name.removeprefix(SHARED)}", WORKFLOW, args)
+            given[name] = (await Door(self.task.session).perform(call))[0]["value"]
+        return condition.evaluate(scope, given)
 
     async def decide(self, name: str, value: Callable[[], Json]) -> Json:
         """A value computed once."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from tightship.context import Declarations, Heads
 from tightship.controls.halts import TAKEN, check_scope
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, InputRejected, PayloadErased, UnknownName
@@ -40,6 +41,7 @@ class Operator:
         self._files = files
         self._world = world
         self._hands = Hands(ledger, files, world)
+        self._context = Declarations(files.config.context)
 
     # --- the inbox -------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Operator:
         said = await self._said(found.run, decision.reason)
         body = closing_body(item, decision, address, said[0].address if said else "")
         closed = Draft(found.run, kinds.CLOSED, "", body, payloads=(*payloads, *said))
-        following = await self._following(found, decision)
+        following = (*await self._following(found, decision), *await self._settled_conflict(found, decision, package))
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
         try:
             drafts = (closed, signal, *following)
@@ -125,6 +127,20 @@ class Operator:
         body = {name: first[name] for name in _INHERITED if name in first}
         body |= {"input": payload.address, "scope": scope, "linked": item.run}
         return (Draft(linked_run(item.item), kinds.STARTED, "", body, 1, (payload,)),)
+
+    async def _settled_conflict(
+        self, item: InboxItem, decision: Decision, package: Mapping[str, Json]
+    ) -> tuple[Draft, ...]:
+        """What a decision about two values of the shared context writes; nothing where the first one stands."""
+        asked = package.get("context")
+        if not isinstance(asked, Mapping) or decision.type == "reject":
+            return ()
+        declared = self._context.of(asked["key"])
+        value = decision.value if decision.type == "edit" else asked["value"]
+        declared.check_value(value)
+        heads = Heads(self._ledger)
+        payload = heads.seal(asked["tenant"], value, await self._scope(item.run))
+        return (heads.draft(declared, asked["scope"], payload, decision.by, run=item.run, sources=(item.item,)),)
 
     @staticmethod
     def _subjects(spec: WorkflowSpec, given: dict[str, Json]) -> set[str]:

@@ -10,6 +10,8 @@ import orjson
 
 from tightship.agents.context import ModelCaller
 from tightship.agents.turn import AgentFunction
+from tightship.controls.buckets import Rate
+from tightship.controls.rates import Rates
 from tightship.core.errors import LoadError, UnknownName
 from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
@@ -141,6 +143,19 @@ class Outfit:
             file=error.file,
             fix="keep a copy of the contract in the workspace (`openapi: FILE`), or start the system",
         )
+
+    def limit(self, rates: Rates) -> None:
+        """Declare the limits of tiers, and of tools: each when it is made (a contract may have thousands)."""
+
+        def declare(name: str, tool: Tool) -> None:
+            if tool.spec.requests_per_second:
+                rates.limit(name, Rate(requests_per_second=tool.spec.requests_per_second))
+
+        for name, tier in self.files.config.tiers.items():
+            minute = tier.requests_per_minute
+            if minute or tier.tokens_per_minute:
+                rates.limit(f"model.{name}", Rate(minute and minute / 60.0, tier.tokens_per_minute))
+        self.tools.watch(declare)
 
     def models(self, tiers: Mapping[str, TierSpec]) -> Models | None:
         """The models of these tiers (a run is pinned to its own), or None when there are none."""

@@ -132,7 +132,7 @@ def _figures(entries: Sequence[Entry]) -> dict[str, int]:
     for entry in entries:
         if entry.kind == kinds.SETTLED:
             body = entry.body
-            figures["calls"] += not (body.get("cached") or body.get("denied") or "refused" in body)
+            figures["calls"] += kinds.went_out(body)
             for name in ("usd", "tokens_in", "tokens_out"):
                 figures[name] += int(entry.body.get(name) or 0)
     return figures

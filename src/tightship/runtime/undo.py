@@ -102,6 +102,8 @@ class Undo:
             settled["usd"] = reserve["usd"]
         if reserve.get("tokens"):
             settled["tokens_in"] = reserve["tokens"]
+        if body.get("gate"):
+            settled["gate"] = [one[:2] for one in body["gate"]]
         await task.journal.record(kinds.SETTLED, key, settled, (payload,))
 
     async def _reopened(self, key: str, body: Body, kept: bool = False) -> Call:

@@ -17,6 +17,7 @@ from tightship.runtime.dispatch import LocalDispatcher, Row
 from tightship.runtime.takeover import SUSPECT, idle_claims
 
 if TYPE_CHECKING:
+    from tightship.ledger.follower import Follower
     from tightship.runtime.engine import Ended, Engine
 
 
@@ -65,12 +66,23 @@ class WorkerDispatcher(LocalDispatcher):
         self._member = member
         self._aside: list[str] = []
         """Suspects that were claimed: each is driven alone, once nothing else moves here."""
+        self._follower: Follower | None = None
         engine.owner = member.id
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen, and to know how many workers there are."""
         await super().start(sequence)
         self._tasks.append(asyncio.ensure_future(self._count()))
+        if self._ledger.backend.shared:
+            from tightship.ledger.follower import Follower
+
+            self._follower = Follower.start(self._ledger)
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await super().close()
+        if self._follower is not None:
+            await self._follower.close()
 
     async def _count(self) -> None:
         while True:

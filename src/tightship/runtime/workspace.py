@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from tightship.agents.turn import AgentFunction
+from tightship.context import Heads
+from tightship.context.desk import SharedContext
 from tightship.controls.breakers import Breakers
-from tightship.controls.buckets import Rate
 from tightship.controls.cache import ResultCache
 from tightship.controls.claims import ClaimsProjection
 from tightship.controls.halts import Halts, HaltsProjection
@@ -29,6 +30,7 @@ from tightship.patterns import load_all
 from tightship.review.inbox import InboxProjection
 from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
+from tightship.runtime.context import WorkspaceContext, context_projections
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
@@ -51,7 +53,8 @@ Spec = AgentSpec | WorkflowSpec
 
 def projections() -> list[Projection]:
     """The projections of every workspace's ledger, beside that of runs."""
-    return [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+    own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+    return [*own, *context_projections()]
 
 
 class Workspace:
@@ -96,6 +99,8 @@ class Workspace:
         self._gated = False
         self.shares: Shares | None = None
         """Where the rates that many workers share are booked, in place of the store; set before `engine`."""
+        self.context = WorkspaceContext(files.config, self.ledger, world)
+        """The shared context, from outside of runs."""
 
     # --- opening and closing ---------------------------------------------------------------------
 
@@ -233,6 +238,7 @@ class Workspace:
         halts = Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
+        shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
         envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._seat.borrow(ledger))
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
             await envelopes.load(ledger)
@@ -251,6 +257,8 @@ class Workspace:
         if not self._gated:
             self._gated = True
             await self.gate.follow(ledger)
+        elif ledger.backend.shared:
+            await self.gate.count(ledger)
 
     async def _lost(self, worker: str) -> None:
         """This process was not heard for too long."""
@@ -266,18 +274,8 @@ class Workspace:
         self._outfit.load_code(workflows)
 
     def _rates(self) -> Rates:
-        """The limits of tiers, and of tools: each declared when its tool is made (a contract may have thousands)."""
         rates = Rates(self.world.clock, shares=self.shares or self._seat.shares, workers=self._workers)
-
-        def declare(name: str, tool: Tool) -> None:
-            if tool.spec.requests_per_second:
-                rates.limit(name, Rate(requests_per_second=tool.spec.requests_per_second))
-
-        for name, tier in self.files.config.tiers.items():
-            minute = tier.requests_per_minute
-            if minute or tier.tokens_per_minute:
-                rates.limit(f"model.{name}", Rate(minute and minute / 60.0, tier.tokens_per_minute))
-        self._outfit.tools.watch(declare)
+        self._outfit.limit(rates)
         return rates
 
     def _workers(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.core.ports import Json
+from tightship.workflow.context_keys import ContextKey, KeyPattern
 from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
 
@@ -289,6 +290,7 @@ class WorkspaceConfig(Spec):
     budgets: Budgets = Budgets()
     admission: Admission = Admission()
     roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
+    context: Mapping[KeyPattern, ContextKey] = {}
     limits: Limits = Limits()
     settings: Settings = Settings()
 

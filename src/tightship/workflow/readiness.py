@@ -202,7 +202,7 @@ def load_finding(problem: LoadError) -> Finding:
     )
 
 
-_THEMES: Final = ("workflow", "agents", "python", "workspace", "names", "behaviour", "load")
+_THEMES: Final = ("workflow", "agents", "python", "workspace", "names", "behaviour", "load", "context")
 
 
 def _load_rules() -> None:
@@ -258,6 +258,7 @@ _HEADINGS: Final = (
     ("TS4", "Names, conditions and data flow"),
     ("TS5", "Patterns"),
     ("TS6", "Exceptions"),
+    ("TS7", "Shared context"),
 )
 
 

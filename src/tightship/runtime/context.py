@@ -1,0 +1,252 @@
+"""The shared context from outside of runs: people read and set it, sources push into it, programs follow it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from tightship.context import AgesProjection, ContextProjection, Declarations, Declared, Follower, Heads, Value
+from tightship.context.heads import Head, Place
+from tightship.core import kinds
+from tightship.core.errors import ConflictingWrite, GuardRefused, InvalidArguments, NotDeclared
+from tightship.core.ports import Json, Projection
+from tightship.core.world import World
+from tightship.ledger import Draft, Expected, Guards, Ledger
+from tightship.review.inbox import ANYBODY
+from tightship.workflow.config import WorkspaceConfig
+from tightship.workflow.context_keys import check_pattern, matches
+
+ROUNDS: Final = 20
+
+
+def context_projections() -> list[Projection]:
+    """The tables of the shared context."""
+    return [ContextProjection(), AgesProjection()]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the ledger counts of one key.
+
+    `reads` and `stale` are readings, and those that found the value too old; `ages` holds the distribution of ages at
+    reading (bucket b counts ages below 2^b ms). `write_conflicts`: two writes from one version. `read_conflicts`:
+    what a decision had read was changed before its action settled. `refusals`: who was not allowed to.
+    """
+
+    scope: str
+    key: str
+    version: int
+    writes: int
+    reads: int
+    stale: int
+    refreshes: int
+    refusals: int
+    write_conflicts: int
+    read_conflicts: int
+    ages: Mapping[int, int]
+
+
+class WorkspaceContext:
+    """`Workspace.context`. It works beside a process that executes.
+
+    Args:
+        config: the workspace's settings: keys and roles. open: opens the ledger. world: the clock.
+    """
+
+    def __init__(self, config: WorkspaceConfig, open: Callable[[], Awaitable[Ledger]], world: World) -> None:
+        self.declarations = Declarations(config.context)
+        self._roles = config.roles
+        self._open = open
+        self._world = world
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def get(self, key: str, *, tenant: str = "default", workflow: str = "", run: str = "") -> Value:
+        """A value as it stands, whatever its age; false, with version 0, when there is none.
+
+        Args:
+            key: a declared key. tenant, workflow, run: whose, as far as the key's scope needs it.
+
+        Raises:
+            UnknownName: no such key. InvalidArguments: its workflow or run is not named.
+        """
+        declared, place = self._place(key, tenant, workflow, run)
+        heads = Heads(await self._open())
+        head = (await heads.read([place]))[declared.scope(tenant, workflow, run), declared.key]
+        return (await heads.values([head], self._world.clock.now()))[0]
+
+    async def list(self, pattern: str = "") -> list[tuple[str, Value]]:
+        """Every value, by scope and key; those whose keys match a pattern, where one is given.
+
+        Raises:
+            InvalidArguments: it is no pattern.
+        """
+        heads = Heads(await self._open())
+        rows = [Head.from_row(row) for row in await heads.ledger.select("context", [("version", ">", 0)])]
+        if pattern:
+            wanted = _pattern(pattern)
+            rows = [row for row in rows if matches(wanted, row.key) is not None]
+        values = await heads.values(rows, self._world.clock.now())
+        return [(row.scope, value) for row, value in zip(rows, values, strict=True)]
+
+    async def stats(self, key: str = "") -> list[Stats]:
+        """What is counted of every key, or of one (a pattern is allowed)."""
+        ledger = await self._open()
+        ages: dict[Place, dict[int, int]] = {}
+        for row in await ledger.select("context_ages"):
+            ages.setdefault((row["scope"], row["key"]), {})[row["bucket"]] = row["reads"]
+        names = [name for name in Stats.__slots__ if name != "ages"]
+        found = [
+            Stats(**{name: row[name] for name in names}, ages=ages.get((row["scope"], row["key"]), {}))
+            for row in await ledger.select("context")
+        ]
+        return [one for one in found if not key or matches(_pattern(key), one.key) is not None]
+
+    # --- following -------------------------------------------------------------------------------
+
+    async def watch(
+        self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = ""
+    ) -> AsyncGenerator[Value]:
+        """Each change of a key, or of all keys of a pattern, from now on: `async for value in ws.context.watch(key)`.
+
+        Without a key: of all keys, in every scope.
+
+        A reader who is slow is told the newest value and skips what was overwritten.
+        """
+        follower = await self.follow(key, tenant=tenant, workflow=workflow, run=run)
+        async with follower.following(), aclosing(follower.changes()) as changes:
+            async for value in changes:
+                yield value
+
+    async def follow(self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = "") -> Follower:
+        """A local copy of a key, or of all keys of a pattern, which knows when it has heard nothing for 250 ms."""
+        heads = Heads(await self._open())
+        if not key:
+            return Follower(heads, self._world.clock)
+        pattern = _pattern(key)
+        declared = self.declarations.of(pattern.replace("*", "_"))  # any one part stands for the star
+        scope = declared.scope(tenant, workflow, run)
+        return Follower(heads, self._world.clock, pattern, scope)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def set(
+        self,
+        key: str,
+        value: Json,
+        *,
+        by: str,
+        expect: int | None = None,
+        tenant: str = "default",
+        workflow: str = "",
+        run: str = "",
+    ) -> int:
+        """A person writes a value; returns its version.
+
+        Args:
+            by: the person; one of the roles among the key's `writers` has to be theirs.
+            expect: the version that it replaces; without it, whatever stands.
+
+        Raises:
+            NotDeclared: this person may not. InvalidArguments: type or size. ConflictingWrite: another version stands.
+        """
+        declared, place = self._place(key, tenant, workflow, run)
+        role = self._role(declared, by)
+        if role is None:
+            await self._denied(place, by)
+            raise NotDeclared(
+                f"{by} holds no role that may write {key}",
+                fix=f"let one of these write it: {', '.join(declared.spec.writers) or 'nobody'}",
+            )
+        declared.check_value(value)
+        return await self._append(declared, place, value, by, tenant, expect=expect)
+
+    async def push(
+        self,
+        key: str,
+        value: Json,
+        *,
+        source: str,
+        as_of: float,
+        tenant: str = "default",
+        workflow: str = "",
+        run: str = "",
+    ) -> int:
+        """An outside system says what a value is now: the port of webhooks, change feeds and brokers.
+
+        What comes out of order (an older `as_of` than what stands) is recorded as a conflict and changes nothing.
+
+        Args:
+            source: the system's identity, one of the key's `feeds`; whoever calls has authenticated it.
+            as_of: the source's time, s since 1970.
+
+        Returns: the version that stands now.
+
+        Raises:
+            NotDeclared: this source may not push it. InvalidArguments: type, size, or a time in the future.
+        """
+        declared, place = self._place(key, tenant, workflow, run)
+        if source not in declared.spec.feeds:
+            await self._denied(place, source)
+            declared.check_feed(source)
+        declared.check_value(value)
+        declared.check_as_of(as_of, self._world.clock.now())
+        return await self._append(declared, place, value, source, tenant, as_of=as_of, since=0)
+
+    async def _append(
+        self,
+        declared: Declared,
+        place: Place,
+        value: Json,
+        writer: str,
+        tenant: str,
+        *,
+        expect: int | None = None,
+        as_of: float | None = None,
+        since: int | None = None,
+    ) -> int:
+        heads = Heads(await self._open())
+        payload = heads.seal(tenant, value)
+        for _ in range(ROUNDS):
+            head = (await heads.read([place]))[place]
+            lost = as_of is not None and as_of < head.as_of
+            if lost or (expect is not None and expect != head.version):
+                rule = "as_of" if lost else "expect"
+                body = {"scope": place[0], "key": place[1], "rule": rule, "by": writer, "base": expect or 0}
+                body |= {"version": head.version, "other": head.writer, "value": payload.address, "end": "refused"}
+                await heads.ledger.append(Draft("", kinds.CONFLICT, "", body, payloads=(payload,)))
+                if lost:
+                    return head.version
+                raise ConflictingWrite(f"{place[1]} stands at version {head.version}, written by {head.writer}")
+            draft = heads.draft(declared, place[0], payload, writer, as_of=as_of, since=since, base=head.version)
+            try:
+                guards = Guards(context=(Expected(*place, head.version),))
+                return (await heads.ledger.append(draft, guards=guards))[0].n
+            except GuardRefused:
+                continue
+        raise ConflictingWrite(f"{place[1]} is written so often that no write finds its turn")
+
+    async def _denied(self, place: Place, who: str) -> None:
+        """Who was not allowed to is counted."""
+        body = {"type": "context.denied", "scope": place[0], "key": place[1], "by": who}
+        await (await self._open()).append(Draft("", kinds.NOTE, "", body))
+
+    def _role(self, declared: Declared, by: str) -> str | None:
+        for name in declared.spec.writers:
+            people = [one.strip().casefold() for one in self._roles.get(name, ())]
+            if by.strip() and (by.strip().casefold() in people or ANYBODY in people):
+                return name
+        return None
+
+    def _place(self, key: str, tenant: str, workflow: str, run: str) -> tuple[Declared, Place]:
+        declared = self.declarations.of(key)
+        return declared, (declared.scope(tenant, workflow, run), declared.key)
+
+
+def _pattern(text: str) -> str:
+    try:
+        return check_pattern(text)
+    except ValueError as error:
+        raise InvalidArguments(str(error)) from None
