@@ -165,6 +165,13 @@ async def test_errors_of_connecting_say_what_is_wrong_and_never_the_password(
     assert "s3cret" not in caplog.text
 
 
+async def test_without_psycopg_the_extra_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match="psycopg") as raised:
+        await store.open()
+    assert "tightship[postgres]" in (raised.value.fix or "")
+
+
 async def test_a_server_that_takes_no_writes_can_be_read(store: Store, server: Server) -> None:
     ledger = await store.open()
     await begin(ledger, "r-1")
