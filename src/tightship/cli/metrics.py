@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tightship.insight import Demand
+    from tightship.ledger import Ledger
 
 TOKEN_VARIABLE: Final = "TIGHTSHIP_METRICS_TOKEN"
 _FRESH: Final = 1.0
@@ -56,7 +57,13 @@ async def _once(shell: Shell) -> Demand:
     from tightship.insight import demand
 
     async with looking(shell) as workspace:
-        return await demand(await workspace.ledger())
+        ledger = await workspace.ledger()
+        return await demand(ledger, await _living(ledger))
+
+
+async def _living(ledger: Ledger) -> set[str] | None:
+    """Who lives of those that execute; None where one process does."""
+    return await ledger.living() if ledger.backend.shared else None
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -106,7 +113,11 @@ async def _serve(shell: Shell, host: str, port: int, token: str) -> None:
     stop = asyncio.Event()
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
-        app = build_app(lambda: demand(ledger), token)
+
+        async def read() -> Demand:
+            return await demand(ledger, await _living(ledger))
+
+        app = build_app(read, token)
         with _listener(host, port) as listener:
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{listener.getsockname()[1]}"
