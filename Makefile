@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME ?= support
 SEEDS ?= 2000
+WORKERS ?= 1
 
 .PHONY: help demo test check fix docs sim bench deploy-check lock clean
 
@@ -12,7 +13,7 @@ help:
 	@echo "make test          all checks and tests"
 	@echo "make check         ruff, pyright, import-linter"
 	@echo "make docs          write the tables of docs/ anew from the code"
-	@echo "make sim           the deterministic simulation                  (SEEDS=2000)"
+	@echo "make sim           the deterministic simulation                  (SEEDS=2000 WORKERS=1)"
 	@echo "make bench         measure beside LangGraph and DBOS"
 	@echo "make deploy-check  lint and render what is in deploy/"
 
@@ -54,7 +55,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python scripts/make_docs.py
 
 sim: $(VENV)/.dev
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --workers $(WORKERS)
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.run

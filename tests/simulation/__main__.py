@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import sys
@@ -23,33 +24,34 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one seed only")
     parser.add_argument("--trace", action="store_true", help="print what happened, and the ledger")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
+    parser.add_argument("--workers", type=int, default=1, help="processes that execute at the same time")
     given = parser.parse_args()
     if given.seed is not None:
-        return _one(given.seed, given.trace)
-    return _many(range(given.start, given.start + given.seeds), given.jobs)
+        return _one(given.seed, given.trace, given.workers)
+    return _many(range(given.start, given.start + given.seeds), given.jobs, given.workers)
 
 
-def _one(seed: int, trace: bool) -> int:
-    result = run_seed(seed, trace)
+def _one(seed: int, trace: bool, workers: int) -> int:
+    result = run_seed(seed, trace, workers)
     for line in (*result.told, *result.ledger):
         print(line.rstrip())
     print(f"seed {seed}: {result.error or 'everything held'} ({result.seconds:.2f} s, ledger {result.digest})")
     return not result.ok
 
 
-def _many(seeds: range, jobs: int) -> int:
+def _many(seeds: range, jobs: int, workers: int) -> int:
     began, done, happened = time.monotonic(), 0, Counter[str]()
     failed: list[Result] = []
     seconds = 0.0
     with multiprocessing.Pool(jobs) as pool:
-        for result in pool.imap_unordered(run_seed, seeds, chunksize=8):
+        for result in pool.imap_unordered(functools.partial(run_seed, workers=workers), seeds, chunksize=8):
             done += 1
             seconds += result.seconds
             happened += result.happened
             if not result.ok:
                 failed.append(result)
                 print(f"\nseed {result.seed} failed: {result.error[:400]}")
-                print(f"  reproduce: python -m tests.simulation --seed {result.seed} --trace")
+                print(f"  reproduce: python -m tests.simulation --seed {result.seed} --workers {workers} --trace")
                 if len(failed) >= MOST:
                     print(f"\nstopped after {MOST} failures")
                     pool.terminate()

@@ -33,7 +33,7 @@ class Result:
         return not self.error
 
 
-def run_seed(seed: int, trace: bool = False) -> Result:
+def run_seed(seed: int, trace: bool = False, workers: int = 1) -> Result:
     """Play one seed, check it, replay its runs. Odd seeds run what is ready at the same moment in any order."""
     began = time.perf_counter()
     sim = Simulation(seed, shuffle=bool(seed % 2))
@@ -41,10 +41,11 @@ def run_seed(seed: int, trace: bool = False) -> Result:
     kept: list[World] = []
 
     async def story() -> None:
-        world = await play(sim, kept)
+        world = await play(sim, kept, workers)
         checker = Checker(world)
         await checker.check()
         result.happened = checker.happened()
+        result.happened["cut off"] = world.cuts
         result.happened["replayed"] = await replay_all(world)
 
     try:

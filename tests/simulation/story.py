@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -27,6 +28,7 @@ from tightship.runtime.workspace import Workspace
 
 from .hands import give_all, hands
 from .machines import BASE_URL, TOKEN, Network, Outside, SimLedger, Trouble
+from .members import Member
 from .plan import OUTPUT, PERSON, Plan, make_plan
 
 TROUBLE_SECONDS = 25.0
@@ -118,6 +120,9 @@ class World:
     state: MemoryState
     outside: Outside
     trouble: Trouble
+    workers: int = 1
+    """Processes that execute at the same time; more than one are workers of a store that they share."""
+    cuts: int = 0
     runs: dict[str, str] = field(default_factory=dict[str, str])
     never: set[str] = field(default_factory=set[str])
     """Inbox items that nobody will decide."""
@@ -139,38 +144,41 @@ class World:
         files = self.workspace(self.ledger(), None, {"letters.send": _Spec()}).files
         return Operator(self.ledger(), files, self.sim.world())
 
-    def workspace(self, ledger: SimLedger, network: Any, tools: dict[str, Any] | None = None) -> Workspace:
+    def workspace(
+        self, ledger: SimLedger, network: Any, tools: dict[str, Any] | None = None, member: Member | None = None
+    ) -> Workspace:
         """The workspace with this seed's workflows."""
         world = self.sim.world(network)
         letters = {"letters.send": LetterBox(network, self.sim.clock.now)}
         folder = workspace_folder(self.plan.tenant_usd, self.plan.cached, self.plan.slow_rate)
-        ws = Workspace.open(folder, world=world, ledger=ledger, secrets=Keys(), tools=tools or letters)
+        ws = Workspace.open(folder, world=world, ledger=ledger, secrets=Keys(), tools=tools or letters, member=member)
         ws.add(*self.plan.agents, *self.plan.workflows, functions=self.plan.functions)
         return ws
 
 
-async def play(sim: Simulation, kept: list[World]) -> World:
+async def play(sim: Simulation, kept: list[World], workers: int = 1) -> World:
     """Live through one seed. The world is put into `kept` at once, for whoever looks at it after a failure."""
     rng = sim.random("story")
     hard = rng.random()
     trouble = Trouble(sim, hard if hard > 0.2 else 0.0, rng.choice((0, 1, 2, 4)), rng.choice((0.0, 0.0, 0.0, 0.02)))
     trouble.crash_rate = rng.choice((0.01, 0.03, 0.1))
     world = make_world(sim, trouble)
+    world.workers = workers
     kept.append(world)
     _set_faults(world, rng, hard)
     stop = asyncio.Event()
     helpers = [asyncio.ensure_future(work) for work in (people(world, stop), _meddlers(world), hands(world))]
-    machine = asyncio.ensure_future(keep_running(world, stop))
+    machines = [asyncio.ensure_future(keep_running(world, stop, one)) for one in range(1, workers + 1)]
     try:
         await sim.clock.sleep(TROUBLE_SECONDS)
         await calm(world)
         await _empty_hands(world, helpers[-1])
-        await settled(world, machine)
+        await settled(world, machines)
     finally:
         stop.set()
         for helper in helpers:
             helper.cancel()
-        await asyncio.wait({machine, *helpers}, timeout=100)
+        await asyncio.wait({*machines, *helpers}, timeout=100)
     for helper in helpers:
         if helper.done() and not helper.cancelled() and helper.exception() is not None:
             raise helper.exception() or AssertionError
@@ -219,12 +227,13 @@ class _Spec:
 # --- the machine --------------------------------------------------------------------------------------
 
 
-async def keep_running(world: World, stop: asyncio.Event) -> None:
-    """Keep a process running: when it has died, start another."""
+async def keep_running(world: World, stop: asyncio.Event, machine: int = 1) -> None:
+    """Keep a process running on a machine: when it has died, start another."""
     sim = world.sim
-    number = 0
+    life_number = 0
     while not stop.is_set():
-        number += 1
+        life_number += 1
+        number = f"{life_number}" if machine == 1 else f"{machine}.{life_number}"
         process = sim.loop.process(f"life {number}")
         died = asyncio.Event()
         process.on_death(died.set)
@@ -244,9 +253,15 @@ async def _life(world: World, process: Any, stop: asyncio.Event) -> None:
     world.tell(f"{process.name} begins")
     ledger = SimLedger(world.state, sim.world(), world.trouble, process)
     network = Network(sim, world.outside, world.trouble)
-    ws = world.workspace(ledger, network)
+    member = None
+    if world.workers > 1:
+        member = Member(world.state.backend.alive, process, world.trouble, sim.loop)
+    ws = world.workspace(ledger, network, member=member)
     engine = await ws.engine()
-    engine.owner = process.name  # a process id would differ from one time to the next
+    if member is None:
+        engine.owner = process.name  # a process id would differ from one time to the next
+    else:
+        member.lost = ws._lost
     if world.plan.nervous:
         engine.shared.breakers = Breakers(sim.clock, BreakerRule(minimum=3, cooldown=1.0))
     serving = asyncio.ensure_future(ws.serve(stop, concurrency=8))
@@ -257,6 +272,7 @@ async def _life(world: World, process: Any, stop: asyncio.Event) -> None:
                 jobs[run[1]] = asyncio.ensure_future(_submit(world, ws, *run))
         await asyncio.wait({serving}, timeout=0.5)
     serving.result()
+    world.cuts += 0 if member is None else member.cuts
     for job in jobs.values():
         job.cancel()
     for outcome in await asyncio.gather(*jobs.values(), return_exceptions=True):
@@ -351,12 +367,13 @@ async def _meddlers(world: World) -> None:
 # --- the end ----------------------------------------------------------------------------------------
 
 
-async def settled(world: World, machine: asyncio.Task[None]) -> None:
+async def settled(world: World, machines: Iterable[asyncio.Task[None]]) -> None:
     """Wait until every run has ended, or is parked for a person who does not answer."""
     ledger, until = world.ledger(), world.sim.loop.time() + CALM_SECONDS
     while True:
-        if machine.done():
-            machine.result()
+        for machine in machines:
+            if machine.done():
+                machine.result()
         rows = await ledger.select("runs")
         left = [row for row in rows if row["state"] != "ended" and not await waits_for_people(world, ledger, row)]
         if not left and len([row for row in rows if row["reference"]]) == len(world.plan.runs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -15,12 +16,13 @@ from .run import Result, run_seed
 from .seeds import FAILED_ONCE
 
 SEEDS = 160
+SHARED_SEEDS = 100
 
 
-def play(seeds: range | tuple[int, ...]) -> list[Result]:
+def play(seeds: range | tuple[int, ...], workers: int = 1) -> list[Result]:
     """Play seeds on all cores."""
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
-        return pool.map(run_seed, seeds, chunksize=8)
+        return pool.map(functools.partial(run_seed, workers=workers), seeds, chunksize=8)
 
 
 def told(results: list[Result]) -> str:
@@ -41,6 +43,16 @@ def test_whatever_goes_wrong_every_run_ends_once_and_every_write_is_done_once() 
     missing = [name for name in expected if not happened[name]]
     assert not missing, f"no seed has exercised {missing}"
     assert happened["crashes"] > SEEDS / 2
+
+
+@pytest.mark.slow
+def test_several_workers_of_one_store_hold_the_same_promises() -> None:
+    results = play(range(SHARED_SEEDS), workers=3)
+    failed = [result for result in results if not result.ok]
+    assert not failed, "\n".join(f"{one.error}\n  --seed {one.seed} --workers 3 --trace" for one in failed)
+    happened = sum((result.happened for result in results), Counter[str]())
+    missing = [name for name in ("crashes", "cut off", "completed", "undone", "unknown", "halts") if not happened[name]]
+    assert not missing, f"no seed has exercised {missing}"
 
 
 @pytest.mark.slow

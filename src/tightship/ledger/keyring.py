@@ -340,6 +340,19 @@ class Keyring:
             self._remember(name, key)
         return key
 
+    def look_up_all(self, names: Iterable[str]) -> None:
+        """Have these keys in memory; those that are new are made.
+
+        Raises:
+            as `key`.
+        """
+        for name in names:
+            self.look_up(name, create=True)
+
+    def stands(self, name: str) -> bool:
+        """Whether the key is in memory and on the disk, so that every process has the same."""
+        return name in self._keys and name not in self._pending
+
     def warm(self, names: Iterable[str]) -> None:
         """Bring keys into memory, on a thread that may wait for the disk; those that do not open are left out."""
         for name in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,10 +199,25 @@ class Ledger:
         """Run something on the writer, between two batches."""
         return self._writer.job(work)
 
-    def _commit(self, units: list[Unit]) -> list[Entry]:
+    async def own_keys(self, *names: str) -> None:
+        """Make keys that other processes may be making too, and wait until it is settled whose stand.
+
+        Raises:
+            PayloadErased: one was destroyed. StoreError: the disk.
+        """
         keyring = self.vault.keyring
-        for name in keyring.flush():
+        new = [name for name in names if not keyring.stands(name)]
+        if new:
+            await self.off_loop(keyring.look_up_all, new)
+            await self.job(self._flush_keys)
+            await self.off_loop(keyring.look_up_all, new)
+
+    def _flush_keys(self) -> None:
+        for name in self.vault.keyring.flush():
             self.vault.forget(name)
+
+    def _commit(self, units: list[Unit]) -> list[Entry]:
+        self._flush_keys()
         if not self._whole and any(unit.drafts or unit.claiming for unit in units):
             self.check_whole()
         sound = [unit for unit in units if prepare(self, unit)]
@@ -219,8 +233,7 @@ class Ledger:
         self._listeners.append(listener)
 
         def stop() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
+            self._listeners = [one for one in self._listeners if one is not listener]
 
         return stop
 
@@ -236,7 +249,7 @@ class Ledger:
                 )
 
     def tell(self, entries: list[Entry]) -> None:
-        """Tell the listeners of entries that others have appended."""
+        """Tell the listeners of others' entries."""
         if entries:
             self._deliver(entries, True)
 

@@ -255,6 +255,7 @@ class Engine:
     async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
         if not rows:
             return
+        await self.ledger.own_keys(*{f"tenant:{row['tenant']}" for row in rows})
         entries = await self.ledger.runs_entries([row["id"] for row in rows])
         journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"], row["log"], "") for row in rows}
         needed = [address for run, journal in journals.items() for address in journal.needed(entries[run])]

@@ -113,12 +113,15 @@ class Starter:
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
         """
         vault = self._ledger.vault
+        await self._ledger.own_keys(f"tenant:{facts.tenant}")
         subjects: set[str] = set()
         for expression in program.spec.subjects:
             value = _evaluate(expression, facts.input)
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
         if new and not subjects:
             return vault.new_scope(facts.id)
+        shared = [vault.keyring.subject(facts.tenant, subject) for subject in sorted(subjects)]
+        await self._ledger.own_keys(*shared, *(() if new else (facts.id,)))
         return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
 
 
