@@ -379,13 +379,13 @@ async def settled(world: World, machines: Iterable[asyncio.Task[None]]) -> None:
         if not left and len([row for row in rows if row["reference"]]) == len(world.plan.runs):
             return
         if world.sim.loop.time() > until:
-            raise Never(f"these did not settle: {[(row['id'], row['workflow'], row['state']) for row in left]}")
+            raise Never(f"these did not settle: {[(row['id'], row['state'], row['owner']) for row in left]}")
         await world.sim.clock.sleep(1.0)
 
 
 async def waits_for_people(world: World, ledger: SimLedger, row: dict[str, Any]) -> bool:
     """Whether a run is parked and could only be moved, or its child, by a decision that nobody will take."""
-    if row["state"] != "parked":
+    if row["state"] != "parked" or row["last_signal"] > row["seen"]:
         return False
     items = await ledger.select("inbox", [("run", "=", row["id"]), ("state", "=", "open"), ("due", "=", 0.0)])
     if items and all(item["item"] in world.never for item in items):

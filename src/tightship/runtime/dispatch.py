@@ -60,6 +60,8 @@ class LocalDispatcher:
         self._tasks: list[asyncio.Task[Any]] = []
         self._driving: set[asyncio.Task[Ended]] = set()
         self._suspect = asyncio.Lock()
+        self._aside: list[str] = []
+        """Suspects that are here: each is driven alone, once nothing else moves."""
         self._sequencer: Sequencer | None = None
         self._watchdog: Watchdog | None = None
         self._halts = HaltSweep(engine)
@@ -160,8 +162,10 @@ class LocalDispatcher:
         """Drive a suspect once nothing else moves, so that nobody pays if it ends the process."""
         before = self._engine.put_downs
         async with self._suspect:
-            while self._engine.running():
+            while set(self._engine.running()).difference(self._aside):
                 await self._clock.sleep(POLL)
+            if row["id"] in self._aside:
+                self._aside.remove(row["id"])
             if self._engine.put_downs != before:
                 return Ended(row["id"], "stopped")
             return (await self._side_by_side([row], accept_code))[0]

@@ -89,6 +89,8 @@ class Engine:
         self._tell = tell
         self._runs: dict[str, Driven] = {}
         self._arrivals = Arrivals()
+        self.dropped = set[str]()
+        """Runs that this process owns and has let go of unmoved: the store did not answer, whoever waited has gone."""
         self.missed = set[str]()
         """Runs that were halted in the very moment in which they parked."""
         self.stalls: dict[str, Stall] = {}
@@ -195,9 +197,19 @@ class Engine:
         refused: list[Ended] = []
         for start in range(0, len(rows), LOAD_TOGETHER):
             part = rows[start : start + LOAD_TOGETHER]
+            for row in part:
+                await self._let_go(row["id"])
             with self._arrivals.expect(row["id"] for row in part):
                 await self._load(part, refused)
         return refused
+
+    async def _let_go(self, run: str) -> None:
+        """Wait until this process has let go of what it had of a run before, such as one that it has just parked."""
+        await self._arrivals.wait(run)
+        driven = self._runs.get(run)
+        if driven is not None and driven.job is not None:
+            await asyncio.wait({driven.job})
+        self._forget(run)
 
     async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
         with self._arrivals.expect(row["id"] for row in part):
@@ -358,9 +370,14 @@ class Engine:
             state = await driven.task.drive()
             if state == PARKED and driven.task.interruption is not None:
                 self.missed.add(run)
+            if state == PUT_DOWN and not self._leaving:
+                self.dropped.add(run)
             return Ended(run, state, result=driven.task.ended)
         except (StaleOwner, BuildMismatch) as error:
             return Ended(run, "refused", error)
+        except BaseException:
+            self.dropped.add(run)
+            raise
         finally:
             self._forget(run)
             self._left.set()

@@ -18,7 +18,7 @@ from tightship.runtime.takeover import SUSPECT, idle_claims
 
 if TYPE_CHECKING:
     from tightship.ledger.follower import Follower
-    from tightship.runtime.engine import Ended, Engine
+    from tightship.runtime.engine import Engine
 
 
 COUNT: Final = 1.0
@@ -64,8 +64,6 @@ class WorkerDispatcher(LocalDispatcher):
     def __init__(self, engine: Engine, member: Membership, name: str = "tightship") -> None:
         super().__init__(engine, name)
         self._member = member
-        self._aside: list[str] = []
-        """Suspects that were claimed: each is driven alone, once nothing else moves here."""
         self._follower: Follower | None = None
         engine.owner = member.id
 
@@ -124,15 +122,14 @@ class WorkerDispatcher(LocalDispatcher):
             return
         if self._aside:
             if not self._driving:
-                run = self._aside.pop(0)
-                self._hold(asyncio.ensure_future(self._alone(run))).add_done_callback(self._note)
+                self._hold(asyncio.ensure_future(self.alone({"id": self._aside[0]}))).add_done_callback(self._note)
             return
         engine = self._engine
         rows: list[Row] = list(
             await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
         )
         refused = {one.run: one for one in await engine.take_in(rows)}
-        others = await self.stopped()  # of several workers that see them, one gets each
+        others = [*await self._dropped(), *await self.stopped()]  # of several workers that see them, one gets each
         refused |= {one.run: one for one in await engine.take_over(others)}
         for row in [*rows, *others]:
             run = row["id"]
@@ -143,10 +140,21 @@ class WorkerDispatcher(LocalDispatcher):
             else:
                 self._spawn(run).add_done_callback(self._note)
 
+    async def _dropped(self) -> list[Row]:
+        """What this worker owns and does not drive: nobody else takes it while this worker lives."""
+        engine = self._engine
+        wanted = sorted(engine.dropped)
+        engine.dropped.clear()
+        if not wanted:
+            return []
+        rows = await self._ledger.select("runs", [("id", "in", wanted), ("state", "=", "running")])
+        return [row for row in rows if row["owner"] == engine.owner and not engine.has(row["id"])]
+
+    def _wake(self, run: str) -> None:
+        if run in self.refused:  # a cancelled run, say, may be moved by any code
+            self._engine.dropped.add(run)
+        super()._wake(run)
+
     def _suspicious(self, run: str) -> bool:
         task = self._engine.task(run)
         return task is not None and idle_claims(task.journal.entries) > SUSPECT
-
-    async def _alone(self, run: str) -> Ended:
-        async with self._suspect:
-            return await self._engine.drive(run)
