@@ -31,7 +31,7 @@ from tightship.runtime.families import Families
 from tightship.runtime.fork import dry
 from tightship.runtime.program import AGENT, Program
 from tightship.runtime.purse import limit_of
-from tightship.runtime.run import PARKED, RunTask
+from tightship.runtime.run import PARKED, PUT_DOWN, RunTask
 from tightship.runtime.sessions import Sessions
 from tightship.runtime.start import Ended, Start
 from tightship.runtime.starting import Starter
