@@ -196,20 +196,27 @@ class Engine:
         """
         refused: list[Ended] = []
         for start in range(0, len(rows), LOAD_TOGETHER):
-            part = rows[start : start + LOAD_TOGETHER]
-            for row in part:
-                await self._let_go(row["id"])
+            part = [row for row in rows[start : start + LOAD_TOGETHER] if await self._make_way(row)]
             with self._arrivals.expect(row["id"] for row in part):
                 await self._load(part, refused)
         return refused
 
-    async def _let_go(self, run: str) -> None:
-        """Wait until this process has let go of what it had of a run before, such as one that it has just parked."""
+    async def _make_way(self, row: Mapping[str, Any]) -> bool:
+        """Let go of what this process had of a run before, such as one that it has just parked.
+
+        Returns: whether it is to be loaded; not where a caller of this process has taken it over since.
+        """
+        run = row["id"]
         await self._arrivals.wait(run)
         driven = self._runs.get(run)
-        if driven is not None and driven.job is not None:
+        if driven is None:
+            return True
+        if driven.task.journal.epoch >= row["epoch"]:
+            return False
+        if driven.job is not None:
             await asyncio.wait({driven.job})
         self._forget(run)
+        return True
 
     async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
         with self._arrivals.expect(row["id"] for row in part):
@@ -374,6 +381,7 @@ class Engine:
                 self.dropped.add(run)
             return Ended(run, state, result=driven.task.ended)
         except (StaleOwner, BuildMismatch) as error:
+            self.dropped.add(run)
             return Ended(run, "refused", error)
         except BaseException:
             self.dropped.add(run)
