@@ -196,27 +196,31 @@ class Engine:
         """
         refused: list[Ended] = []
         for start in range(0, len(rows), LOAD_TOGETHER):
-            part = [row for row in rows[start : start + LOAD_TOGETHER] if await self._make_way(row)]
-            with self._arrivals.expect(row["id"] for row in part):
-                await self._load(part, refused)
+            part = rows[start : start + LOAD_TOGETHER]
+            while (leaving := next(filter(None, map(self._in_the_way, part)), None)) is not None:
+                await leaving
+            fresh = [row for row in part if not self._has_since(row)]
+            with self._arrivals.expect(row["id"] for row in fresh):
+                for row in fresh:
+                    self._forget(row["id"])
+                await self._load(fresh, refused)
         return refused
 
-    async def _make_way(self, row: Mapping[str, Any]) -> bool:
-        """Let go of what this process had of a run before, such as one that it has just parked.
+    def _has_since(self, row: Mapping[str, Any]) -> bool:
+        """Whether a caller of this process has taken the run over since it was claimed."""
+        driven = self._runs.get(row["id"])
+        return driven is not None and driven.task.journal.epoch >= row["epoch"]
 
-        Returns: whether it is to be loaded; not where a caller of this process has taken it over since.
-        """
+    def _in_the_way(self, row: Mapping[str, Any]) -> Awaitable[Any] | None:
+        """What has to end before a claimed run can be loaded: its coming by another way, or what was here of it before,
+        such as a run that has just been parked."""
         run = row["id"]
-        await self._arrivals.wait(run)
+        if run in self._arrivals:
+            return self._arrivals.wait(run)
         driven = self._runs.get(run)
-        if driven is None:
-            return True
-        if driven.task.journal.epoch >= row["epoch"]:
-            return False
-        if driven.job is not None:
-            await asyncio.wait({driven.job})
-        self._forget(run)
-        return True
+        if driven is None or driven.job is None or self._has_since(row):
+            return None
+        return asyncio.wait({driven.job})
 
     async def _take_part(self, part: Sequence[Mapping[str, Any]], refused: list[Ended], accept_code: bool) -> None:
         with self._arrivals.expect(row["id"] for row in part):
