@@ -241,9 +241,9 @@ def _bytes_of(runs: int) -> int:
     from benchmarks import harness, ours
 
     async def drive(path: Path) -> None:
-        async with ours._effects_workspace(path, ours.Step("bench.paid", lambda: None, usd=1000)) as ws:
+        async with ours.effects_workspace(path, ours.Step("bench.paid", lambda: None, usd=1000)) as ws:
             for start in range(0, runs, 20):
-                await asyncio.gather(*(ours._completed(ws, "steps", str(start + at)) for at in range(20)))
+                await asyncio.gather(*(ours.completed(ws, "steps", str(start + at)) for at in range(20)))
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(drive(Path(folder)))

@@ -16,3 +16,11 @@ FAILED_ONCE = (
     *(30418,),  # what a look-up had found counted as a call in the ledger, and not in memory
     *(5268, 8287),  # a run turned around although somebody had taken it over before
 )
+
+SHARED_FAILED_ONCE = (
+    *(53, 78, 89, 92),  # a run was claimed by this worker while it still had what it had parked of it
+    *(84, 111),  # a suspect waited for itself to be done
+    *(185,),  # nobody took up what a living worker had let go of
+    *(347,),  # a run was claimed by the sweep and taken over by a caller of the same process at once
+)
+"""The same of several workers on one store."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .run import Result, run_seed
-from .seeds import FAILED_ONCE
+from .seeds import FAILED_ONCE, SHARED_FAILED_ONCE
 
 SEEDS = 160
 SHARED_SEEDS = 100
@@ -57,7 +57,7 @@ def test_several_workers_of_one_store_hold_the_same_promises() -> None:
 
 @pytest.mark.slow
 def test_seeds_that_once_failed_hold() -> None:
-    results = play(FAILED_ONCE)
+    results = [*play(FAILED_ONCE), *play(SHARED_FAILED_ONCE, workers=3)]
     assert not told(results), told(results)
 
 

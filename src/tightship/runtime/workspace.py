@@ -51,6 +51,10 @@ from tightship.workflow.types import check_input
 Spec = AgentSpec | WorkflowSpec
 
 
+ELSEWHERE = 0.1
+"""Seconds between two looks at a run that another worker drives."""
+
+
 def projections() -> list[Projection]:
     """The projections of every workspace's ledger, beside that of runs."""
     own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
@@ -274,13 +278,10 @@ class Workspace:
         self._outfit.load_code(workflows)
 
     def _rates(self) -> Rates:
-        rates = Rates(self.world.clock, shares=self.shares or self._seat.shares, workers=self._workers)
+        living = lambda: 1 if self._dispatcher is None else self._dispatcher.workers  # noqa: E731
+        rates = Rates(self.world.clock, shares=self.shares or self._seat.shares, workers=living)
         self._outfit.limit(rates)
         return rates
-
-    def _workers(self) -> int:
-        """How many workers live, this one included."""
-        return self._dispatcher.workers if self._dispatcher is not None else 1
 
     async def _tell(self, role: str, item: str) -> None:
         """The inbox is the truth; notices to people come with a connector that sends them."""
@@ -323,7 +324,10 @@ class Workspace:
         try:
             async with self.gate.place(tenant, workflow, priority):
                 if await self._begun(engine, start):
-                    return await self._finish(await engine.drive(start.id))
+                    ended = await engine.drive(start.id)
+                    if not isinstance(ended.error, StaleOwner):
+                        return await self._finish(ended)
+                    return await self._continue(start.id)  # another worker has it now
         except Overloaded:
             if not run or not await (await self.ledger()).select("runs", [("id", "=", run)]):
                 raise
@@ -392,22 +396,25 @@ class Workspace:
             raise InputRejected(error.message, where=f"reference {start.reference!r}", fix=error.fix)
 
     async def _continue(self, run: str) -> Run:
+        """Go on with a run until it has ended or waits for something; while another worker has it, wait for that."""
         engine = await self.engine()
+        assert self._dispatcher is not None
+        before = engine.put_downs
         while True:
             row = await self.row(run)
-            assert self._dispatcher is not None
             if not await self._dispatcher.is_free(row):
-                return await self.result(run)
+                if row["state"] != "running" or engine.put_downs != before:
+                    return await self.result(run)
+                await self.world.clock.sleep(ELSEWHERE)
+                continue
             if (await set_apart(engine.ledger, [row]))[1]:
                 ended = await self._dispatcher.alone(row)
-                if not isinstance(ended.error, StaleOwner):
-                    return await self._finish(ended)
-                continue
-            errors = [ended.error for ended in await engine.take_over([row]) if ended.error is not None]
-            if not errors:
-                return await self._finish(await engine.drive(run))
-            if not isinstance(errors[0], StaleOwner):
-                raise errors[0]  # a stale owner: somebody else of this process was first, so look again
+            else:
+                errors = [one.error for one in await engine.take_over([row]) if one.error is not None]
+                ended = Ended(run, "refused", errors[0]) if errors else await engine.drive(run)
+            if not isinstance(ended.error, StaleOwner):
+                return await self._finish(ended)
+            # a stale owner: somebody else was first, of this process or another, so look again
 
     async def _finish(self, ended: Ended) -> Run:
         if ended.error is not None:
