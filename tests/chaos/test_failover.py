@@ -130,7 +130,7 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(desk: Fleet):
     leaving = desk.workers[0]
     leaving.signal(signal.SIGTERM)
     assert await asyncio.to_thread(leaving.process.wait, 30) == 0
-    assert not await desk.under_way(leaving)
+    await desk.until(lambda: _free(desk, leaving.owner))
     await check(desk, runs)
 
 

@@ -79,7 +79,7 @@ async def test_both_databases_have_the_same_tables_column_for_column(store: Stor
     there: dict[str, list[str]] = {}
     for table, column in rows:
         there.setdefault(table, []).append(column)
-    own = {"store", "migrations", "public_keys", "workers"}
+    own = {"store", "migrations", "public_keys", "workers", "rate_levels"}
     assert there.keys() - own == schema().keys()
     for table, made in schema().items():
         assert [column for column in there[table] if (table, column) != ("entries", "kind")] == list(made.defaults)

@@ -93,6 +93,10 @@ class Vault:
         self._keys_of(scope, [self.keyring.create(name)])
         return scope
 
+    def subjects(self, tenant: str, subjects: Iterable[str]) -> list[str]:
+        """The names of data subjects' keys. They may be looked up: call it off the event loop."""
+        return [self.keyring.subject(tenant, subject) for subject in sorted(subjects)]
+
     def scope_of_run(self, run: str, tenant: str, subjects: Iterable[str], new: bool) -> str:
         """The scope of a run's own key and those of its data subjects; a `new` run's key is not looked up.
 
@@ -100,7 +104,7 @@ class Vault:
         """
         if new:
             self.keyring.create(run)
-        names = [self.keyring.subject(tenant, subject) for subject in subjects]
+        names = self.subjects(tenant, subjects)
         scope = self.scope([run, f"tenant:{tenant}", *names] if names else [run])
         self.keys(scope)
         return scope

@@ -120,7 +120,7 @@ class Starter:
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
         if new and not subjects:
             return vault.new_scope(facts.id)
-        shared = [vault.keyring.subject(facts.tenant, subject) for subject in sorted(subjects)]
+        shared = await self._ledger.off_loop(vault.subjects, facts.tenant, subjects)
         await self._ledger.own_keys(*shared, *(() if new else (facts.id,)))
         return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
 
