@@ -50,6 +50,8 @@ class Measurement:
     rounds: int
     sides: tuple[str, ...] = ("ours", "langgraph", "dbos", "physical")
     postgres: bool = False
+    module: str = ""
+    """Another module than the side's own."""
 
 
 MEASUREMENTS = (
@@ -63,6 +65,8 @@ MEASUREMENTS = (
     Measurement("startup", rounds=3),
     Measurement("concurrent_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
     Measurement("team_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
+    Measurement("failover", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
+    Measurement("halt", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
 )
 
 FIGURES = (
@@ -132,6 +136,16 @@ FIGURES = (
         "runs per second of a workflow of five agents on Postgres, durable, one process, 32 at once",
         Target(5, "langgraph"),
         higher_is_better=True,
+    ),
+    Figure(
+        "failover_s", "s", "failover", "kill -9 of one of two workers; until the other has all of its runs", Target(3.0)
+    ),
+    Figure(
+        "halt_p99_ms_4_workers_500_runs",
+        "ms",
+        "halt",
+        "from the call of a halt until a run's last new effect, 4 workers, 500 runs, p99 over the runs",
+        Target(200.0),
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
     Figure("import_s", "s", "startup", "the import that a program starts with", Target(0.2)),

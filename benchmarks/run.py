@@ -128,7 +128,7 @@ def measure(
 def _ask(side: Side, measurement: Measurement, size: str) -> Report:
     """One measurement by one side in a process of its own, on an empty store that is removed afterwards."""
     with _store() as store:
-        module = side.on_postgres if measurement.postgres else side.module
+        module = measurement.module or (side.on_postgres if measurement.postgres else side.module)
         command = [str(side.python), "-m", module, measurement.name, "--store", str(store / "side"), "--size", size]
         with postgres.serving(store / "server") if measurement.postgres else nullcontext("") as url:
             done = subprocess.run(

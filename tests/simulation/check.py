@@ -340,7 +340,9 @@ class Checker:
             undone = [  # what a person had undone before the run turned around was undone when they said so
                 entry.body
                 for entry in self.by_run[run]
-                if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo" and entry.n > min(turned, default=entry.n)
+                if entry.kind == kinds.ADMITTED
+                and entry.body["cls"] == "undo"
+                and entry.n > min(turned, default=entry.n)
             ]
             first = list(dict.fromkeys(body["undoes"] for body in undone))
             order = [told.index(key) for key in first if key in told]

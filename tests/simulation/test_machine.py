@@ -180,7 +180,7 @@ class Engine(RuleBasedStateMachine):
     async def _end(self) -> None:
         await calm(self.world)
         helpers = asyncio.ensure_future(people(self.world, self.stop))
-        await settled(self.world, self.machine)
+        await settled(self.world, (self.machine,))
         self.stop.set()
         await asyncio.wait({self.machine, helpers}, timeout=100)
         checker = Checker(self.world)
