@@ -239,7 +239,8 @@ def _write(path: Path, records: list[table.Record], log: Log) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records, indent=1) + "\n")
     context = {**asdict(log), "quiet": log.quiet}
-    path.with_suffix(".context.json").write_text(json.dumps(context, indent=1) + "\n")
+    text = json.dumps(context, indent=1).replace(f"{ROOT}/", "")  # where the checkout lies says nothing
+    path.with_suffix(".context.json").write_text(text + "\n")
     print(f"\nwritten: {path} (and {path.with_suffix('.context.json').name}: machine, versions, variants)")
 
 

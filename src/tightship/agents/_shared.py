@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,23 +53,23 @@ class Snapshot(Mapping[str, Value]):
         return len(self._values)
 
 
-class SharedHands:
+class SharedHands(ABC):
     """The part of an agent's context that works with the shared one."""
 
     __slots__ = ()
 
     @property
+    @abstractmethod
     def turn(self) -> Any:
         """What this turn's contexts share."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_key(self, what: str) -> str:
         """The key of this task's next effect of a kind."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def perform(self, call: Call) -> Json:
         """Bring a call to the door."""
-        raise NotImplementedError
 
     async def read(self, key: str, *, max_age: float | str | None = None, required: bool = True) -> Value:
         """A value of the shared context.
