@@ -240,6 +240,10 @@ class Store(Backend, Protocol):
         """Scope and sealed bytes by address."""
         ...
 
+    def is_anything_due(self, claiming: Claiming) -> bool:
+        """Whether a claim may give something: an idle worker takes no lock."""
+        ...
+
     def living(self) -> set[str]:
         """The owners that live, where many execute; none where one process does."""
         ...

@@ -166,8 +166,7 @@ class Ledger:
     async def claim(self, owner: str, build: str, limit: int, live: bool = True) -> list[dict[str, Any]]:
         """Take over runs that are due, each with a `run.claimed` entry of the next epoch.
 
-        Due is what is queued, what is parked and whose time has come, and what runs under a dead owner; fairly between
-        tenants, then by priority, then by age. Runs of another build are left alone.
+        Due, and in which order, is said in `claiming`. Runs of another build are left alone.
 
         Args:
             owner: the worker's id. build: its code. limit: how many at most. live: real runs, or rehearsals.
@@ -179,7 +178,8 @@ class Ledger:
         """
         token = self.world.chance.token
         claiming = Claiming(owner, build, limit, live, tuple(token(12).hex() for _ in range(limit)))
-        await self._writer.submit(Unit(DEFAULT_LOG, (), claiming=claiming))
+        if await self.off_loop(self.backend.is_anything_due, claiming):
+            await self._writer.submit(Unit(DEFAULT_LOG, (), claiming=claiming))
         return claiming.rows
 
     async def living(self) -> set[str]:

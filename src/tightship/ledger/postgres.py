@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
 from tightship.core import kinds
@@ -112,11 +113,31 @@ class PostgresBackend:
 
     def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
         """Runs to claim, in order, locked."""
-        columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
-        sql = cast(LiteralString, script("claim_due").format(columns=columns))
-        values = (self.address.workers, now, LEASE, claiming.build, int(claiming.live), now, claiming.limit)
         with self._link.still(self._session) as db:
-            return _named("runs", db.execute(sql, values).fetchall())
+            return self._due(db, claiming, now, "FOR UPDATE OF runs SKIP LOCKED")
+
+    def is_anything_due(self, claiming: Claiming) -> bool:
+        """Whether a claim would give something, by a look that locks nothing."""
+        one = replace(claiming, limit=1)
+
+        def look(db: psycopg.Connection[Any]) -> bool:
+            row = db.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()
+            return row is not None and bool(self._due(db, one, row[0], ""))
+
+        return self._reader.patiently(look)
+
+    def _due(self, db: psycopg.Connection[Any], claiming: Claiming, now: float, lock: str) -> list[dict[str, Any]]:
+        columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
+        sql = cast(LiteralString, script("claim_due").format(columns=columns, lock=lock))
+        values = {
+            "lock": self.address.workers,
+            "now": now,
+            "lease": LEASE,
+            "build": claiming.build,
+            "live": int(claiming.live),
+            "limit": claiming.limit,
+        }
+        return _named("runs", db.execute(sql, values).fetchall())
 
     def workers(self) -> list[dict[str, Any]]:
         """Everybody who is registered to execute, and whether each is alive."""
