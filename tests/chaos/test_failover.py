@@ -123,6 +123,24 @@ async def test_a_server_that_is_killed_and_started_again_costs_time_and_nothing_
     assert all(worker.process.poll() is None for worker in desk.workers)
 
 
+async def test_a_primary_that_is_lost_is_replaced_by_its_standby(tmp_path: Path):
+    primary = Server()
+    standby = primary.mirror()
+    hosts = f"host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+    try:
+        async with fleet(tmp_path, f"postgresql://postgres@/postgres?{hosts}&schema=mirrored") as desk:
+            await desk.start(2)
+            runs = await desk.submit(RUNS)
+            await busy(desk, 0)
+            await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(standby.promote)
+            await check(desk, runs)
+            assert all(worker.process.poll() is None for worker in desk.workers)
+    finally:
+        standby.stop()
+        primary.stop()
+
+
 async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
