@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from tightship.core.errors import StoreVersionError
 from tightship.core.ports import Delta
-from tightship.ledger._sql import ERRORS, corrupt, script
+from tightship.ledger._sql import ERRORS, corrupt, read_version, script
 from tightship.ledger.backend import Row, Rows
 from tightship.ledger.projections import Deltas
 
@@ -120,14 +120,13 @@ def require_current(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version, tables = read_version(db)
     if version > SCHEMA_VERSION:
         raise StoreVersionError(
             f"the store has schema {version}, this version knows {SCHEMA_VERSION}",
             where=str(path),
             fix="install the newer tightship that wrote it; if none did, restore the store from your backup",
         )
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version < 0 or (version == 0 and tables):
         raise corrupt(
             f"the file's header says schema {version}, but there are {tables} tables in it",

@@ -117,6 +117,15 @@ def connect_read_only(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     )
 
 
+def read_version(db: sqlite3.Connection) -> tuple[int, int]:
+    """The schema's version in the file's header, and how many tables and indexes there are: both of one moment, since
+    another process may be making them."""
+    row: tuple[int, int] = db.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)"
+    ).fetchone()
+    return row
+
+
 def _use_journal(db: sqlite3.Connection, journal: str) -> str:
     """Set the journal mode; SQLite does not wait by itself while another process makes the same file anew."""
     end = time.monotonic() + BUSY_SECONDS

@@ -34,7 +34,7 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger._schema import check_structure, statements
-from tightship.ledger._sql import connect, connect_read_only, corrupt, script, translate_errors
+from tightship.ledger._sql import connect, connect_read_only, corrupt, read_version, script, translate_errors
 
 MASTER_VARIABLE = "TIGHTSHIP_MASTER_KEY"
 KEY_BYTES = 32
@@ -198,8 +198,7 @@ class FileKeyStore(KeyStore):
             )
 
     def _version(self) -> tuple[int, int]:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        return version, self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return read_version(self._db)
 
     def get(self, name: str) -> WrappedKey | None:
         """The row of a key."""
