@@ -144,7 +144,7 @@ FIGURES = (
         "halt_p99_ms_4_workers_500_runs",
         "ms",
         "halt",
-        "from the call of a halt until a run's last new effect, 4 workers, 500 runs, p99 over the runs",
+        "from the call of a halt until the last new effect of any run, 4 workers, 500 runs",
         Target(200.0),
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
