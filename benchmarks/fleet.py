@@ -152,8 +152,8 @@ def halt(job: Job) -> Outcome:
 
     latest, told = asyncio.run(measure())
     return Outcome(
-        {"halt_p99_ms_4_workers_500_runs": p99},
-        notes={"halt_p99_ms_4_workers_500_runs": f"recorded after {told:.0f} ms"},
+        {"halt_p99_ms_4_workers_500_runs": latest},
+        notes={"halt_p99_ms_4_workers_500_runs": f"of all runs; the halt was recorded after {told:.0f} ms"},
     )
 
 
