@@ -136,6 +136,7 @@ def _listener(host: str, port: int) -> Generator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(64)  # from here on whoever comes waits, and is not turned away
         except (OSError, OverflowError) as error:
             raise Unavailable(f"cannot listen on {host}:{port}: {error}", fix="choose another --listen") from error
         yield listener
