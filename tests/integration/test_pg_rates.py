@@ -13,7 +13,7 @@ import pytest
 from tightship.controls import Ask, MemoryShares, Rate, Rates, StoredShares
 from tightship.core.errors import StoreError
 from tightship.core.world import World
-from tightship.ledger.pg_rates import PgRates
+from tightship.ledger.pg_rates import PgRates, _text
 
 FUTURE = 4e9
 """A moment (s) that no test lives to see: before it no time passes for a level, so that figures are exact."""
@@ -33,7 +33,7 @@ def conninfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def opened(conninfo: str) -> PgRates:
     rates = PgRates(conninfo, "public")
-    await rates.migrate()
+    await (await rates._connected()).execute(_text("0003_rates"))
     return rates
 
 

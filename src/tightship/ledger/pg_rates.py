@@ -21,7 +21,6 @@ PATIENCE: Final = 1.0
 """Seconds after which the store counts as not answering."""
 PAUSE: Final = 0.5
 """Seconds after a failure in which it is not asked again."""
-MIGRATION: Final = "0003_rates"
 
 
 class PgRates:
@@ -59,14 +58,6 @@ class PgRates:
             self._not_before = loop.time() + PAUSE
             await self.close()
             raise StoreError(f"the store of the shared rates does not answer ({type(error).__name__})") from None
-
-    async def migrate(self) -> None:
-        """Make the table, where the store's own migrations have not.
-
-        Raises:
-            psycopg.Error: the store refuses.
-        """
-        await (await self._connected()).execute(_text(MIGRATION))
 
     async def close(self) -> None:
         """Let go of the connection; the next `move` makes another."""
