@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
-from tightship.patterns import gate, load_all
+from tightship.patterns import _settle, gate, load_all
 from tightship.workflow import config, context_keys, models, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
@@ -67,6 +67,7 @@ _SPELLED: Mapping[str, str] = {
     "Behaviour.then": "`escalate`, `ask`, `fail`, `continue`",
     "Overlay.lookup": "lookup",
     "Overlay.undo": "undo",
+    "Settle.weights": "mapping of names to numbers",
     "Review.show": "list of expressions",
     "Review.deadline": "duration",
     "When.cases": "list of cases",
@@ -144,6 +145,7 @@ _HEADINGS: Mapping[str, str] = {
     "Periods": "periods",
     "Settings": "settings",
     "SourceSpec": "source",
+    "Settle": "a rule, or settle",
 }
 
 
@@ -215,6 +217,7 @@ def documented() -> dict[str, type[BaseModel]]:
         context_keys.SourceSpec,
         context_keys.ConflictRule,
         gate.Gate,
+        _settle.Settle,
     )
     found = {model.__name__: model for model in listed}
     return found | {model.__name__: model for model in patterns_models()}

@@ -86,6 +86,19 @@ STEPS: Mapping[str, str] = {
     "MakerChecker.accept": "Another condition for approval, in place of `ok` or `approved`.",
     "MakerChecker.then": "What happens when the rounds are used up.",
     "MakerChecker.by": "With `accept_with_review`: the role that decides about the last draft.",
+    "Settle.rule": "What has to be there for an answer to count ([the rules](#settling-a-disagreement)).",
+    "Settle.weights": "With `weighted`: what each answer counts for, by who gives it.",
+    "Settle.quorum": "With `quorum`: how many have to say the same.",
+    "Settle.order": "For `priority`: the names of those who answer, the one that counts first at the front.",
+    "Settle.judge": (
+        "For `judge`: who is asked when they differ. It finds `answers` (each with its `reasons` and `by`) in its "
+        "inputs, and gives `{answer, reason}` or the answer alone. An answer that nobody had given does not count."
+    ),
+    "Settle.blind_judge": "The judge does not see who said what.",
+    "Settle.otherwise": (
+        "What happens when the rule does not settle it: a person gets every answer with its author and reason, the run "
+        "fails, the first in `order` counts, or `judge` is asked."
+    ),
     "When.if_": "The condition of `then`.",
     "When.then": "What is done when `if` holds.",
     "When.cases": "Several conditions; the first that holds is taken.",

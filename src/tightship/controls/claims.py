@@ -18,6 +18,13 @@ _KEEPING = frozenset({"OutcomeUnknown", "DuplicateClaim"})
 """Errors that release nothing: the write may have happened, or the claim is another run's."""
 
 
+def folded(text: str) -> str:
+    """A text as people compare it: compatibility forms, case and runs of blanks make no difference."""
+    # Folding case can leave text that is not normalised, hence the second pass (Unicode, section 3.13, D145 to D147).
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(plain.split())
+
+
 def normalise(key: str) -> str:
     """A business key as people mean it: compatibility forms, case and runs of blanks make no difference.
 
@@ -27,9 +34,7 @@ def normalise(key: str) -> str:
     Raises:
         InvalidArguments: nothing is left of it.
     """
-    # Folding case can leave text that is not normalised, hence the second pass (Unicode, section 3.13, D145 to D147).
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", key).casefold())
-    text = " ".join(folded.split())
+    text = folded(key)
     if not text:
         raise InvalidArguments("the claim's business key is empty", fix="let the claim name what is done once")
     return text

@@ -45,6 +45,7 @@ TightshipError
 │       ├── AgentHung          an agent did not finish in time
 │       ├── CheckpointFailed   a checkpoint's condition stayed false
 │       ├── ChecksExhausted    maker and checker ran out of rounds
+│       ├── NoConsensus        those who were asked did not come to one answer
 │       ├── BranchFailed       a concurrent branch failed
 │       ├── Stalled            a run does not move, or waits for what cannot come
 │       ├── OutcomeUnknown     a write may or may not have been done
@@ -332,6 +333,10 @@ class CheckpointFailed(Unforeseen):
 
 class ChecksExhausted(Unforeseen):
     """Maker and checker did not agree within their rounds."""
+
+
+class NoConsensus(Unforeseen):
+    """Those who were asked did not come to one answer by the declared rule."""
 
 
 class BranchFailed(Unforeseen):

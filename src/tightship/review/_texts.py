@@ -117,6 +117,13 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
         "Decide about the last version: release it, correct it, or do it by hand.",
         (("release", "Release the last version"), ("correct", "Enter a correct version"), _STOP),
     ),
+    errors.NoConsensus: Text(
+        "unforeseen",
+        "no agreement",
+        "Those who were asked did not come to one answer by the declared rule.",
+        "Read the answers and their reasons, and decide which one counts.",
+        (_BY_HAND, _STOP),
+    ),
     errors.BranchFailed: Text(
         "unforeseen",
         "one of several parallel steps failed",
