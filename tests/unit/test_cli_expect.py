@@ -28,6 +28,8 @@ async def entries(ledger: Ledger, writes: list[tuple[str, dict[str, Any]]], undo
         if undone:
             body = {"name": "undo", "cls": "undo", "agent": "workflow", "args": sealed.address, "undoes": key}
             await ledger.append(Draft(run, kinds.ADMITTED, f"undo/{key}", body, 1))
+            settled = {"name": "undo", "cls": "undo", "agent": "workflow", "out": sealed.address}
+            await ledger.append(Draft(run, kinds.SETTLED, f"undo/{key}", settled, 1))
     return await ledger.run_entries(run)
 
 
@@ -41,7 +43,7 @@ async def judge(
     ledger = Ledger.in_memory()
     comparison = Comparison()
     waiting = ("i-1",) if state == "waiting" else ()
-    record = Record(1, "demo/T-1", "r-1", state, reason, waiting=waiting)
+    record = Record(1, "demo/T-1", "r-1", state, reason, waiting=waiting, output={"ok": True, "of": {"a": 1, "b": 2}})
     comparison.add(record, expected, await entries(ledger, writes or [], undone))
     [verdict] = await comparison.verdicts(ledger)
     return verdict
@@ -60,6 +62,9 @@ FULL = {"outcome": "completed", "action": ["refunds.create", "helpdesk.reply"], 
         ({"outcome": "review", "action": ["helpdesk.reply"]}, {"state": "waiting"}),
         ({"outcome": "escalated", "reason_kind": "data_missing"}, {"state": "escalated", "reason": "data_missing"}),
         ({"outcome": "cancelled"}, {"state": "cancelled", "writes": [REFUND], "undone": True}),
+        ({"undone": ["refunds.create"]}, {"state": "escalated", "writes": [REFUND], "undone": True}),
+        ({"outcome": "escalated", "action": ["refunds.create"]}, {"state": "escalated", "writes": [REFUND]}),
+        ({"output": {"ok": True, "of": {"a": 1}}}, {}),
     ],
 )
 async def test_what_is_as_expected_agrees(expected: dict[str, Any], run: dict[str, Any]) -> None:
@@ -84,6 +89,11 @@ async def test_what_is_as_expected_agrees(expected: dict[str, Any], run: dict[st
         ({"outcome": "review"}, {"state": "waiting", "writes": [REFUND]}, "expected that nothing was done"),
         ({"outcome": "escalated"}, {"state": "escalated", "writes": [REFUND]}, "expected that nothing was done"),
         ({"outcome": "completed", "action": ["refunds.create"]}, {"writes": [REFUND], "undone": True}, "got none"),
+        ({"undone": ["refunds.create"]}, {"state": "escalated"}, "expected refunds.create to be undone, got nothing"),
+        ({"undone": []}, {"writes": [REFUND], "undone": True}, "expected nothing to be undone, got refunds.create"),
+        ({"outcome": "escalated", "action": []}, {"state": "escalated", "writes": [REFUND]}, "got refunds.create"),
+        ({"output": {"of": {"a": 2}}}, {}, "expected the output"),
+        ({"output": {"none": None}}, {}, "expected the output"),
     ],
 )
 async def test_every_difference_is_found(expected: dict[str, Any], run: dict[str, Any], said: str) -> None:

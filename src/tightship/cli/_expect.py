@@ -4,12 +4,15 @@
 |---|---|
 | `outcome` | the run's outcome; `review` for one that waits for a person |
 | `reason_kind` | the run's reason |
-| `action` | the names of the writes that the run has done, in order |
+| `action` | the names of the writes that the run has done and not taken back, in order |
+| `undone` | the names of the writes that it has taken back, in the order of taking back |
+| `output` | its fields stand in what the run gave |
 | a mapping (`refund`, …) | its fields stand among the arguments of one of these writes |
 | `absent` | texts that stand in no argument of these writes |
 | `pair` | of all lines with the same value, one run alone has done the mapping's write |
 
-Writes of a run that waits are still to come: of those runs only the outcome is compared, and that nothing was done.
+Writes of a run that waits are still to come: of those runs only the outcome is compared, and that nothing was done. So
+it is with one that ended otherwise than completed, unless `action` says what it leaves.
 Other fields are for people.
 """
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from tightship.ledger import Entry, Ledger
 
 Write = tuple[str, Mapping[str, Json]]
+
+ENDED = ("completed", "escalated", "failed", "cancelled")
+_OUTPUT = "output"
 
 
 @dataclass(slots=True)
@@ -65,9 +71,10 @@ class Comparison:
         for record, expected, entries in sorted(self.lines, key=lambda line: line[0].line):
             writes = await writes_of(ledger, entries)
             verdict = _judge(record, expected, writes)
+            verdict.differences.extend(_of_undone(expected, entries))
             found.append(verdict)
             if "pair" in expected:
-                done = any(_among(wanted, writes) for wanted in expected.values() if isinstance(wanted, Mapping))
+                done = any(_among(wanted, writes) for _, wanted in _wanted(expected))
                 pairs.setdefault(str(expected["pair"]), []).append((verdict, done))
         for pair, members in pairs.items():
             count = sum(done for _, done in members)
@@ -108,7 +115,9 @@ def _judge(record: Record, expected: Mapping[str, Any], writes: Sequence[Write])
         wrong.append(f"expected {expected['outcome']}, got {got}{': ' + record.reason if record.reason else ''}")
     if "reason_kind" in expected and expected["reason_kind"] != record.reason:
         wrong.append(f"expected the reason {expected['reason_kind']}, got {record.reason or 'none'}")
-    if got != "completed":
+    if _OUTPUT in expected and not _within(expected[_OUTPUT], record.output):
+        wrong.append(f"expected the output {expected[_OUTPUT]}, got {record.output}")
+    if got not in ENDED or (got != "completed" and "action" not in expected):
         if names:
             wrong.append(f"expected that nothing was done, got {', '.join(names)}")
     elif "pair" not in expected:
@@ -123,10 +132,37 @@ def _of_writes(expected: Mapping[str, Any], writes: Sequence[Write]) -> list[str
     names = [name for name, _ in writes]
     if "action" in expected and list(expected["action"]) != names:
         wrong.append(f"expected {', '.join(expected['action']) or 'no action'}, got {', '.join(names) or 'none'}")
-    for name, wanted in expected.items():
-        if isinstance(wanted, Mapping) and not _among(wanted, writes):
+    for name, wanted in _wanted(expected):
+        if not _among(wanted, writes):
             wrong.append(f"no action has the {name} {dict(wanted)}")
     return wrong
+
+
+def _of_undone(expected: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+    if "undone" not in expected:
+        return []
+    names = {entry.key: entry.body["name"] for entry in entries if entry.kind == kinds.SETTLED}
+    undoing = {entry.key: entry.body["undoes"] for entry in entries if entry.body.get("undoes")}
+    done = [
+        names[undoing[entry.key]]
+        for entry in entries
+        if entry.kind == kinds.SETTLED and entry.key in undoing and "out" in entry.body
+    ]
+    if list(expected["undone"]) == done:
+        return []
+    return [f"expected {', '.join(expected['undone']) or 'nothing'} to be undone, got {', '.join(done) or 'nothing'}"]
+
+
+def _wanted(expected: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Json]]]:
+    """The mappings that describe a write."""
+    return [(name, one) for name, one in expected.items() if isinstance(one, Mapping) and name != _OUTPUT]
+
+
+def _within(wanted: Json, value: Json) -> bool:
+    """Whether a value has all that is wanted; of mappings only the fields that are named."""
+    if isinstance(wanted, Mapping) and isinstance(value, Mapping):
+        return all(name in value and _within(one, value[name]) for name, one in wanted.items())
+    return wanted == value
 
 
 def _among(wanted: Mapping[str, Json], writes: Sequence[Write]) -> bool:

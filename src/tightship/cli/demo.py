@@ -30,6 +30,7 @@ MARK: Final = ".tightship-demo"
 """A file that says that a folder was made by this command, which may therefore make it anew."""
 DECLARED_PORT: Final = 8765
 _ADDRESS: Final = re.compile(r"(127\.0\.0\.1|localhost):(\d+)")
+_CONNECTORS: Final = re.compile(r"^connectors:", re.MULTILINE)
 _LOG: Final = "company.log"
 _STARTS: Final = 3
 """How often the company is started: somebody else may take the port between two moments."""
@@ -47,7 +48,8 @@ def demo(shell: Shell, folder: Path, template: str, keep: bool, concurrency: int
     """Make a workspace from a template, start the sample company on loopback, and let the team do its work.
 
     Each line of the template's input says what should come of it; the demo compares, and exits with 1 when not all
-    agree. The workspace stays, so that everything it prints at the end can be tried.
+    agree. A template without connectors has no need of the company. The workspace stays, so that everything it prints
+    at the end can be tried.
     """
     shell.folder = folder
     _prepare(shell, folder, template, keep)
@@ -106,13 +108,20 @@ def _free_port(*wanted: int) -> int:
 
 @contextmanager
 def _company(shell: Shell, folder: Path) -> Generator[None]:
-    """The sample company as a process of its own, for as long as the block runs."""
+    """The sample company as a process of its own, for as long as the block runs; nothing without connectors."""
+    if not _needs_company(folder):
+        yield
+        return
     process, told = _started(folder)
     try:
         shell.note(f"the sample company listens on {told.get('url')} (process {told.get('pid')})")
         yield
     finally:
         _end(process)
+
+
+def _needs_company(folder: Path) -> bool:
+    return _CONNECTORS.search((folder / "tightship.yaml").read_text()) is not None
 
 
 def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Mapping[str, Any]]:
@@ -176,6 +185,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 async def _demo(shell: Shell, template: str, concurrency: int) -> int:
     from tightship.cli._open import executing
+    from tightship.cli.init import first_workflow
 
     began = time.monotonic()
     async with executing(shell) as workspace:
@@ -186,10 +196,11 @@ async def _demo(shell: Shell, template: str, concurrency: int) -> int:
             filed, _ = await _work(shell, workspace, "intake", inputs[0], concurrency)
             if filed.fatal is not None or filed.stop.is_set():
                 return _ended_early(shell, filed)
-        work, verdicts = await _work(shell, workspace, template, inputs[0], concurrency)
+        workflow = first_workflow(workspace.files.root, template)
+        work, verdicts = await _work(shell, workspace, workflow, inputs[0], concurrency)
         if work.fatal is not None or work.stop.is_set():
             return _ended_early(shell, work)
-    return _tell(shell, template, work, verdicts, time.monotonic() - began)
+    return _tell(shell, template, inputs[0], work, verdicts, time.monotonic() - began)
 
 
 async def _work(
@@ -214,7 +225,8 @@ async def _work(
             bar.advance(f"{record.reference.rpartition('/')[2]} {record.state}")
             comparison.add(record, line.expected, () if run is None else run.entries)
 
-        work = Work(workspace, workflow, batch.lines(), concurrency, keep_going=True, watch=watch, stop=stop)
+        lines = batch.lines()
+        work = Work(workspace, workflow, lines, concurrency, keep_going=True, outputs=True, watch=watch, stop=stop)
         async with stoppable(shell, stop):
             await work.run()
     return work, await comparison.verdicts(await workspace.ledger())
@@ -231,7 +243,7 @@ def _ended_early(shell: Shell, work: Work) -> int:
 # --- what came of it ----------------------------------------------------------------------------------
 
 
-def _tell(shell: Shell, template: str, work: Work, verdicts: Sequence[Verdict], seconds: float) -> int:
+def _tell(shell: Shell, template: str, inputs: Path, work: Work, verdicts: Sequence[Verdict], seconds: float) -> int:
     from tightship.cli._report import next_steps, report
     from tightship.cli._work import summary
 
@@ -249,7 +261,8 @@ def _tell(shell: Shell, template: str, work: Work, verdicts: Sequence[Verdict], 
         }
     )
     rows = [(v.reference, v.case, v.expected, v.got, "; ".join(v.differences) or "yes") for v in verdicts]
-    shell.table(("ticket", "case", "expected", "got", "agrees"), rows, words=("case", "expected", "got", "agrees"))
+    one = inputs.stem.removesuffix("s")  # tickets.jsonl holds tickets
+    shell.table((one, "case", "expected", "got", "agrees"), rows, words=("case", "expected", "got", "agrees"))
     shell.say()
     report(shell, figures, work.records)
     shell.say()
@@ -258,9 +271,11 @@ def _tell(shell: Shell, template: str, work: Work, verdicts: Sequence[Verdict], 
     failed = next((one for one in work.records if one.error is not None), None)
     if failed is not None and failed.error is not None:
         shell.note(f"{failed.reference}: {failed.error.get('message')}")
-    shell.say(f"The workspace is {shell.folder}; the sample company was stopped, its records are in company.db there.")
+    told = "; the sample company was stopped, its records are in company.db there" * _needs_company(shell.folder)
+    shell.say(f"The workspace is {shell.folder}{told}.")
     steps = next_steps(shell, work.records)
-    steps.append((f"tightship company serve{shell.place}", "the company again, for whatever is to go on"))
+    if _needs_company(shell.folder):
+        steps.append((f"tightship company serve{shell.place}", "the company again, for whatever is to go on"))
     steps.append((f"tightship runs resume --all{shell.place}", "carry out what people have decided (with the company)"))
     shell.next_steps(steps)
     return DONE if all_agree and verdicts else ERROR

@@ -24,7 +24,7 @@ def init(shell: Shell, folder: Path, template: str) -> None:
     made = make_workspace(folder, template)
     shell.emit({"workspace": str(folder), "template": template, "files": made})
     shell.say(f"{folder} is a workspace now: {len(made)} files of the template {template}, and an empty store.")
-    first = _first_workflow(folder, template)
+    first = first_workflow(folder, template)
     inputs = sorted(path.name for path in folder.glob("*.jsonl"))
     steps = [
         (f"cd {folder}", "everything below is meant from there"),
@@ -33,7 +33,7 @@ def init(shell: Shell, folder: Path, template: str) -> None:
         (f"tightship blueprint {first}", "the workflow's whole map"),
     ]
     if (folder / "workflows" / "intake.yaml").exists() and inputs:
-        steps.append((f"tightship run intake --input {inputs[0]}", "put the practice tickets on the helpdesk"))
+        steps.append((f"tightship run intake --input {inputs[0]}", "put the practice cases where the team finds them"))
     steps.append((f"tightship run {first} --input {inputs[0] if inputs else 'FILE.jsonl'}", "let the team work"))
     shell.next_steps(steps)
 
@@ -87,7 +87,7 @@ def _files(folder: Path, source: Path) -> list[Path]:
     return [path for path in copied if path.is_file()]
 
 
-def _first_workflow(folder: Path, template: str) -> str:
+def first_workflow(folder: Path, template: str) -> str:
     """The workflow to begin with: the one that the template is named after, else the first."""
     found = sorted(path.stem for path in (folder / "workflows").glob("*.yaml"))
     return template if template in found or not found else found[0]
