@@ -13,6 +13,7 @@ WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.budget": "What one run may cost.",
     "WorkflowSpec.limits": "Limits that differ from those of `tightship.yaml`.",
     "WorkflowSpec.on": "What happens on an exception where neither the step nor the agent says it.",
+    "WorkflowSpec.constraints": "What holds for all that is done. Every turn of every agent is given it.",
     "WorkflowSpec.undo_on_failure": (
         "Whether finished actions are undone when the run does not complete. A cancelled run is undone in any case."
     ),
@@ -49,7 +50,9 @@ WORKFLOW: Mapping[str, str] = {
         "output, steps tried again or redone, further rounds of maker and checker."
     ),
     "Limits.repeats": "Identical calls (same tool, same arguments), or identical turns, of one agent.",
-    "Limits.handoffs": "Times that control passes from one agent to another. No pattern of this version does that.",
+    "Limits.handoffs": (
+        "Times that control passes from one agent to another for one user's request: in the run and all runs below it."
+    ),
     "Limits.depth": "Workflows started by workflows.",
     "Limits.branches": "Branches side by side in one step. `tightship check` refuses more.",
     "Limits.restarts": "Starts in a row over which the process ended with nothing recorded; then it is escalated.",
@@ -107,6 +110,13 @@ STEPS: Mapping[str, str] = {
     "When.else_": "What is done otherwise. Without it: nothing, and for a `switch` without a match `out_of_scope`.",
     "Case.if_": "The condition.",
     "Case.then": "What is done when it holds.",
+    "Handoff.first": "Who begins.",
+    "Handoff.peers": "For each agent, those to whom it may hand the work; nobody else gets it.",
+    "Handoff.brief": "What has to come with the work, checked before it passes.",
+    "Handoff.keep": "Fields of the brief that may be added to, and never changed or left out again.",
+    "Handoff.max": "How often the work is handed over in this step. `limits.handoffs` counts for the whole request.",
+    "Handoff.then": "What happens when nobody has finished by then.",
+    "Handoff.as_": "A step of any kind in place of the agent of that name, for instance a workflow of its own.",
     "Foreach.in_": "The list.",
     "Foreach.as_": "What an item is called inside. `index` is its place, from 0.",
     "Foreach.steps": "What is done for each item.",

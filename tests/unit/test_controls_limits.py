@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightship.controls import Limits, LoopDetector, LoopLimits, RunLimits, Stopwatch
+from tightship.controls.limits import Handoffs
 from tightship.core import kinds
 from tightship.core.errors import LimitReached
 from tightship.core.ports import WORKFLOW
 from tightship.core.signals import OverBudget
 
 
-@pytest.mark.parametrize("what", ["turn", "call", "handoff"])
+@pytest.mark.parametrize("what", ["turn", "call"])
 def test_the_last_one_within_the_limit_passes_and_the_next_names_limit_and_fix(what: str) -> None:
-    limits = RunLimits(Limits(turns=3, calls=3, handoffs=3))
+    limits = RunLimits(Limits(turns=3, calls=3))
     count = getattr(limits, f"count_{what}")
     for number in range(3):
         count(f"k/{number}")
@@ -28,13 +29,12 @@ def test_the_last_one_within_the_limit_passes_and_the_next_names_limit_and_fix(w
 
 
 def test_a_key_counts_once_however_often_it_is_replayed() -> None:
-    limits = RunLimits(Limits(turns=1, calls=1, handoffs=1))
+    limits = RunLimits(Limits(turns=1, calls=1))
     for _ in range(5):
         limits.count_turn("a")
         limits.count_call("a/tool/1")
-        limits.count_handoff("a/handoff")
         limits.count_repeat("a/tool/1", "a", "orders.get", "h")
-    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "repeats": 1, "handoffs": 1}
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 0, "repeats": 1}
 
 
 def test_a_turn_that_was_refused_was_not_taken() -> None:
@@ -92,6 +92,20 @@ def test_what_the_workflow_itself_does_is_bounded_by_its_text() -> None:
         limits.count_repeat(f"each/{number}/notify/1", WORKFLOW, "mail.send", "h")
 
 
+def test_handoffs_are_counted_for_a_run_and_all_below_it_whatever_is_told_again() -> None:
+    log = Log()
+    log.add(kinds.NOTE, "a/handoff", type="handoff")
+    log.add(kinds.NOTE, "a/handoff", type="handoff")
+    log.add(kinds.SIGNAL, "", type="child", child="r-2", handoffs=["h-1", "h-2"])
+    log.add(kinds.SIGNAL, "", type="child", child="r-3", handoffs=["h-2"])
+    counter = Handoffs("r-1", 3)
+    counter.restore(log.entries)
+    assert len(counter.counted) == 3
+    counter.check("h-1")
+    with pytest.raises(LimitReached, match="passed 3 times in run r-1"):
+        counter.check("h-3")
+
+
 def test_one_retry_budget_holds_for_all_layers() -> None:
     limits = RunLimits(Limits(retries=2), scope="agent:triage")
     limits.count_retry("a/tool/1", 1)
@@ -107,11 +121,10 @@ def test_a_resumed_run_goes_on_with_its_counts() -> None:
     log.add(kinds.ADMITTED, "a/tool/1", agent="a", name="orders.get", cls="write", args="h")
     log.add(kinds.SETTLED, "a/tool/1", attempt=3)
     log.add(kinds.TURN, "a", agent="a", hash="h")
-    log.add(kinds.NOTE, "b", type="handoff")
     log.add(kinds.NOTE, "b", type="checkpoint.failed")
     limits = RunLimits(Limits(turns=1))
     limits.restore(log.entries)
-    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 2, "repeats": 1, "handoffs": 1}
+    assert limits.as_dict() == {"turns": 1, "calls": 1, "retries": 2, "repeats": 1}
     limits.count_turn("a")
     with pytest.raises(LimitReached):
         limits.count_turn("b")

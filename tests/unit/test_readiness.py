@@ -78,6 +78,15 @@ def gated(before: str, gate: str) -> dict[str, Any]:
     return more(steps) | shared("{writers: [triage]}")
 
 
+def passing(handoff: str, output: str = "{x: int}") -> dict[str, Any]:
+    """A workflow in which agents with this output hand over."""
+    files = {
+        name: text.replace("output: {x: int}", f"output: {output}") if name.endswith(".yaml") else text
+        for name, text in agents(2).items()
+    }
+    return more(f"  - handoff: {handoff}\n") | files
+
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
     ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
@@ -303,6 +312,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:triage'}}")),
     ("TS704", shared("{writers: [triage, quality]}")),
     ("TS705", more("  - triage\n  - checkpoint: context.limit > 3\n")),
+    ("TS620", passing("{first: n0, peers: {n0: [n1]}, brief: {what: str}}")),
+    ("TS621", passing("{first: n0, peers: {n0: [], n1: []}, brief: {what: str}}")),
+    ("TS622", passing("{first: n0, peers: {n0: [n1]}}")),
+    ("TS623", passing("{first: n0, peers: {n0: [n1]}, brief: {what: str}, max: 20}")),
+    ("TS624", passing("{first: n0, peers: {n0: [n1], n1: [n0]}, brief: {what: str}}", "{handoff: {to: str}}")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

@@ -40,13 +40,28 @@ class ModelCaller(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What every turn of a run is given, however long it grows and whoever has it in hand (F4).
+
+    Attributes:
+        objective: what the workflow is for. constraints: what it declares to hold.
+        handed: what the agent that handed the work over says to hold. It is another agent's word, so a model gets it
+            as data and not with its instructions.
+    """
+
+    objective: str = ""
+    constraints: Sequence[str] = ()
+    handed: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class Turn:
     """What the contexts of one turn share.
 
     Attributes:
         key: the turn's key. agent: its name. declared: its tools. deadline: store time (s), or None.
-        objective: the workflow's purpose. feedback: a checker's objections to the previous attempt.
+        pinned: what holds for every turn. feedback: a checker's objections to the previous attempt.
         attempt: which attempt this is, from 1. workspace: the workspace's folder.
         line: the branch or item that it belongs to.
         fatal: what the ledger or a replay has refused; the turn ends with it whatever the agent's code does.
@@ -60,7 +75,7 @@ class Turn:
     key: str
     agent: str
     declared: frozenset[str]
-    objective: str = ""
+    pinned: Pinned = Pinned()
     deadline: float | None = None
     attempt: int = 1
     feedback: Sequence[str] = ()
@@ -126,7 +141,12 @@ class AgentContext(SharedHands):
     @property
     def objective(self) -> str:
         """What the workflow is for."""
-        return self._turn.objective
+        return self._turn.pinned.objective
+
+    @property
+    def constraints(self) -> list[str]:
+        """What holds for all that is done here: the workflow's constraints, and those that came with the work."""
+        return [*self._turn.pinned.constraints, *self._turn.pinned.handed]
 
     @property
     def attempt(self) -> int:

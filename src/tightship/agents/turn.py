@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from tightship.agents.context import AgentContext, ModelCaller, Turn
+from tightship.agents.context import AgentContext, ModelCaller, Pinned, Turn
 from tightship.core import kinds
 from tightship.core.errors import (
     AgentHung,
@@ -27,6 +27,7 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
+from tightship.effects.frame import CONSTRAINTS
 from tightship.effects.journal import Body
 from tightship.effects.outcomes import describe, restore
 from tightship.effects.session import Session
@@ -71,11 +72,13 @@ async def take_turn(
     agent: Agent,
     key: str,
     give: Mapping[str, Json],
-    objective: str,
+    pinned: Pinned,
     feedback: Sequence[str],
     line: str = "",
 ) -> Json:
     """The agent's turn under this key, with bounded repair of a wrong shape.
+
+    Objective and constraints are given to every attempt, whatever else changes (F4).
 
     Raises:
         WorkException: what the agent raised, AgentRaised, AgentHung. WrongShape: also after the repairs.
@@ -89,7 +92,7 @@ async def take_turn(
             attempt_key,
             agent.name,
             agent.declared,
-            objective,
+            pinned,
             attempt=attempt,
             feedback=objections,
             workspace=agent.workspace,
@@ -118,7 +121,7 @@ async def _may_repair(session: Session, key: str) -> bool:
 
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
     journal, key = session.journal, turn.key
-    payload, _ = journal.seal({**give, "feedback": list(turn.feedback)} if turn.feedback else give)
+    payload, _ = journal.seal(_given(turn, give))
     await journal.landed(kinds.TURN, key)
     recorded = journal.turns.get(key)
     if recorded is not None:
@@ -156,6 +159,12 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
     await journal.go_ahead(kinds.TURN, key, body, (payload, out))
     return orjson.loads(data)
+
+
+def _given(turn: Turn, give: Mapping[str, Json]) -> Mapping[str, Json]:
+    """All that a turn is given, as it is recorded and compared."""
+    more = {"feedback": list(turn.feedback), CONSTRAINTS: [*turn.pinned.constraints, *turn.pinned.handed]}
+    return {**give, **{name: said for name, said in more.items() if said}}
 
 
 def _limited(session: Session, agent: Agent, turn: Turn, address: str) -> LimitReached | None:

@@ -1,4 +1,4 @@
-"""Counted limits of one run: turns, calls, retries and handoffs, and the time it may work (F1, F5).
+"""Counted limits of one run: turns, calls and retries, its request's handoffs, and the time it may work (F1, F5).
 
 What is counted is named by its key and counted once, so that replaying a run counts nothing twice, and no handoff,
 no nesting and no restart can reset a counter.
@@ -7,17 +7,20 @@ no nesting and no restart can reset a counter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tightship.core import kinds
 from tightship.core.errors import LimitReached, Unavailable
+from tightship.core.ids import derived_id
 from tightship.core.ports import WORKFLOW, EntryView
 from tightship.core.signals import OverBudget
 from tightship.core.world import Clock
 
 REPEATED: Final = frozenset({"read", "write"})
 """Classes of calls of which identical ones are counted; requests to a model stand in the loop detection as turns."""
+HANDOFF: Final = "handoff"
+"""The type of the note by which control passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,12 @@ class Limits:
         calls: effects that agents ask for, refused and cached ones included.
         retries: second and further attempts, over all layers together: at a system, at another tier, repairs of an
             output, steps that are tried again or redone, further rounds of maker and checker.
-        handoffs: times control passes from one agent to another.
         repeats: the same call (same tool, same arguments) by the same agent; what got no answer does not count.
     """
 
     turns: int = 60
     calls: int = 200
     retries: int = 20
-    handoffs: int = 8
     repeats: int = 3
 
 
@@ -48,7 +49,7 @@ class RunLimits:
         scope: what is counted for, as it appears in messages (`run`, `agent:NAME`).
     """
 
-    __slots__ = ("_asked", "_calls", "_handoffs", "_retries", "_same", "_turns", "limits", "scope")
+    __slots__ = ("_asked", "_calls", "_retries", "_same", "_turns", "limits", "scope")
 
     def __init__(self, limits: Limits | None = None, scope: str = "run") -> None:
         self.limits = limits or Limits()
@@ -56,7 +57,6 @@ class RunLimits:
         self._turns: set[str] = set()
         self._calls: set[str] = set()
         self._retries: set[tuple[str, int]] = set()
-        self._handoffs: set[str] = set()
         self._same: dict[tuple[str, str, str], set[str]] = {}
         self._asked: dict[str, tuple[str, str, str]] = {}
 
@@ -126,16 +126,6 @@ class RunLimits:
             return False
         return True
 
-    def count_handoff(self, key: str) -> None:
-        """Control passes to another agent.
-
-        Raises:
-            LimitReached: that is one handoff too many.
-        """
-        self._handoffs.add(key)
-        if len(self._handoffs) > self.limits.handoffs:
-            raise self._reached("handoffs", "handoffs", self.limits.handoffs)
-
     def restore(self, entries: Iterable[EntryView]) -> None:
         """Count what the ledger holds of this run, without raising; before a resumed run goes on."""
         for entry in entries:
@@ -146,11 +136,8 @@ class RunLimits:
                     self._retries.add((entry.key, 2))
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
                 self._restore_call(entry.key, entry.body)
-            elif entry.kind == kinds.NOTE:
-                if entry.body.get("type") == "handoff":
-                    self._handoffs.add(entry.key)
-                elif entry.body.get("again"):
-                    self._retries.add((entry.key, 2))
+            elif entry.kind == kinds.NOTE and entry.body.get("again"):
+                self._retries.add((entry.key, 2))
 
     def _restore_call(self, key: str, body: Mapping[str, Any]) -> None:
         self._calls.add(key)
@@ -172,7 +159,6 @@ class RunLimits:
             "calls": len(self._calls),
             "retries": len(self._retries),
             "repeats": max((len(keys) for keys in self._same.values()), default=0),
-            "handoffs": len(self._handoffs),
         }
 
     def _reached(self, what: str, field: str, limit: int) -> LimitReached:
@@ -188,6 +174,45 @@ def _retry(key: str) -> str:
     if "~" not in key:
         return ""
     return "/".join(part.partition("~")[2] for part in key.split("/"))
+
+
+@dataclass(slots=True)
+class Handoffs:
+    """How often control has passed from one agent to another, in a run and in all runs below it.
+
+    One user's request is one task, however many runs it is done in: each of them counts in its own counter and in
+    those of the runs above it, so neither a handoff nor a child run nor a restart begins anew.
+    """
+
+    run: str
+    most: int
+    counted: set[str] = field(default_factory=set[str])
+
+    @staticmethod
+    def id(run: str, key: str) -> str:
+        """What the handoff under this key of a run is counted by."""
+        return derived_id("h", run, key)
+
+    def restore(self, entries: Iterable[EntryView]) -> None:
+        """Count what a run's entries hold: its own handoffs, and those that its ended children have told of."""
+        for entry in entries:
+            if entry.kind == kinds.NOTE and entry.body.get("type") == HANDOFF:
+                self.counted.add(self.id(entry.run, entry.key))
+            elif entry.kind == kinds.SIGNAL:
+                self.counted.update(entry.body.get("handoffs", ()))
+
+    def check(self, one: str) -> None:
+        """Whether this handoff may be counted here as well.
+
+        Raises:
+            LimitReached: that is one handoff too many.
+        """
+        if one not in self.counted and len(self.counted) >= self.most:
+            raise LimitReached(
+                f"control has passed {self.most} times in run {self.run} and the runs below it",
+                fix="find out with `tightship runs show` who passes what to whom; raise limits.handoffs only if the "
+                "work needs it",
+            )
 
 
 class Stopwatch:

@@ -34,7 +34,8 @@ TightshipError
 │   │   ├── RateLimited        E1, the other side asks for patience
 │   │   └── TimedOut           E1, no answer in time
 │   ├── DataMissing            E2
-│   │   └── StaleContext       E2, a shared value is older than its reader accepts
+│   │   ├── StaleContext       E2, a shared value is older than its reader accepts
+│   │   └── HandoffRefused     E2, a handoff lacks what its brief must carry, or goes where it may not
 │   ├── RuleConflict           E3
 │   │   └── ConflictingWrite   E3, a shared value has changed since this writer read it
 │   ├── OutOfScope             E4
@@ -46,6 +47,7 @@ TightshipError
 │       ├── CheckpointFailed   a checkpoint's condition stayed false
 │       ├── ChecksExhausted    maker and checker ran out of rounds
 │       ├── NoConsensus        those who were asked did not come to one answer
+│       ├── HandoffsExhausted  the agents went on handing the work over
 │       ├── BranchFailed       a concurrent branch failed
 │       ├── Stalled            a run does not move, or waits for what cannot come
 │       ├── OutcomeUnknown     a write may or may not have been done
@@ -287,6 +289,10 @@ class StaleContext(DataMissing):
     """A value of the shared context is older than its reader accepts."""
 
 
+class HandoffRefused(DataMissing):
+    """A handoff does not carry what its receiver has to know, or goes where it may not."""
+
+
 class RuleConflict(WorkException):
     """Two business rules contradict each other."""
 
@@ -337,6 +343,10 @@ class ChecksExhausted(Unforeseen):
 
 class NoConsensus(Unforeseen):
     """Those who were asked did not come to one answer by the declared rule."""
+
+
+class HandoffsExhausted(Unforeseen):
+    """The agents handed the work over as often as they may, and none of them finished it."""
 
 
 class BranchFailed(Unforeseen):

@@ -20,12 +20,13 @@ PARKED: Final = "run.parked"
 [taken: the person who has it in hand]"""
 ENDED: Final = "run.ended"
 """outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
-[reason, output (address), detail (address), package (address), residual: how many effects remain]"""
+[reason, output (address), detail (address), package (address), residual: how many effects remain, handoffs: [ids of
+handoffs in it and in the runs below it]]"""
 SIGNAL: Final = "signal"
 """type (cancel | halt | answer | child | take | do | edit | undo | give), by, and the type's fields: detail (address of
 what the person said), reason (the engine's own words), scope, item, child with outcome, output, package, usd,
-tokens_in, tokens_out, calls and actions (address); of a person who has taken the run over: key (the step), name,
-value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above them)"""
+tokens_in, tokens_out, calls, handoffs and actions (address); of a person who has taken the run over: key (the step),
+name, value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above them)"""
 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"

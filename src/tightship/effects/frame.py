@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Final, Literal, NoReturn, Protocol
 
 from tightship.core.errors import WorkException
 from tightship.core.ports import Json, UndoSpec
 from tightship.ledger import Expected
+
+CONSTRAINTS: Final = "constraints"
+"""The name in the scope that holds what every turn below has to keep: `ctx.constraints` of the agents inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +223,17 @@ class Frame(Protocol):
 
         Raises:
             LimitReached: that is one retry too many.
+        """
+        ...
+
+    async def hand_over(self, source: str, target: str, **told: Json) -> None:
+        """Control passes from one agent to another: counted for the whole request, recorded once.
+
+        Args:
+            source, target: the agents' names. told: what is recorded with it.
+
+        Raises:
+            LimitReached: that is one handoff too many, or the two only pass the work back and forth.
         """
         ...
 

@@ -12,7 +12,7 @@ from tightship.controls.breakers import Breakers
 from tightship.controls.budgets import Chain, Envelope, EnvelopeTree
 from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts, scopes_of
-from tightship.controls.limits import RunLimits, Stopwatch
+from tightship.controls.limits import Handoffs, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
@@ -93,6 +93,8 @@ class Session:
     """Raises StaleOwner when this process may no longer act for the run."""
     line: Sequence[tuple[str, Envelope, int]] = ()
     """The run and those above it: id, envelope, and the most requests that they and the runs below them make."""
+    handoffs: Sequence[Handoffs] = ()
+    """How often control has passed: the counters of the run and of those above it, its own first."""
     pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])

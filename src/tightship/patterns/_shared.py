@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tightship.core.errors import BranchFailed, WorkException
 from tightship.core.ports import Json
-from tightship.effects.frame import BranchResult, Frame
+from tightship.effects.frame import CONSTRAINTS, BranchResult, Frame
 from tightship.workflow.tree import Step
 
 FEEDBACK: Final = "feedback"
@@ -41,7 +41,7 @@ def source_before(step: Step) -> str | None:
 
 def finished(names: Mapping[str, Json]) -> dict[str, Json]:
     """The outputs in a scope, without the input and what is not output."""
-    return {name: value for name, value in names.items() if name not in ("input", FEEDBACK)}
+    return {name: value for name, value in names.items() if name not in ("input", FEEDBACK, CONSTRAINTS)}
 
 
 def error_data(error: BaseException) -> dict[str, Json]:

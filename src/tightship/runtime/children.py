@@ -56,7 +56,7 @@ def ended_child(signals: list[Any], child: str) -> dict[str, Any] | None:
 def child_signal(parent: str, child: str, body: Mapping[str, Any], actions: SealedPayload | None) -> Draft:
     """What a child's end tells its parent: how it ended, what it cost, and what it did that may have to be undone."""
     told: dict[str, Any] = {"type": "child", "by": child, "child": child, "outcome": body["outcome"]}
-    for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls"):
+    for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls", "handoffs"):
         if body.get(name):
             told[name] = body[name]
     if actions is None:

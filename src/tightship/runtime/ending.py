@@ -234,7 +234,9 @@ class Ending:
             for name in totals:
                 totals[name] += int(body.get(name) or 0)
         totals["calls"] = sum(kinds.went_out(body) for body in journal.settled)
-        return {**totals, "seconds": round(self._task.session.watch.used, 3)}
+        handoffs = self._task.session.handoffs
+        passed = {"handoffs": sorted(handoffs[0].counted)} if handoffs and handoffs[0].counted else {}
+        return {**totals, **passed, "seconds": round(self._task.session.watch.used, 3)}
 
     async def _stop_children(self) -> None:
         """Children that still run are cancelled and waited for, so that their undo comes before ours."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tightship.controls.budgets import EnvelopeTree, Limit
+from tightship.controls.budgets import EnvelopeTree
 from tightship.controls.halts import Halt, scopes_of
 from tightship.core import kinds
 from tightship.core.errors import (
@@ -27,10 +27,10 @@ from tightship.effects.journal import Journal
 from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.runtime.arrivals import Arrivals
-from tightship.runtime.families import Families
+from tightship.runtime.families import Bounds, Families
 from tightship.runtime.fork import dry
 from tightship.runtime.program import AGENT, Program
-from tightship.runtime.purse import limit_of
+from tightship.runtime.purse import bounds_of
 from tightship.runtime.run import PARKED, PUT_DOWN, RunTask
 from tightship.runtime.sessions import Sessions
 from tightship.runtime.start import Ended, Start
@@ -84,7 +84,7 @@ class Engine:
         """Called when a run that is not here has something to do; with no name, when any may have."""
         self._starter = Starter(ledger, shared.world, program, build)
         self._pinned = pinned
-        self._families = Families(ledger, self._budget)
+        self._families = Families(ledger, self._bounds)
         self._sessions = Sessions(shared, envelopes, self._families, lease)
         self._tell = tell
         self._runs: dict[str, Driven] = {}
@@ -156,7 +156,7 @@ class Engine:
         await self._arrivals.wait(run)
         with self._arrivals.expect((run,)):
             await beginning.record()
-            self._families.begin(run, start.parent, limit_of(program.spec.budget), program.limits.requests)
+            self._families.begin(run, start.parent, bounds_of(program))
             session = self._sessions.new(beginning.facts, beginning.journal, program)
             self._runs[run] = Driven(RunTask(self, program, session))
         return run
@@ -324,10 +324,9 @@ class Engine:
         assert program is not None
         return program
 
-    async def _budget(self, started: Entry) -> tuple[Limit, int]:
-        """What a run may spend, and how often it may ask, by its first entry."""
-        program = await self._pinned_program(started.body["definition"])
-        return limit_of(program.spec.budget), program.limits.requests
+    async def _bounds(self, started: Entry) -> Bounds:
+        """What a run and those below it may do, by its first entry."""
+        return bounds_of(await self._pinned_program(started.body["definition"]))
 
     def _forget(self, run: str) -> None:
         if self._runs.pop(run, None) is not None:

@@ -12,9 +12,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tightship.controls.budgets import Amount, Chain, Envelope, Limit
+from tightship.controls.limits import Handoffs
 from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
 from tightship.ledger import Entry, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a run and all runs below it may do together: spend, ask (attempts at anything outside), hand over."""
+
+    budget: Limit
+    requests: int
+    handoffs: int
 
 
 @dataclass(slots=True)
@@ -23,6 +33,8 @@ class _Member:
     parent: str
     requests: int
     """The most that it and the runs below it ask of anything outside (`limits.requests`)."""
+    handoffs: Handoffs
+    """How often control has passed in it and in the runs below it."""
     here: int = 0
     """How many runs are here that pay from it: itself, and runs below it."""
 
@@ -32,18 +44,20 @@ class Families:
 
     Args:
         ledger: where the figures come from.
-        budget: what a run may spend, and how often it may ask, by its first entry.
+        bounds: what a run and all runs below it may do, by its first entry.
     """
 
-    def __init__(self, ledger: Ledger, budget: Callable[[Entry], Awaitable[tuple[Limit, int]]]) -> None:
+    def __init__(self, ledger: Ledger, bounds: Callable[[Entry], Awaitable[Bounds]]) -> None:
         self._ledger = ledger
-        self._budget = budget
+        self._bounds = bounds
         self._members: dict[str, _Member] = {}
         self._loading = asyncio.Lock()
 
-    def begin(self, run: str, parent: str, limit: Limit, requests: int) -> None:
+    def begin(self, run: str, parent: str, bounds: Bounds) -> None:
         """A new run is here; its parent is."""
-        self._members[run] = _Member(Envelope("run", limit), parent, requests)
+        self._members[run] = _Member(
+            Envelope("run", bounds.budget), parent, bounds.requests, Handoffs(run, bounds.handoffs)
+        )
         self._count(run, 1)
 
     async def parents(self, runs: list[str]) -> set[str]:
@@ -82,6 +96,15 @@ class Families:
             run = member.parent
         return found
 
+    def handoffs(self, run: str) -> list[Handoffs]:
+        """The counters of a run and of those above it, its own first."""
+        found: list[Handoffs] = []
+        while run:
+            member = self._members[run]
+            found.append(member.handoffs)
+            run = member.parent
+        return found
+
     def _count(self, run: str, change: int) -> None:
         while run:
             member = self._members[run]
@@ -98,18 +121,21 @@ class Families:
         if parent and parent not in self._members:
             above = await self._ledger.run_entries(parent)
             await self._bring(parent, above[0].body.get("parent", ""), above)
-        limit, requests = await self._budget(entries[0])
-        envelope = Envelope("run", limit)
+        bounds = await self._bounds(entries[0])
+        envelope, handoffs = Envelope("run", bounds.budget), Handoffs(run, bounds.handoffs)
         chain = Chain([envelope])
         _charge(chain, entries)
+        handoffs.restore(entries)
         for entry in entries:
             if entry.kind == kinds.EXTENDED and entry.body["scope"] == "run":
                 envelope.extend(granted(entry))
-        await self._charge_below(chain, [] if childless else [run])
-        self._members[run] = _Member(envelope, parent, requests)
+        await self._charge_below(chain, handoffs, [] if childless else [run])
+        self._members[run] = _Member(envelope, parent, bounds.requests, handoffs)
 
-    async def _charge_below(self, chain: Chain, runs: list[str]) -> None:
-        """Charge what runs below have spent: an ended one's totals, and the effects of the others."""
+    async def _charge_below(self, chain: Chain, handoffs: Handoffs, runs: list[str]) -> None:
+        """Charge what runs below have spent: an ended one's totals, and the effects of the others.
+
+        An ended one has told of its handoffs in its signal, which the entries of the run above it hold."""
         while runs:
             rows = await self._ledger.select("runs", [("parent", "in", runs)])
             for row in rows:
@@ -118,6 +144,7 @@ class Families:
             left = [row["id"] for row in rows if row["state"] != "ended"]
             for entries in (await self._ledger.runs_entries(left)).values() if left else ():
                 _charge(chain, entries)
+                handoffs.restore(entries)
             runs = [row["id"] for row in rows]
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from tightship.agents.context import Pinned
 from tightship.agents.turn import take_turn
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
@@ -25,7 +26,17 @@ from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
 from tightship.effects.door import Door
-from tightship.effects.frame import ActionCall, Agreement, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.effects.frame import (
+    CONSTRAINTS,
+    ActionCall,
+    Agreement,
+    Answer,
+    Branch,
+    BranchResult,
+    Question,
+    RunFacts,
+    Scope,
+)
 from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
 from tightship.ledger import Expected, Guards
@@ -33,6 +44,7 @@ from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
+from tightship.runtime.passing import pass_control
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
@@ -43,6 +55,7 @@ SHARED = "context."
 """What a condition's names of the shared context begin with."""
 PLAIN = frozenset(
     {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
+    | {"source", "target", "number", "facts", "kept"}
 )
 """Fields of a note that name parts of the workflow, never what anybody wrote."""
 
@@ -50,6 +63,11 @@ PLAIN = frozenset(
 def join(path: str, part: str) -> str:
     """A key with one more part."""
     return f"{path}/{part}" if path else part
+
+
+def _texts(value: Json) -> list[str]:
+    """What of it is text."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
 
 
 def again(key: str, times: Mapping[str, int]) -> str:
@@ -219,6 +237,7 @@ class NodeFrame:
         spec = program.agent_spec(agent)
         given = program.gather(spec, self.scope.names, give or {})
         feedback = list(self.scope.names.get("feedback") or ())
+        pinned = Pinned(program.spec.purpose, program.spec.constraints, _texts(self.scope.names.get(CONSTRAINTS)))
         key = self.next_key(agent)
 
         async def attempt(number: int) -> Json:
@@ -226,7 +245,7 @@ class NodeFrame:
             if spec.human is not None and not program.rehearsed:
                 return await self._person(spec, path, given)
             ready = program.agent(agent)
-            return await take_turn(self.task.session, ready, path, given, program.spec.purpose, feedback, self.line)
+            return await take_turn(self.task.session, ready, path, given, pinned, feedback, self.line)
 
         if plain:
             return await attempt(1)
@@ -347,7 +366,7 @@ class NodeFrame:
             return
         if fields.get("again"):
             self.task.session.limits.count_retry(key, 2)
-        await self._record_note(key, type, fields)
+        await self.record_note(key, type, fields)
 
     async def note_retry(self, type: str, **fields: Json) -> bool:
         """Record something after which work is to be done again; whether the run's retries allow it, decided once."""
@@ -355,10 +374,14 @@ class NodeFrame:
         recorded = self.task.journal.notes.get(key)
         if recorded is None:
             recorded = {**fields, "again": True} if self.task.session.limits.may_retry(key) else fields
-            await self._record_note(key, type, recorded)
+            await self.record_note(key, type, recorded)
         return bool(recorded.get("again"))
 
-    async def _record_note(self, key: str, type: str, fields: Mapping[str, Json]) -> None:
+    async def hand_over(self, source: str, target: str, **told: Json) -> None:
+        """Control passes from one agent to another."""
+        await pass_control(self, source, target, told)
+
+    async def record_note(self, key: str, type: str, fields: Mapping[str, Json]) -> None:
         journal = self.task.journal
         body: dict[str, Any] = {"type": type}
         body |= {name: value for name, value in fields.items() if name in PLAIN and not isinstance(value, dict | list)}

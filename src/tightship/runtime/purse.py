@@ -15,14 +15,22 @@ from tightship.core.signals import OverBudget, Refused
 from tightship.effects.frame import Question
 from tightship.ledger import Draft, Entry
 from tightship.review.package import from_exception
+from tightship.runtime.families import Bounds
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
+    from tightship.runtime.program import Program
 
 
 ABOVE = "run:"
 """The scope of a run above: `run:ID`. A run's own envelope is called `run`."""
 AGENT = "agent:"
+
+
+def bounds_of(program: Program) -> Bounds:
+    """What a run of this program, and the runs below it, may do."""
+    limits = program.limits
+    return Bounds(limit_of(program.spec.budget), limits.requests, limits.handoffs)
 
 
 def limit_of(budget: Any) -> Limit:

@@ -51,7 +51,7 @@ class Sessions:
             journal,
             self._shared,
             tree,
-            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.handoffs, limits.repeats)),
+            RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.repeats)),
             LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
             Stopwatch(self._shared.world.clock, spec.budget.seconds, used=journal.seconds),
             program.tools,
@@ -60,6 +60,7 @@ class Sessions:
             live=program.live,
             lease=self._lease,
             line=self._families.quotas(facts.id),
+            handoffs=self._families.handoffs(facts.id),
         )
 
     def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:
@@ -84,9 +85,7 @@ def _agent_limits(program: Program) -> dict[str, RunLimits]:
         own, run = agent.limits, program.limits
         if own.turns is None and own.calls is None and own.repeats is None:
             continue
-        limits = Limits(
-            own.turns or run.turns, own.calls or run.calls, run.retries, run.handoffs, own.repeats or run.repeats
-        )
+        limits = Limits(own.turns or run.turns, own.calls or run.calls, run.retries, own.repeats or run.repeats)
         found[name] = RunLimits(limits, f"agent:{name}")
     return found
 

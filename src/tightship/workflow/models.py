@@ -255,6 +255,7 @@ class WorkflowSpec(Spec):
     budget: Budget = Budget()
     limits: LimitOverrides = LimitOverrides()
     on: Behaviours = {}
+    constraints: Texts = ()
     undo_on_failure: bool = True
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")

@@ -22,7 +22,7 @@ AMBIENT: Final = ("threshold", "now", "context")
 """Names that are not run data; the frame decides their values once and records them."""
 
 RESERVED: Final = frozenset(
-    {"input", "feedback", "args", "result", *AMBIENT}
+    {"input", "feedback", "constraints", "args", "result", *AMBIENT}
     # words that the language of conditions keeps for itself (CEL specification, section "Syntax")
     | {"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import"}
     | {"let", "loop", "package", "namespace", "return", "var", "void", "while"}

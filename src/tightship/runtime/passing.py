@@ -1,0 +1,41 @@
+"""Control passes from one agent to another: counted for the whole request, recorded once (P6, F1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tightship.controls.limits import HANDOFF, Handoffs
+from tightship.core.errors import LimitReached
+from tightship.core.ports import Json
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+
+
+async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[str, Json]) -> None:
+    """Record that an agent hands the work to another.
+
+    Whether it is one too many is decided once: which of several branches comes last is a race.
+
+    Raises:
+        LimitReached: it is.
+    """
+    session, journal = frame.task.session, frame.task.journal
+    key = frame.next_key(f"note:{HANDOFF}")
+    if key in journal.notes:
+        session.loops.handoff(key, source, target, frame.line)
+        return
+    refused = f"{key}/refused"
+    if refused in journal.decided:
+        raise LimitReached(str(journal.decided[refused]))
+    one = Handoffs.id(frame.run.id, key)
+    try:
+        for counter in session.handoffs:
+            counter.check(one)
+        session.loops.handoff(key, source, target, frame.line)
+    except LimitReached as error:
+        await journal.decide(refused, error.message)
+        raise
+    for counter in session.handoffs:
+        counter.counted.add(one)
+    await frame.record_note(key, HANDOFF, {"source": source, "target": target, **told})
