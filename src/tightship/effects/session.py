@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +129,11 @@ class Session:
         """What a turn or call of this agent counts against: the run's limits, and its own where it declares some."""
         own = self.agent_limits.get(agent)
         return (self.limits,) if own is None else (self.limits, own)
+
+    def count_handoffs(self, ids: Iterable[str]) -> None:
+        """Count these handoffs, here and in the runs above; those that are counted already change nothing."""
+        for counter in self.handoffs:
+            counter.counted.update(ids)
 
     async def drain(self) -> None:
         """Wait until every admitted effect has settled, on the disk. No run ends, parks or undoes before."""

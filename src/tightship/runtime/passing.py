@@ -36,6 +36,5 @@ async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[st
     except LimitReached as error:
         await journal.decide(refused, error.message)
         raise
-    for counter in session.handoffs:
-        counter.counted.add(one)
+    session.count_handoffs((one,))
     await frame.record_note(key, HANDOFF, {"source": source, "target": target, **told})

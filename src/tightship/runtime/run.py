@@ -428,8 +428,7 @@ class RunTask:
         elif body["type"] == "halt":
             self.interrupt(Halted(body.get("reason", ""), scope=body.get("scope", "")))
         elif body["type"] == "child":
-            for counter in self.session.handoffs:  # a child that another process drove has told of them only now
-                counter.counted.update(body.get("handoffs", ()))
+            self.session.count_handoffs(body.get("handoffs", ()))  # another process may have driven it
             self.release(body["child"])
         elif body["type"] in ("take", "give"):
             self.taken = (body.get("by") or "somebody") if body["type"] == "take" else ""
