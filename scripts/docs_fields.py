@@ -193,6 +193,7 @@ def documented() -> dict[str, type[BaseModel]]:
         models.AgentLimits,
         models.Confidence,
         tree.Behaviour,
+        tree.UndoRetry,
         tree.Step,
         config.WorkspaceConfig,
         config.ConnectorSpec,

@@ -17,6 +17,7 @@ WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.undo_on_failure": (
         "Whether finished actions are undone when the run does not complete. A cancelled run is undone in any case."
     ),
+    "WorkflowSpec.undo_retry": "How an undo is tried again whose system does not answer ([fields](#saga)).",
     "WorkflowSpec.subjects": (
         "The people whom the data is about, taken from the input. What the run stores is sealed with their keys, so "
         "that it can be erased for one person."
@@ -117,6 +118,15 @@ STEPS: Mapping[str, str] = {
     "Handoff.max": "How often the work is handed over in this step. `limits.handoffs` counts for the whole request.",
     "Handoff.then": "What happens when nobody has finished by then.",
     "Handoff.as_": "A step of any kind in place of the agent of that name, for instance a workflow of its own.",
+    "Saga.steps": "What stands or falls together.",
+    "Saga.then": (
+        "What happens when it was undone: the failure goes on to what stands around it, the run fails, or it goes on "
+        "with `give`."
+    ),
+    "Saga.give": "With `continue`: the saga's output.",
+    "Saga.undo_retry": "How an undo is tried again whose system does not answer. Without it: twice, 1 s and 2 s later.",
+    "UndoRetry.times": "Tries more.",
+    "UndoRetry.after": "The pause before the first of them; each following one is twice as long, at most five minutes.",
     "Foreach.in_": "The list.",
     "Foreach.as_": "What an item is called inside. `index` is its place, from 0.",
     "Foreach.steps": "What is done for each item.",

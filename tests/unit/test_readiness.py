@@ -317,6 +317,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS622", passing("{first: n0, peers: {n0: [n1]}}")),
     ("TS623", passing("{first: n0, peers: {n0: [n1]}, brief: {what: str}, max: 20}")),
     ("TS624", passing("{first: n0, peers: {n0: [n1], n1: [n0]}, brief: {what: str}}", "{handoff: {to: str}}")),
+    ("TS630", more("  - saga: {steps: [triage]}\n")),
+    ("TS631", more("  - saga: {steps: [triage], then: continue}\n")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

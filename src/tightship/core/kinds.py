@@ -24,9 +24,10 @@ ENDED: Final = "run.ended"
 handoffs in it and in the runs below it]]"""
 SIGNAL: Final = "signal"
 """type (cancel | halt | answer | child | take | do | edit | undo | give), by, and the type's fields: detail (address of
-what the person said), reason (the engine's own words), scope, item, child with outcome, output, package, usd,
-tokens_in, tokens_out, calls, handoffs and actions (address); of a person who has taken the run over: key (the step),
-name, value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above them)"""
+what the person said), reason (the engine's own words), scope, item, child with at (its step's key), outcome, output,
+package, usd, tokens_in, tokens_out, calls, handoffs and actions (address); of a person who has taken the run over: key
+(the step), name, value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above
+them)"""
 
 # --- effects -----------------------------------------------------------------------------------------
 ADMITTED: Final = "effect.admitted"

@@ -48,6 +48,11 @@ class Flights:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def drain_below(self, key: str) -> None:
+        """Wait until those below a key have ended."""
+        while flying := [flight.task for at, flight in self._by_key.items() if at.startswith(f"{key}/")]:
+            await asyncio.wait(flying)
+
     async def _fly(self, key: str, flight: Flight, work: Work) -> None:
         try:
             value = await work()

@@ -216,6 +216,20 @@ class Frame(Protocol):
         """
         ...
 
+    async def failure(self) -> WorkException | None:
+        """The failure for which this node was turned around before: then it is not walked forward again."""
+        ...
+
+    async def take_back(self, error: WorkException, retry: Any) -> Sequence[Mapping[str, Json]]:
+        """Record that this node has failed, and undo in reverse order what was done below it.
+
+        Args:
+            error: why. retry: how an undo is tried again (workflow.tree.UndoRetry).
+
+        Returns: what could not be undone; it is in the inbox as well.
+        """
+        ...
+
     async def note(self, type: str, **fields: Json) -> None:
         """Record something worth seeing (a failed checkpoint, a round of maker and checker), once.
 

@@ -53,9 +53,13 @@ def ended_child(signals: list[Any], child: str) -> dict[str, Any] | None:
     return None
 
 
-def child_signal(parent: str, child: str, body: Mapping[str, Any], actions: SealedPayload | None) -> Draft:
-    """What a child's end tells its parent: how it ended, what it cost, and what it did that may have to be undone."""
-    told: dict[str, Any] = {"type": "child", "by": child, "child": child, "outcome": body["outcome"]}
+def child_signal(parent: str, child: str, at: str, body: Mapping[str, Any], actions: SealedPayload | None) -> Draft:
+    """What a child's end tells its parent: how it ended, what it cost, and what it did that may have to be undone.
+
+    Args:
+        at: the parent's key under which the child was started.
+    """
+    told: dict[str, Any] = {"type": "child", "by": child, "child": child, "at": at, "outcome": body["outcome"]}
     for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls", "handoffs"):
         if body.get(name):
             told[name] = body[name]

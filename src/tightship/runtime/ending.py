@@ -16,6 +16,7 @@ from tightship.review.package import Package, for_residual, from_exception
 from tightship.runtime.account import account, finished_values
 from tightship.runtime.children import child_signal, ended_child
 from tightship.runtime.result import ended_run
+from tightship.runtime.saga import RESIDUAL, unreported
 from tightship.runtime.undo import Undo
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Ending:
         payload, data = journal.seal(output)
         body: dict[str, Any] = {"outcome": "completed", "output": payload.address}
         payloads, drafts = [payload], list[Draft]()
+        self._undo.residual = unreported(journal, self._undo.residual)
         if self._undo.residual:
             detail, _ = journal.seal({"message": "completed", "residual": list(self._undo.residual)})
             body |= {"residual": len(self._undo.residual), "detail": detail.address}
@@ -195,8 +197,8 @@ class Ending:
                 {"item": item, "decision": "withdrawn", "by": "", "reason": "the run has ended"},
                 task.journal.epoch,
             )
-            for item in task.journal.opened
-            if item not in task.journal.closed
+            for item, opened in task.journal.opened.items()
+            if item not in task.journal.closed and opened["type"] != RESIDUAL  # that is about the world, not the run
         ]
 
     async def _append(
@@ -211,7 +213,8 @@ class Ending:
             over = {"type": "give", "by": "", "reason": "the run has ended"}
             drafts.append(Draft(facts.id, kinds.SIGNAL, "", over))
         if task.program.parent:
-            drafts.append(child_signal(task.program.parent, facts.id, body, await self._actions()))
+            at = str(journal.entries[0].body.get("key", ""))
+            drafts.append(child_signal(task.program.parent, facts.id, at, body, await self._actions()))
         try:
             entries = await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
         except GuardRefused:

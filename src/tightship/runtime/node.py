@@ -45,6 +45,8 @@ from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
+from tightship.runtime.saga import recorded_failure, turn_around
+from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
@@ -473,6 +475,14 @@ class NodeFrame:
     async def child(self, workflow: str, give: Mapping[str, Json]) -> Json:
         """A child run, and its output."""
         return await run_child(self, self.next_key(f"child:{workflow}"), workflow, give)
+
+    async def failure(self) -> WorkException | None:
+        """The failure that turned this node around."""
+        return await recorded_failure(self)
+
+    async def take_back(self, error: WorkException, retry: UndoRetry) -> Sequence[Mapping[str, Json]]:
+        """Undo what was done below this node."""
+        return await turn_around(self, error, retry)
 
     def escalate(self, exception: WorkException) -> NoReturn:
         """End the run as escalated with this exception."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import Amount
@@ -23,6 +24,7 @@ from tightship.effects.door import Door
 from tightship.effects.journal import Body
 from tightship.effects.outcomes import describe
 from tightship.workflow.conditions import Values
+from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
@@ -33,8 +35,11 @@ UNDOER = "workflow"
 class Undo:
     """Takes back what a run has done."""
 
-    def __init__(self, task: RunTask) -> None:
+    def __init__(self, task: RunTask, below: str = "", retry: UndoRetry | None = None) -> None:
+        """Of this run, or of what it did below a key; `retry` is the run's without another."""
         self._task = task
+        self._below = below
+        self._retry = retry or task.program.spec.undo_retry
         self.residual: list[dict[str, Json]] = []
         self.undone: list[str] = []
 
@@ -48,8 +53,8 @@ class Undo:
         task = self._task
         stuck = task.restarts >= task.program.limits.restarts
         for key, body in task.journal.unfinished():
-            if body["cls"] == "undo" and not stuck:
-                continue  # taken up again when its action is undone
+            if not self._is_below(key) or (body["cls"] == "undo" and not stuck):
+                continue  # another part of the run's; or taken up again when its action is undone
             if stuck or task.asks_nothing:  # whoever asks once more may be the next process to end
                 await self._give_up(key, body, Unavailable("the process ended while it was under way"))
                 continue
@@ -65,7 +70,11 @@ class Undo:
             except (TightshipError, Signal):
                 continue  # recorded under its key
         for key, body in task.journal.effects.items():
-            if body["cls"] == "write" and body.get("error", {}).get("error") == OutcomeUnknown.__name__:
+            if (
+                self._is_below(key)
+                and body["cls"] == "write"
+                and body.get("error", {}).get("error") == OutcomeUnknown.__name__
+            ):
                 self._remains(key, body, "whether it was done is unknown")
 
     async def find_out(self) -> None:
@@ -124,9 +133,9 @@ class Undo:
     async def actions(self) -> list[tuple[str, Body]]:
         """Writes that were settled and not undone, in the order of settling, over branches and children."""
         journal = self._task.journal
-        found = [(n, key, journal.effects[key]) for key, n in journal.actions.items()]
+        found = [(n, key, journal.effects[key]) for key, n in journal.actions.items() if self._is_below(key)]
         for entry in journal.signals:
-            if entry.body["type"] == "child":
+            if entry.body["type"] == "child" and self._is_below(entry.body.get("at", "")):
                 child, told = entry.body["child"], entry.body.get("actions")
                 try:
                     done = await journal.ledger.value(told) if told else ()
@@ -150,7 +159,7 @@ class Undo:
             }
             tool = program.tool(undo["tool"])
             args = Values.parse(undo["args"]).evaluate(names) if undo["args"] else default_args(tool, names)
-            await Door(self._task.session).perform(
+            await self._persist(
                 Call(
                     key=f"undo/{key}",
                     tool=tool,
@@ -171,6 +180,29 @@ class Undo:
             self._remains(key, body, f"undoing it failed: {error}")
         else:
             self.undone.append(key)
+
+    async def _persist(self, call: Call) -> None:
+        """Call an undo, and again where its system does not answer; each attempt has a key of its own.
+
+        Raises:
+            Unavailable: the last attempt as well. What else the door raises.
+        """
+        task, first = self._task, call.key
+        most = 1 if task.asks_nothing else 1 + self._retry.times
+        for attempt in range(1, most + 1):
+            key = first if attempt == 1 else f"{first}~{attempt}"
+            if attempt > 1 and key not in task.journal.effects and key not in task.journal.admitted:
+                await task.session.shared.world.clock.sleep(self._retry.pause(attempt))
+            try:
+                await Door(task.session).perform(replace(call, key=key))
+            except Unavailable:
+                if attempt == most:
+                    raise
+            else:
+                return
+
+    def _is_below(self, key: str) -> bool:
+        return not self._below or key.startswith(f"{self._below}/")
 
     def forget(self) -> None:
         """What failed is still said, and no more with the words of an error, which may be about a person."""

@@ -13,7 +13,7 @@ from tightship.core.ports import Json
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.source import Mark, find_mark, plain
 from tightship.workflow.steps import Children
-from tightship.workflow.tree import Behaviours, Step, describe_behaviour, patterns, settle
+from tightship.workflow.tree import Behaviours, Step, UndoRetry, describe_behaviour, patterns, settle
 from tightship.workflow.types import object_schema, shape_of
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, show_duration
 
@@ -257,6 +257,7 @@ class WorkflowSpec(Spec):
     on: Behaviours = {}
     constraints: Texts = ()
     undo_on_failure: bool = True
+    undo_retry: UndoRetry = UndoRetry()
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
     begin_within: Duration | None = None

@@ -63,6 +63,20 @@ class Behaviour(BaseModel):
         return {"then": str(value)} if isinstance(value, str) else value
 
 
+class UndoRetry(BaseModel):
+    """How an undo is tried again whose system does not answer: `times` more, the first `after` seconds later, each
+    following pause twice as long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    times: int = Field(default=2, ge=0, le=20)
+    after: Duration = 1.0
+
+    def pause(self, attempt: int) -> float:
+        """Seconds before this attempt (2 is the first retry), at most five minutes."""
+        return min(300.0, self.after * 2.0 ** (attempt - 2))
+
+
 def _known_kinds(value: Any) -> Any:
     if value is None:
         return {}
