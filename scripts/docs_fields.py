@@ -71,6 +71,8 @@ _SPELLED: Mapping[str, str] = {
     "Review.show": "list of expressions",
     "Review.deadline": "duration",
     "When.cases": "list of cases",
+    "WorkflowSpec.undo_retry": "undo retry",
+    "Saga.undo_retry": "undo retry",
     "When.is_": "mapping of values to steps",
     "Action.undo": "`none`, a tool, or undo",
     "Undo.with_": "mapping of arguments to expressions",
