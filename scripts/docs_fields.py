@@ -73,6 +73,8 @@ _SPELLED: Mapping[str, str] = {
     "Vote.deadline": "duration",
     "When.cases": "list of cases",
     "WorkflowSpec.undo_retry": "undo retry",
+    "Manager.workers": "mapping of names to workers",
+    "Manager.deadline": "duration",
     "Saga.undo_retry": "undo retry",
     "When.is_": "mapping of values to steps",
     "Action.undo": "`none`, a tool, or undo",
@@ -82,7 +84,7 @@ _SPELLED: Mapping[str, str] = {
 """Fields whose type reads better in words of its own."""
 
 
-_WRITTEN: Mapping[str, str] = {"Review.deadline": "within", "Vote.deadline": "within"}
+_WRITTEN: Mapping[str, str] = {"Manager.deadline": "within", "Review.deadline": "within", "Vote.deadline": "within"}
 """Fields that are called otherwise in files."""
 
 

@@ -128,6 +128,23 @@ STEPS: Mapping[str, str] = {
     "Handoff.max": "How often the work is handed over in this step. `limits.handoffs` counts for the whole request.",
     "Handoff.then": "What happens when nobody has finished by then.",
     "Handoff.as_": "A step of any kind in place of the agent of that name, for instance a workflow of its own.",
+    "Manager.plan": "Who plans: its output has `tasks`.",
+    "Manager.workers": "Who does the tasks, by kind: a step, or `{do: STEP, input: {FIELD: TYPE}}`.",
+    "Manager.cover": "A list of texts: what the plan has to cover, each item once.",
+    "Manager.answers": "How many tasks may cover the same item; more than one are settled.",
+    "Manager.compare": "What of a task's result (called `answer`) is its answer to an item. Without it: all of it.",
+    "Manager.settle": "How different answers to one item end ([rules](#settling-a-disagreement)).",
+    "Manager.synthesise": "Who puts the results together. Its output is the step's.",
+    "Manager.max_tasks": "The most tasks of a plan.",
+    "Manager.concurrency": "How many tasks at once.",
+    "Manager.on_failure": "Failed tasks are planned anew, or left out; with nothing done at all they always escalate.",
+    "Manager.replans": "How often.",
+    "Manager.deadline": "The manager's time; then `fallback` takes its place.",
+    "Manager.fallback": (
+        "What is done in the manager's place when its plans do not stand, tasks fail for good, or it is late."
+    ),
+    "Worker.do": "The step that does such a task.",
+    "Worker.input": "What a task of this kind has to be given; a plan that gives something else does not stand.",
     "Saga.steps": "What stands or falls together.",
     "Saga.then": (
         "What happens when it was undone: the failure goes on to what stands around it, the run fails, or it goes on "

@@ -78,6 +78,11 @@ def gated(before: str, gate: str) -> dict[str, Any]:
     return more(steps) | shared("{writers: [triage]}")
 
 
+def managed(manager: str) -> dict[str, Any]:
+    """A workflow with a manager."""
+    return more(f"  - manager: {manager}\n") | agents(2)
+
+
 def passing(handoff: str, output: str = "{x: int}") -> dict[str, Any]:
     """A workflow in which agents with this output hand over."""
     files = {
@@ -319,6 +324,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS624", passing("{first: n0, peers: {n0: [n1], n1: [n0]}, brief: {what: str}}", "{handoff: {to: str}}")),
     ("TS630", more("  - saga: {steps: [triage]}\n")),
     ("TS631", more("  - saga: {steps: [triage], then: continue}\n")),
+    ("TS640", managed("{plan: triage, workers: {n: {do: n0, input: {}}}, within: 1m, fallback: quality}")),
+    ("TS641", managed("{plan: n1, workers: {n: n0}}")),
+    ("TS642", managed("{plan: n1, workers: {n: n0}, max_tasks: 40}")),
+    ("TS643", managed("{plan: n1, workers: {n: n0}}")),
+    ("TS644", managed("{plan: n1, workers: {n: n1}}")),
+    ("TS645", managed("{plan: n1, workers: {n: n0}}")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

@@ -48,6 +48,7 @@ TightshipError
 │       ├── ChecksExhausted    maker and checker ran out of rounds
 │       ├── NoConsensus        those who were asked did not come to one answer
 │       ├── HandoffsExhausted  the agents went on handing the work over
+│       ├── PlanRejected       no plan stood up to its check
 │       ├── BranchFailed       a concurrent branch failed
 │       ├── Stalled            a run does not move, or waits for what cannot come
 │       ├── OutcomeUnknown     a write may or may not have been done
@@ -347,6 +348,10 @@ class NoConsensus(Unforeseen):
 
 class HandoffsExhausted(Unforeseen):
     """The agents handed the work over as often as they may, and none of them finished it."""
+
+
+class PlanRejected(Unforeseen):
+    """A planner gave no plan that stands up to its check, also not when it was told why."""
 
 
 class BranchFailed(Unforeseen):

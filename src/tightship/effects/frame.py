@@ -221,6 +221,22 @@ class Frame(Protocol):
         """A value computed once, recorded under `key/name`, and replayed."""
         ...
 
+    async def keep(self, name: str, value: Callable[[], Json]) -> Json:
+        """As `decide`, for what may be personal: the value is sealed."""
+        ...
+
+    async def kept(self, name: str) -> Any:
+        """What was kept under this name at this node, or None: also of a branch that is not walked again."""
+        ...
+
+    async def after(self, name: str) -> None:
+        """In a branch: wait until one beside it has announced this name. The run may park meanwhile."""
+        ...
+
+    def announce(self, name: str) -> None:
+        """In a branch: let those beside it go on that wait for this name, now or later."""
+        ...
+
     async def ask(self, question: Question) -> Answer:
         """Put an item into the inbox and wait; the run parks when nothing else of it can go on."""
         ...

@@ -99,6 +99,8 @@ class Session:
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     ballots: set[str] = field(default_factory=set[str])
     """The keys of votes that the run has come to: below each, a person answers in one branch only."""
+    announced: set[str] = field(default_factory=set[str])
+    """What branches have let those beside them know (`Frame.announce`)."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

@@ -12,16 +12,13 @@ from tightship.controls.budgets import Amount
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
-    GuardRefused,
     LedgerError,
     LimitReached,
     StoreError,
     TightshipError,
     TimedOut,
-    Unforeseen,
     WorkException,
 )
-from tightship.core.ids import derived_id
 from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
@@ -39,14 +36,16 @@ from tightship.effects.frame import (
 )
 from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
-from tightship.ledger import Expected, Guards
+from tightship.ledger import Expected
 from tightship.runtime.agreement import agree, based, pin
-from tightship.runtime.ballots import close_questions, persons, voice
+from tightship.runtime.asking import ask, person
+from tightship.runtime.ballots import close_questions, persons
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
 from tightship.runtime.saga import recorded_failure, turn_around
+from tightship.runtime.siblings import after, announce, keep, kept
 from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ class NodeFrame:
         async def attempt(number: int) -> Json:
             path = key if number == 1 else f"{key}~{number}0"
             if spec.human is not None and not program.rehearsed:
-                return await self._person(spec, path, given)
+                return await person(NodeFrame(self.task, path, self.scope), spec, given)
             ready = program.agent(agent)
             return await take_turn(self.task.session, ready, path, given, pinned, feedback, self.line)
 
@@ -258,17 +257,6 @@ class NodeFrame:
             return await attempt(1)
         declared = (self._overrides, behaviours_of(spec), behaviours_of(program.spec))
         return await Exceptional(NodeFrame(self.task, f"{key}!", self.scope), agent, declared).run(attempt)
-
-    async def _person(self, spec: Any, key: str, given: Mapping[str, Json]) -> Json:
-        package = self.task.program.request_package(spec, given, self)
-        asked = package.to_json()
-        if spec.output_schema is not None:
-            asked["schema"] = spec.output_schema  # an answer of another shape is refused at the inbox
-        question = Question("question", package.title, spec.human, asked, spec.within)
-        answer = await NodeFrame(self.task, key, self.scope).ask(question)
-        if answer.decision in ("answer", "edit", "approve"):
-            return spec.check_output(answer.value)
-        raise Unforeseen(f"{answer.by or spec.human} did not do it: {answer.reason or answer.decision}")
 
     # --- actions ---------------------------------------------------------------------------------
 
@@ -370,6 +358,14 @@ class NodeFrame:
             return self.task.journal.decided[key]
         return await self.task.journal.decide(key, value())
 
+    async def keep(self, name: str, value: Callable[[], Json]) -> Json:
+        """A value computed once, sealed."""
+        return await keep(self, name, value)
+
+    async def kept(self, name: str) -> Any:
+        """What was kept under this name."""
+        return await kept(self, name)
+
     async def note(self, type: str, **fields: Json) -> None:
         """Record something worth seeing, once.
 
@@ -430,50 +426,15 @@ class NodeFrame:
 
     async def ask(self, question: Question) -> Answer:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
-        task = self.task
-        if task.program.rehearsed:
-            return await self._rehearsed(question)
-        journal, clock = task.journal, task.session.shared.world.clock
-        key = self.next_key("ask")
-        item = derived_id("i", self.run.id, key)
-        opened = journal.opened.get(item)
-        if opened is None:
-            opened = await self._open(item, key, question)
-        due = float(opened.get("due") or 0.0)
-        while item not in journal.closed:
-            if due and clock.now() >= due:
-                body = {"item": item, "decision": "expired", "by": "", "reason": "nobody answered in time"}
-                try:
-                    await journal.record(kinds.CLOSED, key, body, guards=Guards(open_item=item))
-                except GuardRefused:  # somebody has decided after all, and was first
-                    await task.read_mail()
-                continue
-            await task.wait(item, due)
-        body = journal.closed[item]
-        value = await journal.value(body["value"]) if body.get("value") else None
-        return Answer(body["decision"], body.get("by", ""), value, await task.said(body))
+        return await ask(self, self.next_key("ask"), question)
 
-    async def _rehearsed(self, question: Question) -> Answer:
-        """Nobody is asked in a rehearsal: a review passes, anything else goes unanswered."""
-        decision: Literal["approve", "reject"] = "approve" if question.type == "review" else "reject"
-        await self.note("rehearsal.decision", asked=question.type, role=question.role, decision=decision)
-        return Answer(decision, "rehearsal", reason="this is a rehearsal: nobody was asked")
+    async def after(self, name: str) -> None:
+        """Wait until a branch beside this one has announced this name."""
+        await after(self, name)
 
-    async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
-        journal, clock = self.task.journal, self.task.session.shared.world.clock
-        payload, _ = journal.seal({**question.package, **voice(self.task.session, key)})
-        body: dict[str, Any] = {
-            "item": item,
-            "type": question.type,
-            "role": question.role,
-            "title": self.task.program.titled(question.title),
-            "package": payload.address,
-        }
-        if question.within:
-            body["due"] = round(clock.now() + question.within, 3)
-        await journal.record(kinds.OPENED, key, body, (payload,))
-        await self.task.engine.tell(question.role, item)
-        return body
+    def announce(self, name: str) -> None:
+        """Let whoever waits beside this branch for this name go on."""
+        announce(self, name)
 
     async def ask_for_budget(self, signal: OverBudget) -> None:
         """A short envelope: a person extends it, or the refusal stands.

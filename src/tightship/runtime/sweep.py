@@ -17,6 +17,7 @@ from tightship.core import kinds
 from tightship.core.errors import Stalled, TightshipError
 from tightship.core.ports import Json
 from tightship.ledger import Entry, Ledger
+from tightship.runtime.siblings import AFTER
 from tightship.workflow.units import show_duration
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ async def hopeless(ledger: Ledger, rows: Sequence[Row]) -> list[Stall]:
 
 
 def _waits(park: Entry) -> list[str]:
-    return list(park.body.get("waiting", ()))
+    """What can come from outside; branches that wait for each other wait for that as well."""
+    return [one for one in park.body.get("waiting", ()) if not one.startswith(AFTER)]
 
 
 def _gone(what: str, items: Mapping[str, Row], children: Mapping[str, Row]) -> str:

@@ -1,0 +1,56 @@
+"""Branches that wait for each other, and values that outlive a branch: kept sealed, found again without walking it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from tightship.core import kinds
+from tightship.core.ports import Json
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+
+AFTER: Final = "after:"
+"""What a park names that a branch waits for beside it; the run cannot be woken by it."""
+
+
+async def after(frame: NodeFrame, name: str) -> None:
+    """Wait until a branch beside this one has announced a name.
+
+    It is no work: while all else waits for people, timers or children, the run parks, and a replay comes here again.
+    """
+    task, place = frame.task, _place(frame, name)
+    while place not in task.session.announced:
+        await task.wait(f"{AFTER}{place} at {frame.key}")
+
+
+def announce(frame: NodeFrame, name: str) -> None:
+    """Let whoever waits for this name go on."""
+    task, place = frame.task, _place(frame, name)
+    task.session.announced.add(place)
+    for what in [one for one in task.waiting if one.startswith(f"{AFTER}{place} at ")]:
+        task.release(what)
+
+
+def _place(frame: NodeFrame, name: str) -> str:
+    return f"{frame.key.rpartition('/')[0]}/{name}"
+
+
+async def keep(frame: NodeFrame, name: str, value: Callable[[], Json]) -> Json:
+    """A value that is computed once and recorded, sealed."""
+    found = await kept(frame, name)
+    if found is not None:
+        return found
+    journal, made = frame.task.journal, value()
+    payload, _ = journal.seal({"output": made, "names": {}})
+    await journal.go_ahead(kinds.NODE, f"{frame.key}/{name}", {"out": payload.address}, (payload,))
+    return made
+
+
+async def kept(frame: NodeFrame, name: str) -> Any:
+    """What was kept under this name at this node, or None."""
+    journal, key = frame.task.journal, f"{frame.key}/{name}"
+    await journal.landed(kinds.NODE, key)
+    recorded = journal.nodes.get(key)
+    return None if recorded is None else (await journal.value(recorded["out"]))["output"]
