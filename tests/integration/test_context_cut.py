@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import postgres_desk
+from ledger_desk import until
 from proxy import Proxy
 from tightship import Agent, Workflow, Workspace
 from tightship.ledger._pg import Address, Link
@@ -42,12 +43,6 @@ def workspace(folder: Path, url: str, keys: str = "") -> Workspace:
 @pytest.fixture(autouse=True)
 def master(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIGHTSHIP_MASTER_KEY", "dGlnaHRzaGlwIHRlc3RzJyBtYXN0ZXIga2V5ISEhISE=")
-
-
-async def until(holds: Any) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_follower_whose_feed_is_cut_knows_it_and_asks_the_store(tmp_path: Path) -> None:
@@ -157,6 +152,8 @@ async def began(folder: Path, url: str, keys: str) -> AsyncIterator[Workspace]:
 
 
 async def until_ended(ws: Workspace, runs: list[str]) -> None:
-    async with asyncio.timeout(20):
-        while {(await ws.row(run))["state"] for run in runs} != {"ended"}:
-            await asyncio.sleep(0.02)
+    for _ in range(1000):
+        if {(await ws.row(run))["state"] for run in runs} == {"ended"}:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("they do not end")

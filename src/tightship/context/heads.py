@@ -144,6 +144,7 @@ class Heads:
         sources: Sequence[str | int] = (),
         base: int | None = None,
         since: int | None = None,
+        claim: str = "",
     ) -> Draft:
         """The entry of a write."""
         body: dict[str, Any] = {"scope": scope, "key": declared.key, "value": payload.address, "writer": writer}
@@ -157,6 +158,8 @@ class Heads:
             body["base"] = base
         if since is not None:
             body["since"] = since
+        if claim:
+            body["claim"] = claim
         return Draft(run, kinds.CONTEXT, key, body, epoch, (payload,))
 
 
