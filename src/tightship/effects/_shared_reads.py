@@ -19,6 +19,7 @@ from tightship.effects.doubt import Doubt
 from tightship.effects.journal import Body
 from tightship.effects.session import Session
 from tightship.ledger import Expected, Guards
+from tightship.workflow.context_keys import matches
 
 TRIES: Final = 4
 """How often a read goes to the source until what it has is young enough."""
@@ -96,6 +97,12 @@ class SharedReads(Doubt):
     def locate(self, key: Json) -> tuple[Declared, Place]:
         facts = self.session.facts
         declared = self.shared.declarations.of(key)
+        among = self.call.args.get("among")
+        if among is not None and not any(matches(pattern, declared.key) is not None for pattern in among):
+            raise NotDeclared(
+                f"{self.call.agent} does not declare the key {declared.key}",
+                fix="name it in the agent's `reads:` or `writes:`",
+            )
         place = (declared.scope(facts.tenant, facts.workflow, facts.id), declared.key)
         self._read.append({"scope": place[0], "key": place[1]})
         return declared, place

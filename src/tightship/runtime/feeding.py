@@ -31,7 +31,7 @@ from tightship.core.errors import (
 from tightship.core.ports import Json, Secrets
 from tightship.core.world import Clock
 from tightship.runtime.context import WorkspaceContext
-from tightship.workflow.context_feeds import FeedSpec
+from tightship.workflow.context_feeds import FeedSpec, WebhookFeed
 
 BATCH: Final = 256
 """Deliveries that are taken and acknowledged together."""
@@ -166,9 +166,11 @@ class Feeds:
     # --- webhooks --------------------------------------------------------------------------------
 
     def bound(self, feed: str) -> int:
-        """Bytes that a request to a feed may have; 0 where there is no such webhook."""
+        """Bytes that a request to a feed may have; where there is no such webhook, as many as by default."""
         intake = self._intakes.get(feed)
-        return 0 if intake is None or intake.spec.webhook is None else intake.spec.webhook.max_bytes
+        if intake is None or intake.spec.webhook is None:
+            return int(WebhookFeed.model_fields["max_bytes"].default)
+        return intake.spec.webhook.max_bytes
 
     def verify(self, feed: str, headers: Mapping[str, str], body: bytes) -> Delivery | None:
         """The delivery of a request, if its feed has signed it within its window; None otherwise.
