@@ -45,7 +45,8 @@ def notice(job: Job) -> Outcome:
     if rate < 0.99 * RATE:
         raise RuntimeError(f"{rate:.0f} writes/s were done in place of {RATE}")
     if len(latencies) < wanted:
-        raise RuntimeError(f"{len(latencies)} of {wanted} writes were noticed")
+        lag = latencies[len(latencies) // 2] if latencies else float("nan")
+        raise RuntimeError(f"{len(latencies)} of {wanted} writes were noticed, half of them after {lag:.0f} ms")
     p50, p99, worst = (latencies[min(len(latencies) - 1, int(share * len(latencies)))] for share in (0.5, 0.99, 1.0))
     return Outcome(
         {FIGURE: p99},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class WorkspaceContext:
         self._world = world
         self._secrets = secrets
         self._standing: dict[Place, Head] = {}
+        self._pushing: dict[Place, asyncio.Future[None]] = {}
+        self._heads: Heads | None = None
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -89,7 +92,7 @@ class WorkspaceContext:
             UnknownName: no such key. InvalidArguments: its workflow or run is not named.
         """
         declared, place = self._place(key, tenant, workflow, run)
-        heads = Heads(await self._open())
+        heads = await self._read()
         head = (await heads.read([place]))[declared.scope(tenant, workflow, run), declared.key]
         return (await heads.values([head], self._world.clock.now()))[0]
 
@@ -99,7 +102,7 @@ class WorkspaceContext:
         Raises:
             InvalidArguments: it is no pattern.
         """
-        heads = Heads(await self._open())
+        heads = await self._read()
         rows = [Head.from_row(row) for row in await heads.ledger.select("context", [("version", ">", 0)])]
         if pattern:
             wanted = _pattern(pattern)
@@ -138,7 +141,7 @@ class WorkspaceContext:
 
     async def follow(self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = "") -> Follower:
         """A local copy of a key, or of all keys of a pattern, which knows when it has heard nothing for 250 ms."""
-        heads = Heads(await self._open())
+        heads = await self._read()
         if not key:
             return Follower(heads, self._world.clock)
         pattern = _pattern(key)
@@ -213,6 +216,18 @@ class WorkspaceContext:
         declared.check_as_of(as_of, self._world.clock.now())
         heads = await self._ready(tenant)
         push = Push(heads, declared, place, value, source, as_of, tenant, delivery)
+        before = self._pushing.get(place)
+        mine = self._pushing[place] = asyncio.get_running_loop().create_future()
+        try:
+            if before is not None:
+                await asyncio.wait({before})  # pushes of one key do not stand in each other's way
+            return await self._pushed(heads, place, push)
+        finally:
+            mine.set_result(None)
+            if self._pushing.get(place) is mine:
+                del self._pushing[place]
+
+    async def _pushed(self, heads: Heads, place: Place, push: Push) -> int:
         known = self._standing.pop(place, None)
         for _ in range(ROUNDS):
             found = await push.attempt(known or (await heads.read([place]))[place], certain=known is None)
@@ -243,9 +258,16 @@ class WorkspaceContext:
 
     async def _ready(self, tenant: str) -> Heads:
         """The heads, with the tenant's key in memory: sealing does not wait for it on the event loop."""
-        heads = Heads(await self._open())
+        heads = await self._read()
         await heads.ledger.own_keys(f"tenant:{tenant}")
         return heads
+
+    async def _read(self) -> Heads:
+        ledger = await self._open()
+        if self._heads is None or self._heads.ledger is not ledger:
+            self._heads = Heads(ledger)
+            self._standing.clear()
+        return self._heads
 
     async def _replace(
         self, declared: Declared, place: Place, value: Json, writer: str, tenant: str, expect: int | None
