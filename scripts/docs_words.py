@@ -214,7 +214,7 @@ WORKSPACE: Mapping[str, str] = {
     "BrokerFeed.stream": "The stream.",
     "BrokerFeed.subject": "Of JetStream: messages of this subject alone.",
     "BrokerFeed.group": "The consumer group, or durable consumer; each group gets every message.",
-    "AgentSpec.reads": "Keys of the shared context, or patterns, that a [model gets a tool](context.md#models) to read.",
+    "AgentSpec.reads": "Keys of the shared context, or patterns, that a [model gets a tool](context.md#models) for.",
     "AgentSpec.writes": "Keys, or patterns, that a model gets a tool to read and to write.",
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",

@@ -319,6 +319,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS624", passing("{first: n0, peers: {n0: [n1], n1: [n0]}, brief: {what: str}}", "{handoff: {to: str}}")),
     ("TS630", more("  - saga: {steps: [triage]}\n")),
     ("TS631", more("  - saga: {steps: [triage], then: continue}\n")),
+    (
+        "TS706",
+        {
+            CONFIG: FILES[CONFIG]
+            + "feeds:\n  bank: {webhook: {secret: '${BANK}'}, key: event.key, value: event.value, as_of: sent}\n"
+        },
+    ),
+    ("TS707", shared("{writers: [triage]}") | changed(RESPOND, "model: cheap\n", "model: cheap\nwrites: [stock/*]\n")),
+    ("TS708", shared("{writers: [triage]}") | changed(TRIAGE, "within: 30s", "reads: [stock/*]")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),
