@@ -52,6 +52,8 @@ class Measurement:
     postgres: bool = False
     module: str = ""
     """Another module than the side's own."""
+    loopback: bool = False
+    """The server is reached over TCP on the loopback address, and not over its unix socket."""
 
 
 MEASUREMENTS = (
@@ -67,6 +69,7 @@ MEASUREMENTS = (
     Measurement("team_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
     Measurement("failover", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
     Measurement("halt", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
+    Measurement("context_notice", rounds=2, sides=("ours",), postgres=True, module="benchmarks.context", loopback=True),
 )
 
 FIGURES = (
@@ -146,6 +149,13 @@ FIGURES = (
         "halt",
         "from the call of a halt until the last new effect of any run, 4 workers, 500 runs",
         Target(200.0),
+    ),
+    Figure(
+        "context_notice_p99_ms",
+        "ms",
+        "context_notice",
+        "from a write of the shared context to its notice in another process over loopback, 1,000 writes/s",
+        Target(25.0),
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
     Figure("import_s", "s", "startup", "the import that a program starts with", Target(0.2)),

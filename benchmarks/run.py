@@ -130,7 +130,9 @@ def _ask(side: Side, measurement: Measurement, size: str) -> Report:
     with _store() as store:
         module = measurement.module or (side.on_postgres if measurement.postgres else side.module)
         command = [str(side.python), "-m", module, measurement.name, "--store", str(store / "side"), "--size", size]
-        with postgres.serving(store / "server") if measurement.postgres else nullcontext("") as url:
+        with (
+            postgres.serving(store / "server", measurement.loopback) if measurement.postgres else nullcontext("") as url
+        ):
             done = subprocess.run(
                 command,
                 cwd=ROOT,

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
 from tightship.patterns import _settle, gate, load_all
-from tightship.workflow import config, context_keys, models, steps, tree, units
+from tightship.workflow import config, context_feeds, context_keys, models, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -151,6 +151,10 @@ _HEADINGS: Mapping[str, str] = {
     "Settings": "settings",
     "SourceSpec": "source",
     "Settle": "rule, or settle",
+    "FeedSpec": "feed",
+    "WebhookFeed": "webhook",
+    "PostgresFeed": "table",
+    "BrokerFeed": "stream",
 }
 
 
@@ -222,6 +226,10 @@ def documented() -> dict[str, type[BaseModel]]:
         context_keys.ContextKey,
         context_keys.SourceSpec,
         context_keys.ConflictRule,
+        context_feeds.FeedSpec,
+        context_feeds.WebhookFeed,
+        context_feeds.PostgresFeed,
+        context_feeds.BrokerFeed,
         gate.Gate,
         _settle.Settle,
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from fleet import Fleet, fleet
-from proxy import Proxy
 
 from postgres_desk import Server, new_store, server
+from proxy import Proxy
 
 RUNS = 24
 LEASE = 10.0

@@ -139,9 +139,9 @@ class SimLedger(Ledger):
         super().__init__(state.backend, keyring, state.disk, world, projections(), threaded=False)
         self._trouble = trouble
         if trouble is not None:
-            self._writer = SlowWriter(self._commit, self._deliver, trouble, process)
+            self._writer = SlowWriter(self._commit, self.hearing.deliver, trouble, process)
         else:
-            self._writer = LoopWriter(self._commit, self._deliver)
+            self._writer = LoopWriter(self._commit, self.hearing.deliver)
 
     async def off_loop(self, function: Callable[..., Any], *args: Any) -> Any:
         """A read takes time too, and others write meanwhile."""

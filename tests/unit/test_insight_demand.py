@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import NOON, Store
+from tightship import Agent, Workflow, Workspace
 from tightship.core import kinds
 from tightship.insight import Cost, Demand, WorkflowDemand, demand, exposition, load
 from tightship.insight.demand import open_runs
@@ -195,3 +196,33 @@ def test_every_metric_is_named_by_the_conventions_and_explained() -> None:
         family = families[metric.name.removesuffix("_total")]
         assert family.type == metric.type
         assert family.documentation == metric.help
+
+
+async def test_how_old_shared_values_are_read_is_told_by_the_first_part_of_their_keys(tmp_path: Path) -> None:
+    config = "name: desk\nroles: {lead: [ann]}\ncontext: {stock/*: {writers: [lead], type: int}}\n"
+    (tmp_path / "tightship.yaml").write_text(config)
+
+    async def look(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"found": [(await ctx.read(f"stock/{one}")).value for one in ("a", "b")]}
+
+    async with Workspace.open(tmp_path) as ws:
+        ws.add(
+            Agent("look", owner="o", purpose="p", python="x:y", output={"found": "list[int]"}),
+            Workflow("w", owner="o", purpose="p", input={}, steps=["look"]),
+            functions={"look": look},
+        )
+        for key in ("stock/a", "stock/b"):
+            await ws.context.set(key, 1, by="ann")
+        await ws.run("w", {})
+        found = await demand(await ws.ledger())
+    [figures] = found.context
+    assert (figures.family, figures.counts["reads"], figures.counts["writes"], sum(figures.ages.values())) == (
+        "stock",
+        2,
+        2,
+        2,
+    )
+    text = exposition(found)
+    assert 'tightship_context_reads_total{keys="stock"} 2' in text
+    assert 'tightship_context_age_seconds{keys="stock",quantile="0.99"}' in text
+    assert found.as_dict()["context"][0]["reads"] == 2

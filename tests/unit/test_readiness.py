@@ -330,6 +330,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS643", managed("{plan: n1, workers: {n: n0}}")),
     ("TS644", managed("{plan: n1, workers: {n: n1}}")),
     ("TS645", managed("{plan: n1, workers: {n: n0}}")),
+    (
+        "TS706",
+        {
+            CONFIG: FILES[CONFIG]
+            + "feeds:\n  bank: {webhook: {secret: '${BANK}'}, key: event.key, value: event.value, as_of: sent}\n"
+        },
+    ),
+    ("TS707", shared("{writers: [triage]}") | changed(RESPOND, "model: cheap\n", "model: cheap\nwrites: [stock/*]\n")),
+    ("TS708", shared("{writers: [triage]}") | changed(TRIAGE, "within: 30s", "reads: [stock/*]")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

@@ -134,6 +134,19 @@ class SharedHands(ABC):
             raise InvalidArguments(f"{expect!r} is no version", fix="expect a version that ctx.read gave, or 0")
         return await self._write(key, value, as_of, sources, expect=expect)
 
+    async def read_among(self, key: str, among: Sequence[str], *, max_age: float | str | None = None) -> Value:
+        """A value, where the key is among those of a declaration; with version 0 where there is none.
+
+        Raises:
+            as `read`, but for DataMissing.
+        """
+        args = {"keys": [key], "required": False, "among": list(among), **_max_age(max_age)}
+        return Value.from_json((await self._local(READ, args))[0])
+
+    async def set_among(self, key: str, among: Sequence[str], value: Json, *, expect: int) -> Written:
+        """As `compare_and_set`, where the key is among those of a declaration."""
+        return await self._write(key, value, None, (), expect=expect, among=list(among))
+
     async def _write(
         self, key: str, value: Json, as_of: float | datetime | None, sources: Sequence[str | int], **more: Json
     ) -> Written:

@@ -149,6 +149,48 @@ def stats(shell: Shell, key: str | None) -> int:
     return DONE
 
 
+@context.command("listen")
+@click.option(
+    "--listen", "place", default="127.0.0.1:8788", show_default=True, metavar="HOST:PORT", help="For webhooks."
+)
+@command
+def listen_(shell: Shell, place: str) -> None:
+    """Take what the declared feeds push: webhooks at POST /context/FEED, changes of tables, messages of brokers.
+
+    A webhook has to be signed with its feed's secret (Standard Webhooks 1.0); nothing else is answered. Works beside a
+    process that executes, and beside others of its kind: each delivery is written once.
+    """
+    from tightship.cli._listen import listen
+
+    run_async(lambda: listen(shell, place))
+
+
+@context.command("sql")
+@click.argument("feed")
+@command
+def sql(shell: Shell, feed: str) -> int:
+    """Print the SQL that makes the changes of FEED's table noted; its owner runs it once."""
+    text = _sql(shell, feed)
+    shell.emit({"feed": feed, "sql": text})
+    if not shell.json:
+        click.echo(text, nl=False)
+    return DONE
+
+
+def _sql(shell: Shell, feed: str) -> str:
+    from tightship.cli._open import open_leniently
+    from tightship.context.feeds.changes import setup_sql
+    from tightship.core.errors import UnknownName
+    from tightship.workflow.source import did_you_mean
+
+    found = {name: one.postgres for name, one in open_leniently(shell.folder).files.config.feeds.items()}
+    spec = found.get(feed)
+    if spec is None:
+        tables = [name for name, one in found.items() if one is not None]
+        raise UnknownName(f"there is no feed {feed!r} that is a table of Postgres", fix=did_you_mean(feed, tables))
+    return setup_sql(feed, spec)
+
+
 def _age(seconds: float | None) -> str:
     from tightship.cli._report import seconds as shown
 

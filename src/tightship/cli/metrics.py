@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
-import ipaddress
 import os
-import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import click
 
+from tightship.cli._http import address, hostname, is_loopback, listening, serve_until
 from tightship.cli._shell import Shell, command, run_async
-from tightship.core.errors import InputRejected, TightshipError, Unavailable
+from tightship.core.errors import InputRejected, TightshipError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -40,7 +37,7 @@ def metrics(shell: Shell, listen: str) -> None:
     nothing is served without one. Works beside a process that executes.
     """
     if listen:
-        host, port = _address(listen)
+        host, port = address(listen)
         token = _token(host)
         run_async(lambda: _serve(shell, host, port, token))
         return
@@ -64,27 +61,6 @@ async def _once(shell: Shell) -> Demand:
 async def _living(ledger: Ledger) -> set[str] | None:
     """Who lives of those that execute; None where one process does."""
     return await ledger.living() if ledger.backend.shared else None
-
-
-def _address(listen: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`; an IPv6 address stands in brackets."""
-    try:
-        parts = urlsplit(f"//{listen}")
-        host, port = parts.hostname, parts.port
-        right = parts.netloc == listen and "@" not in listen
-    except ValueError:
-        host, port, right = None, None, False
-    if not host or port is None or not right:
-        raise InputRejected(f"{listen!r} is no place to listen", fix="write HOST:PORT, such as 127.0.0.1:9464")
-    return host, port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _token(host: str) -> str:
@@ -118,60 +94,15 @@ async def _serve(shell: Shell, host: str, port: int, token: str) -> None:
             return await demand(ledger, await _living(ledger))
 
         app = build_app(read, token)
-        with _listener(host, port) as listener:
+        with listening(host, port) as listener:
             name = f"[{host}]" if ":" in host else host
             url = f"http://{name}:{listener.getsockname()[1]}"
             async with stoppable(shell, stop, quiet=True):
                 shell.line({"event": "ready", "url": url, "pid": os.getpid()})
                 shell.say(f"{url}/metrics answers; Ctrl-C ends it")
-                await _until(stop, app, listener)
+                await serve_until(stop, app, listener)
     shell.line({"event": "stopped"})
     shell.say("stopped")
-
-
-@contextlib.contextmanager
-def _listener(host: str, port: int) -> Generator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(64)  # from here on whoever comes waits, and is not turned away
-        except (OSError, OverflowError) as error:
-            raise Unavailable(f"cannot listen on {host}:{port}: {error}", fix="choose another --listen") from error
-        yield listener
-
-
-async def _until(stop: asyncio.Event, app: Starlette, listener: socket.socket) -> None:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:  # `stoppable` has them
-            yield
-
-    server = Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            limit_concurrency=64,
-        )
-    )
-    serving = asyncio.ensure_future(server.serve([listener]))
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-        server.should_exit = True
-        await serving
 
 
 class _Readings:
@@ -229,13 +160,6 @@ def build_app(read: Callable[[], Awaitable[Demand]], token: str = "") -> Starlet
 
 def _may(request: Request, token: str) -> bool:
     if not token:
-        return is_loopback(_hostname(request.headers.get("host", "")))
+        return is_loopback(hostname(request.headers.get("host", "")))
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
-
-
-def _hostname(value: str) -> str:
-    try:
-        return urlsplit(f"//{value}").hostname or ""
-    except ValueError:
-        return ""

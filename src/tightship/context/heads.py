@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
@@ -19,6 +21,8 @@ from tightship.ledger.vault import encode, names_of
 
 Place = tuple[str, str]
 """Scope and key."""
+_TOGETHER: Final = 1000
+"""Keys that one selection asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +66,57 @@ class Head:
         return self.version > 0 and (not self.ends or now < self.ends)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A selection that several wait for."""
+
+    done: asyncio.Future[dict[Place, Head]]
+    places: set[Place] = field(default_factory=set[Place])
+
+
 class Heads:
     """The heads, as the ledger's projection has them."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self._waiting: deque[_Reading] = deque()
+        self._reader: asyncio.Task[None] | None = None
 
     async def read(self, places: Sequence[Place]) -> dict[Place, Head]:
         """The heads of these keys, all at one position: one selection sees one committed state.
 
-        They all stand at the largest of their versions, since none of them has been written after its own.
+        They all stand at the largest of their versions, since none of them has been written after its own. Who asks
+        while another selection is under way is answered by the next one, together with all others who do.
         """
+        if not self.ledger.in_threads:
+            found = await self._select(places)
+        else:
+            if not self._waiting or len(self._waiting[-1].places) >= _TOGETHER:
+                self._waiting.append(_Reading(asyncio.get_running_loop().create_future()))
+            reading = self._waiting[-1]
+            reading.places.update(places)
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.ensure_future(self._read_waiting())
+            found = await asyncio.shield(reading.done)
+        return {place: found.get(place) or Head(*place) for place in places}
+
+    async def _read_waiting(self) -> None:
+        while self._waiting:
+            reading = self._waiting.popleft()
+            try:
+                reading.done.set_result(await self._select(reading.places))
+            except Exception as error:
+                reading.done.set_exception(error)
+                reading.done.exception()  # whoever has asked may have gone
+            except BaseException:
+                reading.done.cancel()
+                raise
+
+    async def _select(self, places: Collection[Place]) -> dict[Place, Head]:
         keys = sorted({key for _, key in places})
         scopes = sorted({scope for scope, _ in places})
         rows = await self.ledger.select("context", [("scope", "in", scopes), ("key", "in", keys)])
-        found = {(row["scope"], row["key"]): Head.from_row(row) for row in rows}
-        return {place: found.get(place) or Head(*place) for place in places}
+        return {(row["scope"], row["key"]): Head.from_row(row) for row in rows}
 
     async def values(self, heads: Iterable[Head], now: float) -> list[Value]:
         """The heads with their values opened; what has run out or was erased is no value any more."""
@@ -144,6 +183,7 @@ class Heads:
         sources: Sequence[str | int] = (),
         base: int | None = None,
         since: int | None = None,
+        claim: str = "",
     ) -> Draft:
         """The entry of a write."""
         body: dict[str, Any] = {"scope": scope, "key": declared.key, "value": payload.address, "writer": writer}
@@ -157,6 +197,8 @@ class Heads:
             body["base"] = base
         if since is not None:
             body["since"] = since
+        if claim:
+            body["claim"] = claim
         return Draft(run, kinds.CONTEXT, key, body, epoch, (payload,))
 
 

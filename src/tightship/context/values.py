@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
+from tightship.core.errors import FormatMismatch
 from tightship.core.ports import Json
 
 
@@ -53,3 +55,26 @@ class Value:
         """The value that `to_json` wrote."""
         fields: dict[str, Any] = {**data, "sources": tuple(data["sources"]), "labels": tuple(data["labels"])}
         return cls(**fields)
+
+
+def seconds_of(value: Json, of: str) -> float:
+    """A source's as-of time: seconds since 1970, or a date and time of RFC 3339.
+
+    Args:
+        of: whose it is, for the error.
+
+    Raises:
+        FormatMismatch: it is neither.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise FormatMismatch(
+            f"the as-of time {value!r} of {of} is no time with a zone",
+            needed="seconds since 1970, or 2026-01-31T12:00:00Z",
+        )
+    return found.timestamp()

@@ -44,20 +44,21 @@ class ClaimsProjection:
     """The `claims` table: who holds, or has done, each piece of work.
 
     It reads `claim` of an admit, `claim` of that effect's settle (only the effect that holds a claim may carry it),
-    and `releases` of an undo's settle.
+    and `releases` of an undo's settle; and `claim` of what an outside system has pushed, which is done with it.
     """
 
     table = "claims"
     key_columns: Sequence[str] = ("key",)
-    kinds = frozenset({kinds.ADMITTED, kinds.SETTLED})
+    kinds = frozenset({kinds.ADMITTED, kinds.SETTLED, kinds.CONTEXT, kinds.CONFLICT})
 
     def fold(self, entry: EntryView) -> Iterable[Delta]:
         """Held, done or released."""
         body = entry.body
         claim = body.get("claim")
-        if entry.kind == kinds.ADMITTED:
+        if entry.kind != kinds.SETTLED:
             if claim:
-                yield Delta((claim,), set={"run": entry.run, "effect": entry.key, "n": entry.n, "state": "held"})
+                state = "held" if entry.kind == kinds.ADMITTED else "done"
+                yield Delta((claim,), set={"run": entry.run, "effect": entry.key, "n": entry.n, "state": state})
             return
         error = body.get("error")
         if claim:

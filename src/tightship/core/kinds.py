@@ -56,11 +56,11 @@ fallback | rehearsal.decision | …), its fields; [again: work that was done bef
 # --- shared context ----------------------------------------------------------------------------------
 CONTEXT: Final = "context.written"
 """scope (tenant:T | workflow:T/W | run:R), key, value (address), writer; [as_of (s), sources, ttl (s), base: the
-version it was based on, since: the position from which on it was read outside (its own without it), labels]. Its
-position is the value's version"""
+version it was based on, since: the position from which on it was read outside (its own without it), labels, claim
+(hex HMAC of the delivery by which a source has pushed it)]. Its position is the value's version"""
 CONFLICT: Final = "context.conflict"
 """scope, key, rule, by, base and version (the one that stood), other (its writer), value (address of what `by` wrote),
-end (refused | overrode | merged | asked); [item]"""
+end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"

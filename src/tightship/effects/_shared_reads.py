@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 
 from tightship.context import Declared, Head, Value
 from tightship.context.desk import SharedContext
 from tightship.context.heads import Place
+from tightship.context.values import seconds_of
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
-from tightship.core.errors import DataMissing, FormatMismatch, GuardRefused, NotDeclared, StaleContext
+from tightship.core.errors import DataMissing, GuardRefused, NotDeclared, StaleContext
 from tightship.core.ports import FREE, Json, Reply, Request, ToolSpec
 from tightship.effects.call import Call
 from tightship.effects.doubt import Doubt
 from tightship.effects.journal import Body
 from tightship.effects.session import Session
 from tightship.ledger import Expected, Guards
+from tightship.workflow.context_keys import matches
 
 TRIES: Final = 4
 """How often a read goes to the source until what it has is young enough."""
@@ -96,6 +97,12 @@ class SharedReads(Doubt):
     def locate(self, key: Json) -> tuple[Declared, Place]:
         facts = self.session.facts
         declared = self.shared.declarations.of(key)
+        among = self.call.args.get("among")
+        if among is not None and not any(matches(pattern, declared.key) is not None for pattern in among):
+            raise NotDeclared(
+                f"{self.call.agent} does not declare the key {declared.key}",
+                fix="name it in the agent's `reads:` or `writes:`",
+            )
         place = (declared.scope(facts.tenant, facts.workflow, facts.id), declared.key)
         self._read.append({"scope": place[0], "key": place[1]})
         return declared, place
@@ -263,7 +270,7 @@ class SharedReads(Doubt):
         )
         result = {"result": await self._perform(fetched)}
         value = result["result"] if source.value is None else source.value.evaluate(result)
-        as_of = asked if source.as_of is None else seconds(source.as_of.evaluate(result), declared)
+        as_of = asked if source.as_of is None else seconds_of(source.as_of.evaluate(result), declared.pattern)
         return await self._take(declared, head, value, min(as_of, asked), since, source.tool)
 
     async def _take(self, declared: Declared, head: Head, value: Json, as_of: float, since: int, source: str) -> int:
@@ -291,23 +298,3 @@ class SharedReads(Doubt):
                 head = (await heads.read([place]))[place]
                 if head.born >= as_of and head.since >= since:
                     return head.version
-
-
-def seconds(value: Json, declared: Declared) -> float:
-    """A source's as-of time: seconds since 1970, or a date and time of RFC 3339.
-
-    Raises:
-        FormatMismatch: it is neither.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    try:
-        found = datetime.fromisoformat(str(value))
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise FormatMismatch(
-            f"the as-of time {value!r} of {declared.pattern} is no time with a zone",
-            needed="seconds since 1970, or 2026-01-31T12:00:00Z",
-        )
-    return found.timestamp()

@@ -11,6 +11,7 @@ from tightship.controls.spend import SUMS
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
 from tightship.insight.costs import Cost
+from tightship.insight.freshness import Freshness, freshness
 from tightship.ledger import Ledger
 from tightship.runtime.scaling import Load
 
@@ -63,11 +64,13 @@ class Demand:
         at: store time of the reading (s since the epoch).
         workflows: by tenant and workflow, sorted.
         halted: the scopes that are halted, sorted.
+        context: how fresh the shared context is read.
     """
 
     at: float
     workflows: tuple[WorkflowDemand, ...] = ()
     halted: tuple[str, ...] = ()
+    context: tuple[Freshness, ...] = ()
 
     @property
     def load(self) -> Load:
@@ -96,6 +99,7 @@ class Demand:
             "usd_today": to_usd(self.usd_today),
             "halted": list(self.halted),
             "workflows": [one.as_dict() for one in self.workflows],
+            "context": [one.as_dict() for one in self.context],
         }
 
 
@@ -131,7 +135,8 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Deman
         one = of(row["log"], row["workflow"])
         one.today += Cost(*(int(row[name]) for name in SUMS))
     halted = await ledger.select("halts", [("state", "=", "on")])
-    return Demand(now, tuple(found[key] for key in sorted(found)), tuple(sorted(row["scope"] for row in halted)))
+    scopes = tuple(sorted(row["scope"] for row in halted))
+    return Demand(now, tuple(found[key] for key in sorted(found)), scopes, await freshness(ledger))
 
 
 async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:

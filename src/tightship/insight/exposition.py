@@ -44,6 +44,24 @@ def _halted(demand: Demand) -> Iterable[_Sample]:
     return (({"kind": kind}, kinds[kind]) for kind in ("all", "tenant", "workflow", "agent", "run"))
 
 
+def _of_keys(name: str) -> Callable[[Demand], Iterable[_Sample]]:
+    return lambda demand: (({"keys": one.family}, one.counts[name]) for one in demand.context)
+
+
+def _ages(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.context:
+        for share in (0.5, 0.99):
+            age = one.age(share)
+            if age is not None:
+                yield {"keys": one.family, "quantile": str(share)}, age
+
+
+def _conflicts(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.context:
+        for kind in ("read", "write"):
+            yield {"keys": one.family, "kind": kind}, one.counts[f"{kind}_conflicts"]
+
+
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -73,6 +91,16 @@ METRICS: Final = (
     _today("tightship_cache_hits_total", "Calls that the cache answered", lambda cost: cost.hits),
     _today("tightship_cost_dollars_total", "Money spent", lambda cost: cost.usd / 1e9),
     Metric("tightship_tokens_total", "counter", f"Tokens of model calls{_SINCE}", _tokens),
+    Metric(
+        "tightship_context_age_seconds",
+        "gauge",
+        "How old shared values were when they were read, by the first part of their keys.",
+        _ages,
+    ),
+    Metric("tightship_context_reads_total", "counter", "Readings of shared values.", _of_keys("reads")),
+    Metric("tightship_context_stale_total", "counter", "Readings that found the value too old.", _of_keys("stale")),
+    Metric("tightship_context_writes_total", "counter", "Writes of shared values.", _of_keys("writes")),
+    Metric("tightship_context_conflicts_total", "counter", "Conflicts over shared values, by kind.", _conflicts),
 )
 """Every metric, in the order of the text. Prometheus takes a counter that falls for one that began anew."""
 

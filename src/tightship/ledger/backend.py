@@ -45,16 +45,22 @@ HALTED: Final[Look] = ("halts", (("state", "=", "on"),))
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the guards of a batch look at: runs, business keys and inbox items by their keys."""
+    """What the guards of a batch look at: runs, business keys, inbox items and shared values by their keys."""
 
     runs: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    """scope and key"""
 
     def looks(self) -> list[Look]:
         """The same as selections from projections."""
         keyed = (("runs", "id", self.runs), ("claims", "key", self.claims), ("inbox", "item", self.items))
-        return [HALTED, *((table, ((column, "in", keys),)) for table, column, keys in keyed if keys)]
+        looks = [HALTED, *((table, ((column, "in", keys),)) for table, column, keys in keyed if keys)]
+        if self.context:
+            scopes, keys = (tuple(sorted(set(part))) for part in zip(*self.context, strict=True))
+            looks.append(("context", (("scope", "in", scopes), ("key", "in", keys))))
+        return looks
 
 
 NOTHING: Final = Asked()

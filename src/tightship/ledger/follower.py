@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core import kinds
 from tightship.core.errors import TightshipError
@@ -28,12 +29,13 @@ EVERY: Final = 0.25
 class Follower:
     """Others' entries for the ledger's listeners (`foreign=True`), in the order in which they were committed.
 
-    Use `start`; while it runs, `Ledger.poll` has nothing to do.
+    Use `start`; while it runs, `Ledger.poll` has nothing to do. A ledger has one, which all who start it share.
     """
 
     def __init__(self, ledger: Ledger, backend: PostgresBackend, only: frozenset[str] | None, every: float) -> None:
         self._ledger, self._backend = ledger, backend
         self._only, self._every = only, every
+        self._users: list[float] = []
         self._loop = asyncio.get_running_loop()
         self._link = Link(backend.address)
         self._looked = time.monotonic()
@@ -44,11 +46,11 @@ class Follower:
 
     @classmethod
     def start(cls, ledger: Ledger, only: frozenset[str] | None = kinds.TOLD, *, every: float = EVERY) -> Follower:
-        """Follow a ledger on Postgres, from where it was opened or last polled.
+        """Follow a ledger on Postgres, from where it was opened or last polled; each start needs its own `close`.
 
         Args:
-            only: the kinds that are told; None for all.
-            every: seconds.
+            only: the kinds that are told; None for all. One that tells of fewer kinds goes on telling those alone.
+            every: seconds; of several who share it the shortest counts.
 
         Raises:
             TypeError: its store is not shared; others' entries come with its own appends.
@@ -56,21 +58,34 @@ class Follower:
         backend = ledger.backend
         if not isinstance(backend, PostgresBackend):
             raise TypeError("only a shared store has to be followed")
-        follower = cls(ledger, backend, only, every)
-        ledger.following = True
-        follower._thread.start()
+        follower = ledger.hearing.follower
+        if follower is None:
+            follower = ledger.hearing.follower = cls(ledger, backend, only, every)
+            follower._thread.start()
+        follower._users.append(every)
+        follower._every = min(follower._users)
         return follower
 
     def silent_for(self) -> float:
         """Seconds since others' entries were last looked for: silence is not freshness."""
         return time.monotonic() - self._looked
 
-    async def close(self) -> None:
-        """End it."""
+    async def close(self, every: float = EVERY) -> None:
+        """End it, once all who have started it have said so.
+
+        Args:
+            every: as it was started with.
+        """
+        if every in self._users:
+            self._users.remove(every)
+        if self._users:
+            self._every = min(self._users)
+            return
+        if self._ledger.hearing.follower is self:
+            self._ledger.hearing.follower = None
         self._stop.set()
         await asyncio.to_thread(self._thread.join)
         self._link.close()
-        self._ledger.following = False
 
     # --- the thread --------------------------------------------------------------------------------
 
@@ -85,8 +100,7 @@ class Follower:
                 began = time.monotonic()
                 entries = self._backend.foreign_by(self._link, self._ledger.followed, self._only)
                 self._looked, self.error = began, None
-                if entries:
-                    self._tell(entries)
+                self._on_loop(self._tell, entries, began)
                 if self._link.session is heard:
                     self._wait()
             except TightshipError as error:
@@ -100,6 +114,10 @@ class Follower:
             for _ in db.notifies(timeout=self._every, stop_after=1):
                 return
 
-    def _tell(self, entries: list[Entry]) -> None:
+    def _on_loop(self, work: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us
-            self._loop.call_soon_threadsafe(self._ledger.tell, entries)
+            self._loop.call_soon_threadsafe(work, *args)
+
+    def _tell(self, entries: list[Entry], began: float) -> None:
+        self._ledger.tell(entries)
+        self._ledger.hearing.caught_up(began)

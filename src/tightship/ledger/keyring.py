@@ -129,6 +129,10 @@ class KeyStore:
         """The row of a key; None when there never was one."""
         return self._rows.get(name)
 
+    def get_many(self, names: Sequence[str]) -> list[WrappedKey]:
+        """The rows of several keys; those that there never were are left out."""
+        return [row for row in map(self.get, names) if row is not None]
+
     def put(self, rows: Sequence[WrappedKey]) -> list[str]:
         """Store durably before returning. Returns the names that another process has stored before: its key stands."""
         return [row.name for row in rows if self._rows.setdefault(row.name, row) != row]
@@ -345,7 +349,9 @@ class Keyring:
         Raises:
             as `key`.
         """
-        for name in names:
+        wanted = list(names)
+        self.warm(wanted)
+        for name in wanted:
             self.look_up(name, create=True)
 
     def stands(self, name: str) -> bool:
@@ -353,10 +359,18 @@ class Keyring:
         return name in self._keys and name not in self._pending
 
     def warm(self, names: Iterable[str]) -> None:
-        """Bring keys into memory, on a thread that may wait for the disk; those that do not open are left out."""
-        for name in names:
-            with contextlib.suppress(LedgerError, StoreError):
-                self.look_up(name)
+        """Bring keys into memory at once, on a thread that may wait for the disk; those that do not open are left out.
+
+        Raises:
+            StoreError: disk or server. Whoever needs the keys next would ask again, and wait on the event loop.
+        """
+        missing = [name for name in names if name not in self._keys]
+        for row in self.store.get_many(missing) if missing else ():
+            with contextlib.suppress(LedgerError):
+                key = Key(self.unwrap(row), row.created)
+                with self._lock:
+                    if row.name not in self._keys:
+                        self._remember(row.name, key)
 
     def unwrap(self, row: WrappedKey) -> bytes:
         """The key in a row of the keystore.

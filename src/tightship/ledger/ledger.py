@@ -35,10 +35,8 @@ from tightship.ledger.entries import (
     decode,
     encode_tail,
 )
-from tightship.ledger.keyring import (
-    Keyring,
-    derive,
-)
+from tightship.ledger.hearing import Hearing, Listener
+from tightship.ledger.keyring import Keyring, derive
 from tightship.ledger.memory import MemoryState
 from tightship.ledger.projections import Deltas, ErasuresProjection, Folder, RunsProjection
 from tightship.ledger.scratch import Scratch, in_order
@@ -49,7 +47,6 @@ from tightship.ledger.writer import LoopWriter, ThreadWriter, Writer
 DEFAULT_LOG = "default"
 PAGE = 1000
 """Entries that a long reading takes at a time."""
-Listener = Callable[[list[Entry], bool], None]
 _T = TypeVar("_T")
 
 
@@ -74,15 +71,13 @@ class Ledger:
         self.disk = disk
         self.folder = Folder([RunsProjection(), ErasuresProjection(), *projections])
         self._committer = Committer(backend, self.folder, world.clock)
-        self._listeners: list[Listener] = []
+        self.hearing = Hearing(self.vault, world.clock)
         self._threaded = threaded
         self._pool = ThreadPoolExecutor(1, "ledger-reader") if threaded else None
         make_writer = ThreadWriter if threaded else LoopWriter
-        self._writer: Writer = make_writer(self._commit, self._deliver)
+        self._writer: Writer = make_writer(self._commit, self.hearing.deliver)
         self._definitions: set[str] = set()
         self._closed = self._whole = False
-        self.following = False
-        """Whether a follower tells of others' entries, so that `poll` has nothing to do."""
         self.followed = {log: head for log, (_, head) in backend.heads().items()}
         """How far others' entries of a shared store were looked for."""
 
@@ -230,43 +225,26 @@ class Ledger:
 
         Returns: a function that ends it.
         """
-        self._listeners.append(listener)
-
-        def stop() -> None:
-            self._listeners = [one for one in self._listeners if one is not listener]
-
-        return stop
-
-    def _deliver(self, entries: list[Entry], foreign: bool) -> None:
-        if foreign:
-            self._forget_erased(entries)
-        for listener in tuple(self._listeners):
-            try:
-                listener(entries, foreign)
-            except Exception as error:  # one that fails must not keep the entries from the others
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "a listener of the ledger raised", "exception": error}
-                )
+        return self.hearing.listen(listener)
 
     def tell(self, entries: list[Entry]) -> None:
         """Tell the listeners of others' entries."""
         if entries:
-            self._deliver(entries, True)
-
-    def _forget_erased(self, entries: list[Entry]) -> None:
-        """Another process has destroyed keys: they must not live on in our memory."""
-        for entry in entries:
-            if entry.kind == kinds.ERASED:
-                self.vault.keyring.forget(entry.body["subject"])
-                self.vault.forget(entry.body["subject"])
+            self.hearing.deliver(entries, True)
 
     async def poll(self) -> None:
-        """Look whether another process has appended; listeners are told of what it was."""
+        """Look whether another process has appended; listeners are told of what it was.
+
+        While a follower tells of it, there is nothing to do.
+        """
+        if self.hearing.follower is not None:
+            return
+        asked = self.world.clock.monotonic()
         if self.backend.shared:
-            if not self.following:
-                self.tell(await self.off_loop(self.backend.foreign, self.followed, None))
+            self.tell(await self.off_loop(self.backend.foreign, self.followed, None))
         elif await self.off_loop(self.backend.moved):
             await self._writer.submit(Unit(DEFAULT_LOG, ()))
+        self.hearing.caught_up(asked)
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -328,16 +306,21 @@ class Ledger:
                 opened[address] = erased
         return opened
 
-    async def read_sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
-        """Scope and sealed bytes by address, to be opened with `unseal`; what is not stored is left out."""
-        return await self.off_loop(self._sealed_with_keys, list(dict.fromkeys(addresses)))
+    async def read_sealed(
+        self, addresses: Sequence[str], scopes: Iterable[str] = ()
+    ) -> dict[str, tuple[str, bytes | None]]:
+        """Scope and sealed bytes by address, to be opened with `unseal`; what is not stored is left out.
 
-    def _sealed_with_keys(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:
-        """A look-up of a key may wait until another is on the disk: not for that does the event loop wait."""
+        Args:
+            addresses: of the payloads. scopes: further ones that will be sealed in; their keys come along.
+        """
+        return await self.off_loop(self._sealed_with_keys, list(dict.fromkeys(addresses)), scopes)
+
+    def _sealed_with_keys(self, addresses: Sequence[str], scopes: Iterable[str]) -> dict[str, tuple[str, bytes | None]]:
+        """A look-up of a key may wait for the disk or the server: not for that does the event loop wait."""
         found = self.sealed(addresses)
-        self.vault.keyring.warm(
-            {name for scope in {one[0] for one in found.values()} for name in names_of(scope) if name}
-        )
+        wanted = {*scopes, *(one[0] for one in found.values())}
+        self.vault.keyring.warm({name for scope in wanted for name in names_of(scope) if name})
         return found
 
     def sealed(self, addresses: Sequence[str]) -> dict[str, tuple[str, bytes | None]]:

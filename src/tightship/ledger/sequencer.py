@@ -204,8 +204,8 @@ class Sequencer:
             await ledger.job(_nothing)  # behind a step of ours that was cut off while it was on its way to the disk
             head = await ledger.off_loop(self._recall, log, log_id)
         if head is None:
-            # a new log's key is made here, on the event loop, where all keys are made
-            head = _Head(signer_of(ledger, origin_of(self._name, log), create=True), 0, EMPTY_ROOT)
+            origin = origin_of(self._name, log)
+            head = _Head(await ledger.off_loop(signer_of, ledger, origin, True), 0, EMPTY_ROOT)
         try:
             while head.size < end:
                 step = await ledger.off_loop(self._plan, log, log_id, head)

@@ -39,10 +39,12 @@ class RunHead:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What was read for one batch: who holds its business keys (run and effect), and which of its items are open."""
+    """What was read for one batch: who holds its business keys (run and effect), which of its items are open, and the
+    rows of its shared values."""
 
     claims: dict[str, tuple[str, str]]
     open: set[str]
+    context: dict[tuple[str, str], dict[str, Any]]
 
 
 class Committer:
@@ -149,6 +151,7 @@ class Committer:
         runs: set[str] = set()
         claims: set[str] = set()
         items: set[str] = set()
+        context: set[tuple[str, str]] = set()
         for unit in units:
             for draft in unit.drafts:
                 if draft.run and draft.run not in self._runs:
@@ -158,7 +161,8 @@ class Committer:
                     claims.add(unit.guards.claim)
                 if unit.guards.open_item is not None:
                     items.add(unit.guards.open_item)
-        return Asked(tuple(sorted(runs)), tuple(sorted(claims)), tuple(sorted(items)))
+                context.update((one.scope, one.key) for one in unit.guards.context)
+        return Asked(tuple(sorted(runs)), tuple(sorted(claims)), tuple(sorted(items)), tuple(sorted(context)))
 
     def _read_facts(self, asked: Asked) -> _Facts:
         """Bring what is known of runs and halts up to what the units need, and read who holds what they ask for."""
@@ -174,7 +178,8 @@ class Committer:
         claims = {
             row["key"]: (row["run"], row["effect"]) for row in rows.get("claims", ()) if row["state"] != "released"
         }
-        return _Facts(claims, {row["item"] for row in rows.get("inbox", ()) if row["state"] == "open"})
+        items = {row["item"] for row in rows.get("inbox", ()) if row["state"] == "open"}
+        return _Facts(claims, items, {(row["scope"], row["key"]): row for row in rows.get("context", ())})
 
     def _judge(self, unit: Unit, facts: _Facts, deltas: Deltas) -> Exception | None:
         started: dict[str, int] | None = None
@@ -211,7 +216,7 @@ class Committer:
             if halted:
                 return GuardRefused("halted", reason="halted", holder=min(halted))
         for expected in guards.context:
-            moved = self._moved(expected, deltas)
+            moved = self._moved(expected, facts, deltas)
             if moved is not None:
                 return GuardRefused(f"{expected.key} {moved}", reason="context", holder=expected.key)
         if guards.claim:
@@ -251,12 +256,11 @@ class Committer:
                 claiming.rows.append({**row, **taken})
         unit.entries = entries
 
-    def _moved(self, expected: Expected, deltas: Deltas) -> str | None:
+    def _moved(self, expected: Expected, facts: _Facts, deltas: Deltas) -> str | None:
         """Why a value of the shared context no longer stands, the changes of this batch included; None when it does."""
         scope, key, version, until, alone = expected
-        rows = self._backend.look("context", [("scope", "=", scope), ("key", "=", key)])
         row: dict[str, Any] = {name: 0 for name in ("version", "busy", "used", "since", "as_of", "used_at")}
-        row |= rows[0] if rows else {}
+        row |= facts.context.get((scope, key), {})
         delta = deltas.get("context", {}).get((scope, key))
         if delta is not None:
             row.update(delta.set)

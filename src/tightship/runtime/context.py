@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tightship.context import AgesProjection, ContextProjection, Declarations, Declared, Follower, Heads, Value
 from tightship.context.heads import Head, Place
 from tightship.core import kinds
-from tightship.core.errors import ConflictingWrite, GuardRefused, InvalidArguments, NotDeclared
-from tightship.core.ports import Json, Projection
+from tightship.core.errors import ConflictingWrite, GuardRefused, InvalidArguments, NotDeclared, TightshipError
+from tightship.core.ports import Json, Projection, Secrets
 from tightship.core.world import World
 from tightship.ledger import Draft, Expected, Guards, Ledger
 from tightship.review.inbox import ANYBODY
+from tightship.runtime.pushing import Push, delivery_claim, lost_to
 from tightship.workflow.config import WorkspaceConfig
 from tightship.workflow.context_keys import check_pattern, matches
 
+if TYPE_CHECKING:
+    from tightship.runtime.feeding import Feeds, Tell
+
 ROUNDS: Final = 20
+_STANDING: Final = 10_000
+"""Keys whose version this process remembers from its own last push."""
 
 
 def context_projections() -> list[Projection]:
@@ -52,14 +59,26 @@ class WorkspaceContext:
     """`Workspace.context`. It works beside a process that executes.
 
     Args:
-        config: the workspace's settings: keys and roles. open: opens the ledger. world: the clock.
+        config: the workspace's settings: keys, feeds and roles. open: opens the ledger. world: the clock.
+        secrets: gives the place where secrets come from.
     """
 
-    def __init__(self, config: WorkspaceConfig, open: Callable[[], Awaitable[Ledger]], world: World) -> None:
+    def __init__(
+        self,
+        config: WorkspaceConfig,
+        open: Callable[[], Awaitable[Ledger]],
+        world: World,
+        secrets: Callable[[], Secrets],
+    ) -> None:
         self.declarations = Declarations(config.context)
         self._roles = config.roles
+        self._feeds = config.feeds
         self._open = open
         self._world = world
+        self._secrets = secrets
+        self._standing: dict[Place, Head] = {}
+        self._pushing: dict[Place, asyncio.Future[None]] = {}
+        self._heads: Heads | None = None
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -73,7 +92,7 @@ class WorkspaceContext:
             UnknownName: no such key. InvalidArguments: its workflow or run is not named.
         """
         declared, place = self._place(key, tenant, workflow, run)
-        heads = Heads(await self._open())
+        heads = await self._read()
         head = (await heads.read([place]))[declared.scope(tenant, workflow, run), declared.key]
         return (await heads.values([head], self._world.clock.now()))[0]
 
@@ -83,7 +102,7 @@ class WorkspaceContext:
         Raises:
             InvalidArguments: it is no pattern.
         """
-        heads = Heads(await self._open())
+        heads = await self._read()
         rows = [Head.from_row(row) for row in await heads.ledger.select("context", [("version", ">", 0)])]
         if pattern:
             wanted = _pattern(pattern)
@@ -122,7 +141,7 @@ class WorkspaceContext:
 
     async def follow(self, key: str = "", *, tenant: str = "default", workflow: str = "", run: str = "") -> Follower:
         """A local copy of a key, or of all keys of a pattern, which knows when it has heard nothing for 250 ms."""
-        heads = Heads(await self._open())
+        heads = await self._read()
         if not key:
             return Follower(heads, self._world.clock)
         pattern = _pattern(key)
@@ -161,7 +180,7 @@ class WorkspaceContext:
                 fix=f"let one of these write it: {', '.join(declared.spec.writers) or 'nobody'}",
             )
         declared.check_value(value)
-        return await self._append(declared, place, value, by, tenant, expect=expect)
+        return await self._replace(declared, place, value, by, tenant, expect)
 
     async def push(
         self,
@@ -170,6 +189,7 @@ class WorkspaceContext:
         *,
         source: str,
         as_of: float,
+        delivery: str = "",
         tenant: str = "default",
         workflow: str = "",
         run: str = "",
@@ -181,6 +201,7 @@ class WorkspaceContext:
         Args:
             source: the system's identity, one of the key's `feeds`; whoever calls has authenticated it.
             as_of: the source's time, s since 1970.
+            delivery: the source's own name for this push: one that was pushed before changes nothing.
 
         Returns: the version that stands now.
 
@@ -193,34 +214,73 @@ class WorkspaceContext:
             declared.check_feed(source)
         declared.check_value(value)
         declared.check_as_of(as_of, self._world.clock.now())
-        return await self._append(declared, place, value, source, tenant, as_of=as_of, since=0)
+        heads = await self._ready(tenant)
+        push = Push(heads, declared, place, value, source, as_of, tenant, delivery)
+        before = self._pushing.get(place)
+        mine = self._pushing[place] = asyncio.get_running_loop().create_future()
+        try:
+            if before is not None:
+                await asyncio.wait({before})  # pushes of one key do not stand in each other's way
+            return await self._pushed(heads, place, push)
+        finally:
+            mine.set_result(None)
+            if self._pushing.get(place) is mine:
+                del self._pushing[place]
 
-    async def _append(
-        self,
-        declared: Declared,
-        place: Place,
-        value: Json,
-        writer: str,
-        tenant: str,
-        *,
-        expect: int | None = None,
-        as_of: float | None = None,
-        since: int | None = None,
+    async def _pushed(self, heads: Heads, place: Place, push: Push) -> int:
+        known = self._standing.pop(place, None)
+        for _ in range(ROUNDS):
+            found = await push.attempt(known or (await heads.read([place]))[place], certain=known is None)
+            if found is not None:
+                self._standing[place] = found
+                if len(self._standing) > _STANDING:
+                    del self._standing[next(iter(self._standing))]
+                return found.version
+            known = None
+        raise ConflictingWrite(f"{place[1]} is written so often that no write finds its turn")
+
+    async def refused(self, feed: str, tenant: str, delivery: str, error: TightshipError) -> None:
+        """Note that a delivery was refused for what it says."""
+        heads = await self._ready(tenant)
+        body = {"type": "feed.refused", "feed": feed, "error": error.code}
+        body["delivery"] = delivery_claim(heads.ledger, tenant, feed, delivery)
+        await heads.ledger.append(Draft("", kinds.NOTE, "", body))
+
+    def feeds(self, tell: Tell = lambda feed, event, text: None) -> Feeds:
+        """The declared feeds, to be served (`tightship context listen` does).
+
+        Args:
+            tell: hears what happens: the feed, `connected`, `refused` or `waits`, and words.
+        """
+        from tightship.runtime.feeding import Feeds
+
+        return Feeds(self, self._feeds, self._secrets(), self._world.clock, tell)
+
+    async def _ready(self, tenant: str) -> Heads:
+        """The heads, with the tenant's key in memory: sealing does not wait for it on the event loop."""
+        heads = await self._read()
+        await heads.ledger.own_keys(f"tenant:{tenant}")
+        return heads
+
+    async def _read(self) -> Heads:
+        ledger = await self._open()
+        if self._heads is None or self._heads.ledger is not ledger:
+            self._heads = Heads(ledger)
+            self._standing.clear()
+        return self._heads
+
+    async def _replace(
+        self, declared: Declared, place: Place, value: Json, writer: str, tenant: str, expect: int | None
     ) -> int:
-        heads = Heads(await self._open())
+        heads = await self._ready(tenant)
         payload = heads.seal(tenant, value)
         for _ in range(ROUNDS):
             head = (await heads.read([place]))[place]
-            lost = as_of is not None and as_of < head.as_of
-            if lost or (expect is not None and expect != head.version):
-                rule = "as_of" if lost else "expect"
-                body = {"scope": place[0], "key": place[1], "rule": rule, "by": writer, "base": expect or 0}
-                body |= {"version": head.version, "other": head.writer, "value": payload.address, "end": "refused"}
+            if expect is not None and expect != head.version:
+                body = lost_to(head, "expect", writer, expect, payload.address)
                 await heads.ledger.append(Draft("", kinds.CONFLICT, "", body, payloads=(payload,)))
-                if lost:
-                    return head.version
                 raise ConflictingWrite(f"{place[1]} stands at version {head.version}, written by {head.writer}")
-            draft = heads.draft(declared, place[0], payload, writer, as_of=as_of, since=since, base=head.version)
+            draft = heads.draft(declared, place[0], payload, writer, base=head.version)
             try:
                 guards = Guards(context=(Expected(*place, head.version),))
                 return (await heads.ledger.append(draft, guards=guards))[0].n

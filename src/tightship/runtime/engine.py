@@ -278,11 +278,13 @@ class Engine:
     async def _load(self, rows: Sequence[Mapping[str, Any]], refused: list[Ended]) -> None:
         if not rows:
             return
-        await self.ledger.own_keys(*{f"tenant:{row['tenant']}" for row in rows})
+        tenants = {f"tenant:{row['tenant']}" for row in rows}
         entries = await self.ledger.runs_entries([row["id"] for row in rows])
         journals = {row["id"]: Journal(self.ledger, row["id"], row["epoch"], row["log"], "") for row in rows}
         needed = [address for run, journal in journals.items() for address in journal.needed(entries[run])]
-        sealed = await self.ledger.read_sealed(needed)
+        scopes = {entries[run][0].body["scope"] for run in journals}
+        sealed = await self.ledger.read_sealed(needed, scopes | tenants)  # with all their keys
+        await self.ledger.own_keys(*tenants)
         parents = await self._families.parents(list(journals))
         for row in rows:
             run = row["id"]

@@ -103,7 +103,7 @@ class Workspace:
         self._gated = False
         self.shares: Shares | None = None
         """Where the rates that many workers share are booked, in place of the store; set before `engine`."""
-        self.context = WorkspaceContext(files.config, self.ledger, world)
+        self.context = WorkspaceContext(files.config, self.ledger, world, self._outfit.secrets)
         """The shared context, from outside of runs."""
 
     # --- opening and closing ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.core.ports import Json
+from tightship.workflow.context_feeds import FeedSpec
 from tightship.workflow.context_keys import ContextKey, KeyPattern
 from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
@@ -291,6 +292,7 @@ class WorkspaceConfig(Spec):
     admission: Admission = Admission()
     roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
     context: Mapping[KeyPattern, ContextKey] = {}
+    feeds: Mapping[Name, FeedSpec] = {}
     limits: Limits = Limits()
     settings: Settings = Settings()
 

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.workflow.conditions import Expression
+from tightship.workflow.context_patterns import KeyPattern, check_key, check_pattern, matches
 from tightship.workflow.models import Spec, ToolName
 from tightship.workflow.source import plain
 from tightship.workflow.types import type_schema
 from tightship.workflow.units import Duration, Name
-
-_PART = r"[A-Za-z0-9_.@:-]{1,64}"
-_PATTERN = re.compile(rf"(?:{_PART}|\*)(?:/(?:{_PART}|\*))*\Z")
-_KEY = re.compile(rf"{_PART}(?:/{_PART})*\Z")
-MAX_KEY: Final = 200
-
-
-def check_key(key: Any) -> str:
-    """A key: parts of letters, digits and `_.@:-`, divided by `/`.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not isinstance(key, str) or len(key) > MAX_KEY or not _KEY.match(key):
-        raise ValueError(f"{key!r} is no key; write parts of letters, digits and _.@:- with / between, as stock/widget")
-    return key
-
-
-def check_pattern(key: Any) -> str:
-    """A key in which a part may be `*`, which stands for any one part.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not isinstance(key, str) or len(key) > MAX_KEY or not _PATTERN.match(key):
-        raise ValueError(f"{key!r} is no key and no pattern of keys; write for example stock/widget or stock/*")
-    return str(key)
-
-
-def matches(pattern: str, key: str) -> tuple[str, ...] | None:
-    """What the stars of a pattern stand for in a key, or None when the key is another."""
-    parts, given = pattern.split("/"), key.split("/")
-    if len(parts) != len(given):
-        return None
-    if any(part not in ("*", one) for part, one in zip(parts, given, strict=True)):
-        return None
-    return tuple(one for part, one in zip(parts, given, strict=True) if part == "*")
-
-
-KeyPattern = Annotated[str, BeforeValidator(check_pattern)]
-"""A key, or a pattern such as `stock/*`."""
 
 
 class SourceSpec(Spec):
@@ -141,3 +100,6 @@ class ContextKey(Spec):
     def value_schema(self) -> Mapping[str, Any]:
         """JSON Schema of its values."""
         return type_schema(self.type)[0]
+
+
+__all__ = ["ConflictRule", "ContextKey", "KeyPattern", "SourceSpec", "check_key", "check_pattern", "matches"]

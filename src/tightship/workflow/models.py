@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from tightship.core.money import NANO, show_usd
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Expression, Values
+from tightship.workflow.context_patterns import KeyPattern
 from tightship.workflow.source import Mark, find_mark, plain
 from tightship.workflow.steps import Children
 from tightship.workflow.tree import Behaviours, Step, UndoRetry, describe_behaviour, patterns, settle
@@ -185,6 +186,8 @@ class AgentSpec(Spec):
     input: Fields = {}
     output: Fields = {}
     tools: tuple[ToolName, ...] = ()
+    reads: tuple[KeyPattern, ...] = ()
+    writes: tuple[KeyPattern, ...] = ()
     confidence: Confidence | None = None
     on: Behaviours = {}
     budget: Budget = Budget()

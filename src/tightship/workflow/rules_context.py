@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tightship.workflow.context_feeds import NAMES
 from tightship.workflow.context_keys import matches
 from tightship.workflow.readiness import Check, Finding, Rule, expressions_of, rule
 from tightship.workflow.source import did_you_mean
@@ -141,3 +142,64 @@ def unknown_keys(check: Check, rule: Rule) -> Iterator[Finding]:
                 key = name.removeprefix("context.")
                 if key != name and not any(matches(pattern, key) is not None for pattern in declared):
                     yield rule.found(f"{key} is not declared", expression.place())
+
+
+@rule(
+    "TS706",
+    "error",
+    "A feed pushes what no key takes, or is told in names that it does not know",
+    why="Everything that it delivers would be refused.",
+    fix="Name the feed in `feeds:` of the keys that it pushes; its expressions know `event`, `at` and `id`.",
+)
+def idle_feeds(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Feeds have keys, and expressions over what they deliver."""
+    config = check.files.config
+    for name, feed in config.feeds.items():
+        if not any(name in spec.feeds for spec in config.context.values()):
+            yield rule.found(f"no key names {name!r} among its feeds", config.where("feeds", name, key=True))
+        for field, expression in feed.expressions().items():
+            strange = sorted({*expression.names, *expression.ambient} - NAMES)
+            if strange:
+                yield rule.found(f"{name}: {field} uses {', '.join(strange)}", config.where("feeds", name, field))
+
+
+@rule(
+    "TS707",
+    "error",
+    "An agent declares a key of the shared context that it may not use",
+    why="Each of its calls would be refused.",
+    fix="Declare the key, and name the agent among its `writers:` or `readers:`.",
+)
+def unusable_keys(check: Check, rule: Rule) -> Iterator[Finding]:
+    """What agents declare is declared, and allowed."""
+    declared = check.files.config.context
+    for agent in check.files.agents.values():
+        for field, patterns in (("reads", agent.reads), ("writes", agent.writes)):
+            for index, pattern in enumerate(patterns):
+                one = pattern.replace("*", "_")  # any one part stands for the star
+                spec = declared.get(pattern) or next(
+                    (s for p, s in declared.items() if matches(p, one) is not None), None
+                )
+                where = agent.where(field, index)
+                if spec is None:
+                    yield rule.found(
+                        f"{agent.agent}: {pattern} is not declared", where, fix=did_you_mean(pattern, declared)
+                    )
+                elif agent.agent not in spec.writers and (
+                    field == "writes" or agent.agent not in (spec.readers or (agent.agent,))
+                ):
+                    yield rule.found(f"{agent.agent} may not {field[:-1]} {pattern}", where)
+
+
+@rule(
+    "TS708",
+    "warning",
+    "Keys of the shared context are declared for an agent that has no tools",
+    why="`reads` and `writes` give a model its tools; Python uses ctx.read and ctx.write, and people use neither.",
+    fix="Delete them; the keys' own `readers` and `writers` say who may.",
+)
+def needless_keys(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Models alone are given tools."""
+    for agent in check.files.agents.values():
+        if (agent.reads or agent.writes) and agent.kind != "model":
+            yield rule.found(f"{agent.agent} is no model", agent.where("reads") or agent.where("writes"))
