@@ -88,10 +88,11 @@ class Lender:
             OverBudget: not so much is left. GuardRefused: another worker has borrowed meanwhile.
         """
         period = lease.period
+        owner = self._owner()
         lent, total = await self._lent(lease, period)
         debt = lease.debt()
         if debt:  # calls were dearer than reserved: that is spent, whatever the limit says
-            await self._record(lease, debt)
+            await self._record(lease, debt, owner=owner)
             lease.grant(debt)
             lent += debt
         need = lease.missing(amount)
@@ -101,9 +102,9 @@ class Lender:
         planner = ChunkPlanner(lease.scope, total, workers=workers, period=period)
         chunk = planner.plan(need, lent)
         limits = tuple((lease.scope, period, unit, limit) for unit in UNITS if (limit := total.of(unit)) is not None)
-        await self._record(lease, chunk, Guards(lends=limits))
-        if lease.period != period:  # midnight has passed meanwhile: the old day's loan stays unspent
-            return True
+        await self._record(lease, chunk, Guards(lends=limits, loan=(owner, lease.scope, period)), owner)
+        if lease.period != period or owner != self._owner():
+            return True  # midnight has passed meanwhile, or this worker is another one: that loan stays unspent
         lease.grant(chunk)
         lease.warn(planner.alerts(lent, lent + chunk))
         return True
@@ -120,7 +121,7 @@ class Lender:
             return sums[period], total
         spent = await self._spent(lease.scope, period)
         if spent:
-            await self._record(lease, spent)
+            await self._record(lease, spent, owner="")  # nobody holds it
         return spent, total
 
     async def _spent(self, scope: str, period: str) -> Amount:
@@ -132,8 +133,11 @@ class Lender:
                 spent += Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"])
         return spent
 
-    async def _record(self, lease: Lease, chunk: Amount, guards: Guards | None = None) -> None:
-        body = {"scope": lease.scope, "period": lease.period, "owner": self._owner(), **chunk.as_dict()}
+    async def _record(
+        self, lease: Lease, chunk: Amount, guards: Guards | None = None, owner: str | None = None
+    ) -> None:
+        owner = self._owner() if owner is None else owner
+        body = {"scope": lease.scope, "period": lease.period, "owner": owner, **chunk.as_dict()}
         await self._ledger.append(Draft("", kinds.ENVELOPE, lease.scope, body), guards=guards)
 
     async def _return_of_others(self, end: float) -> bool:
@@ -154,7 +158,7 @@ class Lender:
             amount = _amount(entry.body)
             if entry.kind == kinds.EXTENDED or min(amount.usd, amount.tokens, amount.calls) < 0:
                 self._returned.set()
-            elif foreign and not amount:
+            elif foreign and not amount and not entry.body.get("reconciled"):
                 self._answer(str(entry.body["scope"]), str(entry.body.get("period") or ""))
 
     def _answer(self, scope: str, period: str) -> None:
@@ -166,9 +170,16 @@ class Lender:
                 task.add_done_callback(self._returning.discard)
 
     async def _give_back(self, lease: Lease) -> None:
+        owner = self._owner()
         back = lease.give_back()  # first: a crash in between leaves money unspent, never spent twice
-        if back:
-            await self._record(lease, -back)
+        if back and owner:
+            with contextlib.suppress(GuardRefused):  # this worker was taken for lost, and others gave it back for it
+                await self._record(lease, -back, Guards(loan=(owner, lease.scope, lease.period)), owner)
+
+    def forfeit(self) -> None:
+        """Spend nothing more of what was borrowed: this worker was lost, and others reconcile its loans."""
+        for lease in self._locks:
+            lease.give_back()
 
 
 def _amount(body: dict[str, object]) -> Amount:

@@ -66,6 +66,11 @@ class Seat:
             self.lender = Lender(ledger, lambda: member.id)
         return self.lender
 
+    def forfeit(self) -> None:
+        """Spend nothing more of what was borrowed under the id that was lost."""
+        if self.lender is not None:
+            self.lender.forfeit()
+
     async def give_back(self) -> None:
         """Return what was borrowed, while the ledger is open."""
         lender, self.lender = self.lender, None

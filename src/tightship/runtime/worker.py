@@ -61,10 +61,17 @@ def lease_of(member: Membership, owner: Callable[[], str]) -> Callable[[], None]
 class WorkerDispatcher(LocalDispatcher):
     """Claims due runs of a shared store, and drives them as tasks of this event loop."""
 
-    def __init__(self, engine: Engine, member: Membership, name: str = "tightship") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        member: Membership,
+        name: str = "tightship",
+        forfeit: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(engine, name)
         self._member = member
         self._follower: Follower | None = None
+        self._forfeit = forfeit
         engine.owner = member.id
 
     async def start(self, sequence: bool = True) -> None:
@@ -98,6 +105,7 @@ class WorkerDispatcher(LocalDispatcher):
         """Whether runs may be claimed: as the worker that this process is now, once it has let go of what it was."""
         engine, member = self._engine, self._member
         if engine.owner != member.id and member.id and not engine.running():
+            self._forfeit()  # others give back what it had borrowed under the id that was lost
             engine.owner = member.id
         return engine.owner == member.id
 

@@ -1,0 +1,1 @@
+SELECT wake_for_released(%s)

@@ -1,0 +1,1 @@
+SELECT wake_workers(%s)
