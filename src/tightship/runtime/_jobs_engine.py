@@ -54,11 +54,11 @@ def make_app(
     from procrastinate import App, PsycopgConnector
 
     async def configure(db: Any) -> None:
+        await db.set_autocommit(True)  # a frozen process keeps no row locked that an append may wait for
         await db.execute(session_settings(address.schema))
 
     connector = PsycopgConnector(
         conninfo=address.conninfo,
-        kwargs={"autocommit": True},  # a frozen process keeps no row locked that an append may wait for
         configure=configure,
         min_size=1,
         max_size=2,

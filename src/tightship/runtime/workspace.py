@@ -243,11 +243,10 @@ class Workspace:
         engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, self._tell, lease)
         engine.live = not self.rehearse
         await self._know_what_waits(ledger)
-        name = self.files.config.name
         if member is None:
-            self._dispatcher = LocalDispatcher(engine, name)
+            self._dispatcher = LocalDispatcher(engine, self.files.config.name)
         else:
-            self._dispatcher = WorkerDispatcher(engine, member, name, self._seat.forfeit)
+            self._dispatcher = WorkerDispatcher(engine, member, self.files.config.name, self._seat.forfeit)
         self._dispatcher.gate = self.gate
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
@@ -465,8 +464,7 @@ class Workspace:
         Raises:
             UnknownName: there is no such run.
         """
-        ledger = await self.ledger()
-        rows = await ledger.select("runs", [("id", "=", run)])
+        rows = await (await self.ledger()).select("runs", [("id", "=", run)])
         if not rows:
             raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
         return rows[0]
