@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import AsyncGenerator
 from itertools import count as counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightship.controls.budgets import Amount, Chain, Limit
 from tightship.controls.leases import Lease
 from tightship.core import kinds
+from tightship.core.errors import StaleOwner
 from tightship.core.signals import OverBudget
 from tightship.ledger import Draft, Guards, Ledger
 from tightship.ledger.ledger import MemoryState
@@ -175,6 +177,30 @@ def test_a_worker_that_goes_on_under_another_id_spends_nothing_of_what_it_had_bo
             assert lease.spare().usd > 0
             made.lenders[worker].forfeit()
             assert lease.spare().usd == 0
+
+    simulate(story)
+
+
+def test_a_worker_that_was_lost_neither_returns_nor_borrows_until_it_is_another_one() -> None:
+    async def story(sim: Simulation) -> None:
+        async with crew(sim) as made:
+            lost, other = await made.hire(), await made.hire()
+            seen = {"id": lost}
+            lender = Lender(made.ledgers[lost], lambda: seen["id"])
+            lease = lender.lease(SCOPE, Limit(usd=LIMIT), DAY)
+            assert await lease.supply(Amount(usd=100))
+            held = Chain([lease]).reserve(Amount(usd=100))
+            await made.lose(lost)
+            seen["id"] = ""
+            with pytest.raises(StaleOwner):
+                await lease.supply(Amount(usd=500))
+            await made.take_over(lost)
+            held.settle(Amount())  # what was under way cost nothing after all
+            before = await made.lent(other)
+            await lender.close()
+            assert await made.lent(other) == before, "that is for others to give back"
+            await made.reconcile(other)
+            assert await made.lent(other) == 0
 
     simulate(story)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from tightship.controls.budgets import UNITS, Amount, Limit
 from tightship.controls.leases import EXTENSION, ChunkPlanner, Lease
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, TightshipError
+from tightship.core.errors import GuardRefused, StaleOwner, TightshipError
 from tightship.core.signals import OverBudget
 from tightship.ledger import Draft, Entry, Guards, Ledger
 
@@ -28,7 +28,7 @@ class Lender:
 
     Args:
         ledger: where they are recorded.
-        owner: this worker's id.
+        owner: this worker's id; empty from when it is lost until it has let go of all runs and is another one.
     """
 
     def __init__(self, ledger: Ledger, owner: Callable[[], str]) -> None:
@@ -86,9 +86,12 @@ class Lender:
 
         Raises:
             OverBudget: not so much is left. GuardRefused: another worker has borrowed meanwhile.
+            StaleOwner: this process was lost, and is no worker again yet.
         """
         period = lease.period
         owner = self._owner()
+        if not owner:
+            raise StaleOwner("this worker was not heard for too long: it borrows nothing under the id that was lost")
         lent, total = await self._lent(lease, period)
         debt = lease.debt()
         if debt:  # calls were dearer than reserved: that is spent, whatever the limit says

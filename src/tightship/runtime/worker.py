@@ -66,13 +66,14 @@ class WorkerDispatcher(LocalDispatcher):
         engine: Engine,
         member: Membership,
         name: str = "tightship",
-        forfeit: Callable[[], None] = lambda: None,
+        go_on_as: Callable[[str], None] = lambda name: None,
     ) -> None:
         super().__init__(engine, name)
         self._member = member
         self._follower: Follower | None = None
-        self._forfeit = forfeit
+        self._go_on_as = go_on_as
         engine.owner = member.id
+        go_on_as(engine.owner)
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen, and to know how many workers there are."""
@@ -105,8 +106,8 @@ class WorkerDispatcher(LocalDispatcher):
         """Whether runs may be claimed: as the worker that this process is now, once it has let go of what it was."""
         engine, member = self._engine, self._member
         if engine.owner != member.id and member.id and not engine.running():
-            self._forfeit()  # others give back what it had borrowed under the id that was lost
             engine.owner = member.id
+            self._go_on_as(engine.owner)  # others give back what it had borrowed under the id that was lost
         return engine.owner == member.id
 
     # --- what is due -----------------------------------------------------------------------------

@@ -246,7 +246,7 @@ class Workspace:
         if member is None:
             self._dispatcher = LocalDispatcher(engine, self.files.config.name)
         else:
-            self._dispatcher = WorkerDispatcher(engine, member, self.files.config.name, self._seat.forfeit)
+            self._dispatcher = WorkerDispatcher(engine, member, self.files.config.name, self._seat.go_on_as)
         self._dispatcher.gate = self.gate
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
