@@ -117,13 +117,14 @@ class PostgresJobs:
         pause = FIRST_PAUSE
         while not self._stop.is_set():
             began = time.monotonic()
+            why = "its worker has ended"
             try:
                 asyncio.run(self._work(address, where))
-                self._say("its worker has ended")
             except Exception as error:  # the engine's own defects end no worker of ours
-                self._say(type(error).__name__)
+                why = type(error).__name__
             if time.monotonic() - began > STEADY:
-                pause = FIRST_PAUSE
+                pause, self._said = FIRST_PAUSE, ""
+            self._say(why)
             self._stop.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -140,7 +141,6 @@ class PostgresJobs:
                 if self._stop.is_set():
                     return
                 self._engine = worker, asyncio.get_running_loop()
-            self._said = ""
             try:
                 await worker.run()
             finally:

@@ -78,7 +78,8 @@ class Schedules:
         slot = last_slot(schedule.cron, schedule.timezone, now)
         if slot <= row["upto"]:
             return
-        missed = slots_between(schedule.cron, schedule.timezone, row["upto"], slot)
+        cron, zone = schedule.cron, schedule.timezone
+        missed = await self.ledger.off_loop(slots_between, cron, zone, row["upto"], slot)
         body: dict[str, Any] = {"upto": slot}
         if missed:
             body |= {"missed": len(missed), "since": missed[0]}

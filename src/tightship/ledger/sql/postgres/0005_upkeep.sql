@@ -28,36 +28,15 @@ CREATE FUNCTION job_queue(build text) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT left(md5(current_schema()), 12) || '.' || left(build, 16)
 $$;
 
--- Wakes one worker of each build that has something due among these runs, with the append that made it due: one job
--- waits in a queue at most. Whatever is wrong with the jobs, and whoever holds their tables, an append goes on at once.
-CREATE FUNCTION wake_workers(due text[]) RETURNS void LANGUAGE plpgsql SET lock_timeout TO '50ms' AS $$
+-- Wakes one worker of each build, with the append that made something of it due: one job waits in a queue at most.
+-- Whatever is wrong with the jobs, and whoever holds their tables, an append goes on at once.
+CREATE FUNCTION wake_builds(builds text[]) RETURNS void LANGUAGE plpgsql SET lock_timeout TO '50ms' AS $$
 BEGIN
-    IF to_regclass('procrastinate_jobs') IS NULL THEN
+    IF cardinality(builds) = 0 OR to_regclass('procrastinate_jobs') IS NULL THEN
         RETURN;
     END IF;
     INSERT INTO procrastinate_jobs (queue_name, task_name, queueing_lock)
-    SELECT job_queue(build), 'wake', job_queue(build) FROM (
-        SELECT DISTINCT build FROM runs
-        WHERE id = ANY(due) AND live = 1 AND (
-            state = 'queued' OR state = 'parked' AND wake_at <= extract(epoch FROM clock_timestamp())
-        )
-    ) builds
-    ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING;
-EXCEPTION WHEN OTHERS THEN
-    RAISE LOG 'a wake-up was lost: %', SQLERRM;
-END
-$$;
-
--- The same for what a worker that leaves has let go of.
-CREATE FUNCTION wake_for_released(worker text) RETURNS void LANGUAGE plpgsql SET lock_timeout TO '50ms' AS $$
-BEGIN
-    IF to_regclass('procrastinate_jobs') IS NULL THEN
-        RETURN;
-    END IF;
-    INSERT INTO procrastinate_jobs (queue_name, task_name, queueing_lock)
-    SELECT job_queue(build), 'wake', job_queue(build) FROM (
-        SELECT DISTINCT build FROM runs WHERE state = 'running' AND owner = worker AND live = 1
-    ) builds
+    SELECT job_queue(build), 'wake', job_queue(build) FROM unnest(builds) AS build
     ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING;
 EXCEPTION WHEN OTHERS THEN
     RAISE LOG 'a wake-up was lost: %', SQLERRM;
