@@ -72,7 +72,9 @@ def inputs() -> dict[str, Input]:
         "notify": Input(1, "notice a transaction", "counted", "a NOTIFY takes a lock of the whole cluster at commit"),
         "slots": Input(500, "connections an instance takes", "assumed", "at some 10 MB each"),
         "heard": Input(100_000, "notices an instance hands out a second", "assumed", "to be measured"),
-        "connections": Input(5, "connections a worker", "counted", "writer, reader, keystore, lock, notices"),
+        "connections": Input(
+            8, "connections a worker", "counted", "writer, reader, keystore, lock, notices, three for jobs"
+        ),
         "bytes": Input(
             sizes["bytes_per_effect"], "bytes an effect", "measured", "`--measure`: 20 paid effects a run, SQLite"
         ),

@@ -27,6 +27,11 @@ WORKFLOW: Mapping[str, str] = {
         "A run that has not begun so long after it was started is escalated as `unavailable`; nothing of it is done."
     ),
     "WorkflowSpec.threshold": "The value of `threshold` in this workflow's conditions; else that of `settings`.",
+    "WorkflowSpec.schedule": "When it starts by itself, once per slot ([schedules](workflows.md#schedules)).",
+    "Schedule.cron": "Five fields: minute, hour, day, month, weekday; or `@hourly`, `@daily`, `@weekly`, `@monthly`.",
+    "Schedule.timezone": "Whose time it is: a name of the IANA database.",
+    "Schedule.input": "What each run is started with.",
+    "Schedule.tenant": "Whose runs they are.",
     "WorkflowSpec.steps": "What is done, in order.",
     "WorkflowSpec.trigger": "What starts it. For people: it stands in the blueprint.",
     "WorkflowSpec.systems": "The systems that it uses. For people.",

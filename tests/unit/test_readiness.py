@@ -128,6 +128,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("TS115", changed(SUPPORT, "  - triage\n", "  - triage: {within: 10m}\n")),
     ("TS116", changed(SUPPORT, "systems: [desk]", "systems: [crm]")),
+    ("TS117", more("  - triage\n", HEAD.replace("steps:", 'schedule: {cron: "0 7 * * *", input: {id: 7}}\nsteps:'))),
     # agents
     ("TS200", changed(QUALITY, 'output: {ok: bool, objections: "list[str]"}\n', "")),
     ("TS201", changed(QUALITY, "input: {respond: object}\n", "")),

@@ -240,3 +240,11 @@ def test_a_workflows_limits_override_the_workspaces(tmp_path: Path):
     loaded = load(tmp_path, files).raise_first()
     limits = loaded.workflow("support").limits.over(loaded.config.limits)
     assert (limits.turns, limits.calls, limits.retries) == (5, 20, 20)
+
+
+def test_a_schedule_that_is_wrong_is_found_where_it_stands(tmp_path: Path):
+    wrong = changed(SUPPORT, "steps:\n", 'schedule: {cron: "61 7 * * *", timezone: Europe/Berlin}\nsteps:\n')
+    problem = only(tmp_path, wrong)
+    line = wrong[SUPPORT][: wrong[SUPPORT].index("schedule:")].count("\n") + 1
+    assert (problem.file, problem.line, problem.column) == (SUPPORT, line, len("schedule: {cron: ") + 1)
+    assert "names no time" in str(problem)

@@ -200,5 +200,20 @@ class EnvelopesProjection:
         yield Delta((str(body["scope"]), period), add={unit: int(body.get(unit) or 0) for unit in UNITS})
 
 
+class LoansProjection:
+    """The `loans` table: what each worker holds of each shared envelope and period, and whether that was reconciled."""
+
+    table = "loans"
+    key_columns: Sequence[str] = ("owner", "scope", "period")
+    kinds = frozenset({kinds.ENVELOPE})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """Add a loan or a return to what its worker holds."""
+        body = entry.body
+        key = (str(body.get("owner") or ""), str(body["scope"]), str(body.get("period") or ""))
+        closed = {"closed": 1} if body.get("reconciled") else {}
+        yield Delta(key, set=closed, add={unit: int(body.get(unit) or 0) for unit in UNITS})
+
+
 EXTENSION = "+extended"
 """What follows the period's key in the row that sums a shared envelope's extensions."""

@@ -75,9 +75,13 @@ HALT: Final = "halt.set"
 UNHALT: Final = "halt.lifted"
 """scope, by, reason"""
 ENVELOPE: Final = "envelope.lent"
-"""scope, period, usd, tokens, calls, owner: a durable chunk for a worker (negative on return)"""
+"""scope, period, usd, tokens, calls, owner: a durable chunk for a worker (negative on return); [reconciled, by: what a
+lost worker had left was given back, once and for all]"""
 EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
+SCHEDULE: Final = "schedule.kept"
+"""workflow, cron, timezone, upto (s): slots up to there are dealt with; [run: the last one's, missed: how many were not
+started, since: the first of them (s)]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 

@@ -145,6 +145,11 @@ def load_driver() -> Any:
     return psycopg
 
 
+def session_settings(schema: str) -> bytes:
+    """What every session of ours is set to; the schema's name is a plain one (`Address.of`)."""
+    return _SESSION.format(schema=schema).encode()
+
+
 def connect(address: Address) -> psycopg.Connection[Any]:
     """A connection whose commits are on the disk when they return.
 
@@ -155,8 +160,7 @@ def connect(address: Address) -> psycopg.Connection[Any]:
     with translate_errors(address):
         db: psycopg.Connection[Any] = driver.connect(**address.parameters, autocommit=True)
         try:
-            # The schema's name is a plain one (`Address.of`).
-            db.execute(_SESSION.format(schema=address.schema).encode())
+            db.execute(session_settings(address.schema))
             row = db.execute("SELECT current_setting('synchronous_commit')").fetchone()
             if row is None or row[0] not in ("on", "remote_apply"):
                 db.execute("SET synchronous_commit TO on")

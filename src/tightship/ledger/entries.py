@@ -95,6 +95,8 @@ class Guards:
     takeover: the run must stand at this epoch (the drafts carry the next one).
     open_item: this inbox item must still be open.
     lends: the most that may be lent of the envelope (scope, period, unit, limit) that the drafts add to.
+    kept: the schedule (log, workflow) must have been kept up to this slot still (s; 0: it was never seen).
+    loan: what this owner holds of this envelope (owner, scope, period) must not have been reconciled.
     context: these values must still stand.
     """
 
@@ -105,6 +107,8 @@ class Guards:
     takeover: int | None = None
     open_item: str | None = None
     lends: tuple[tuple[str, str, str, int], ...] = ()
+    loan: tuple[str, str, str] | None = None
+    kept: tuple[str, str, float] | None = None
     context: tuple[Expected, ...] = ()
 
 

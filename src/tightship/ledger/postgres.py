@@ -9,14 +9,12 @@ was committed.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
 
-from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
 from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
@@ -27,6 +25,7 @@ from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, 
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
+from tightship.ledger.notices import due_elsewhere, notice_of
 from tightship.ledger.own import Own
 from tightship.ledger.pg_snapshot import PostgresSnapshot
 from tightship.ledger.presence import LEASE
@@ -38,8 +37,6 @@ BUNDLES_AT_ONCE: Final = 4
 """Bundles packed in one transaction."""
 CLOSING_SECONDS: Final = 10.0
 """How long a closing store still asks whether its last batch was committed."""
-NOTICE_BYTES: Final = 7900
-"""What a NOTIFY may hold is less than 8,000 bytes."""
 _T = TypeVar("_T")
 
 
@@ -145,6 +142,10 @@ class PostgresBackend:
         rows = self._fetch("workers", (LEASE, self.address.workers))
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def lost_workers(self) -> list[tuple[str, float]]:
+        """Those whose lease is over by their beats, whatever became of their sessions; and when each was registered."""
+        return [(row[0], row[1]) for row in self._fetch("lost_workers", (LEASE,))]
+
     def tail(self, log: str, log_id: int, after: int, upto: int) -> list[Entry]:
         """Entries up to a head that is locked; nobody appends meanwhile, so another connection reads them."""
         rows = self._between(log, log_id, max(after, 0), upto, max(upto - after, 0))
@@ -158,6 +159,8 @@ class PostgresBackend:
         heads = sorted((log_id, log, head) for log, (log_id, head) in batch.heads.items())
         statements.append((script("set_heads"), [list(column) for column in zip(*heads, strict=True)]))
         statements.append((script("set_store"), (batch.last,)))
+        if due := due_elsewhere(batch):
+            statements.append((script("wake_workers"), (due,)))
         statements.append((script("notify"), (self.address.schema, notice_of(batch))))
         self._statements = statements
         self._batch = batch
@@ -468,14 +471,6 @@ class PostgresBackend:
         """Close both connections."""
         self._reader.close()
         self._link.close()
-
-
-def notice_of(batch: Batch) -> str:
-    """What is told of a batch: log and head of each log, and whether everybody has to hear of it."""
-    mail = any(row[5] in kinds.TOLD for row in batch.rows)
-    heads = {log: head for log, (_, head) in batch.heads.items()}
-    text = json.dumps({"heads": heads, "mail": mail}, separators=(",", ":"))
-    return text if len(text) < NOTICE_BYTES else json.dumps({"mail": mail})
 
 
 def _named(table: str, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:

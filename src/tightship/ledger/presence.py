@@ -134,9 +134,10 @@ class Presence:
                 return
             with self._lock:
                 self._sent = sent
-        db.execute(script("unregister"), (self._id,))
         with self._lock:
-            self._id = ""
+            left, self._id = self._id, ""  # before anybody else can know: nothing is sent from here on
+        db.execute(script("unregister"), (left,))
+        db.execute(script("wake_for_released"), (left,))
 
     def _lose(self) -> None:
         with self._lock:

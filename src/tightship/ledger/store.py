@@ -209,8 +209,8 @@ class Committer:
             return GuardRefused(f"run {draft.run} has an unread signal", reason="signal")
         if guards.open_item is not None and not _is_open(guards.open_item, facts, deltas):
             return GuardRefused(f"inbox item {guards.open_item} is not open", reason="decided")
-        if guards.lends and not self._is_left(draft.body, guards.lends, deltas):
-            return GuardRefused("so much is not left to lend", reason="lent")
+        if (refused := self._stands(unit, guards, deltas)) is not None:
+            return refused
         if guards.scopes:
             halted = (self._halted or set()).intersection(guards.scopes)
             if halted:
@@ -225,6 +225,16 @@ class Committer:
                 return GuardRefused("the business key is held", reason="claim", holder=holder[0])
         return None
 
+    def _stands(self, unit: Unit, guards: Guards, deltas: Deltas) -> GuardRefused | None:
+        """Why what all workers keep together (loans, schedules) has no room for it any more."""
+        if guards.lends and not self._is_left(unit.drafts[0].body, guards.lends, deltas):
+            return GuardRefused("so much is not left to lend", reason="lent")
+        if guards.loan is not None and self._is_closed(guards.loan, deltas):
+            return GuardRefused("what was lent was reconciled", reason="reconciled", holder=guards.loan[0])
+        if guards.kept is not None and self._upto(guards.kept[:2], deltas) != guards.kept[2]:
+            return GuardRefused("the schedule was kept by another", reason="kept", holder=guards.kept[1])
+        return None
+
     def _is_left(self, loan: dict[str, Any], limits: Sequence[tuple[str, str, str, int]], deltas: Deltas) -> bool:
         """Whether what is lent stays within its limits with this loan, the changes of this batch included."""
         scope, period = limits[0][:2]
@@ -236,6 +246,23 @@ class Committer:
             if more > 0 and lent + more > limit:
                 return False
         return True
+
+    def _is_closed(self, loan: tuple[str, str, str], deltas: Deltas) -> bool:
+        """Whether a loan was reconciled, by this batch or before."""
+        pending = deltas.get("loans", {}).get(loan)
+        if pending is not None and pending.set.get("closed"):
+            return True
+        where = list(zip(("owner", "scope", "period"), ("=", "=", "="), loan, strict=True))
+        return any(row["closed"] for row in self._backend.look("loans", where))
+
+    def _upto(self, schedule: tuple[str, str], deltas: Deltas) -> float:
+        """How far a schedule was kept, the changes of this batch included."""
+        pending = deltas.get("schedules", {}).get(schedule)
+        if pending is not None:
+            return float(pending.set["upto"])
+        log, workflow = schedule
+        rows = self._backend.look("schedules", [("log", "=", log), ("workflow", "=", workflow)])
+        return rows[0]["upto"] if rows else 0.0
 
     def _claim(self, unit: Unit, claiming: Claiming, heads: dict[str, tuple[int, int]], batch: Batch) -> None:
         """Append a takeover of each run that is due; what this batch has changed already waits for another."""

@@ -19,6 +19,7 @@ from tightship.runtime.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from tightship.ledger.sequencer import Sequencer
+    from tightship.runtime.upkeep import Upkeep
 
 POLL = 0.05
 """Seconds between two looks for what other processes have appended."""
@@ -69,6 +70,8 @@ class LocalDispatcher:
         engine.stalls = self._stalls.wanted
         self.workers = 1
         """How many processes execute on this store, as far as is known."""
+        self.upkeep: Upkeep | None = None
+        """What is done beside the runs while this process serves."""
         self.gate: Gatekeeper | None = None
         """What bounds how many runs of a tenant or workflow are worked on here."""
         self.refused: dict[str, Ended] = {}
@@ -193,6 +196,16 @@ class LocalDispatcher:
 
     async def serve(self, stop: asyncio.Event, concurrency: int) -> None:
         """Sweep for due runs, at once when a signal comes, else every quarter of a second."""
+        upkeep = self.upkeep
+        try:
+            if upkeep is not None:
+                await upkeep.start(self._woken.set, self._stalls, self._sequencer)
+            await self._serve(stop, concurrency)
+        finally:
+            if upkeep is not None:
+                await upkeep.close()
+
+    async def _serve(self, stop: asyncio.Event, concurrency: int) -> None:
         while not stop.is_set():
             self._woken.clear()
             free = concurrency - len(self._driving)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from tightship.controls.budgets import UNITS, Amount, Limit
 from tightship.controls.leases import EXTENSION, ChunkPlanner, Lease
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, TightshipError
+from tightship.core.errors import GuardRefused, StaleOwner, TightshipError
 from tightship.core.signals import OverBudget
 from tightship.ledger import Draft, Entry, Guards, Ledger
 
@@ -28,7 +28,7 @@ class Lender:
 
     Args:
         ledger: where they are recorded.
-        owner: this worker's id.
+        owner: this worker's id; empty from when it is lost until it has let go of all runs and is another one.
     """
 
     def __init__(self, ledger: Ledger, owner: Callable[[], str]) -> None:
@@ -86,12 +86,16 @@ class Lender:
 
         Raises:
             OverBudget: not so much is left. GuardRefused: another worker has borrowed meanwhile.
+            StaleOwner: this process was lost, and is no worker again yet.
         """
         period = lease.period
+        owner = self._owner()
+        if not owner:
+            raise StaleOwner("this worker was not heard for too long: it borrows nothing under the id that was lost")
         lent, total = await self._lent(lease, period)
         debt = lease.debt()
         if debt:  # calls were dearer than reserved: that is spent, whatever the limit says
-            await self._record(lease, debt)
+            await self._record(lease, debt, owner=owner)
             lease.grant(debt)
             lent += debt
         need = lease.missing(amount)
@@ -101,9 +105,9 @@ class Lender:
         planner = ChunkPlanner(lease.scope, total, workers=workers, period=period)
         chunk = planner.plan(need, lent)
         limits = tuple((lease.scope, period, unit, limit) for unit in UNITS if (limit := total.of(unit)) is not None)
-        await self._record(lease, chunk, Guards(lends=limits))
-        if lease.period != period:  # midnight has passed meanwhile: the old day's loan stays unspent
-            return True
+        await self._record(lease, chunk, Guards(lends=limits, loan=(owner, lease.scope, period)), owner)
+        if lease.period != period or owner != self._owner():
+            return True  # midnight has passed meanwhile, or this worker is another one: that loan stays unspent
         lease.grant(chunk)
         lease.warn(planner.alerts(lent, lent + chunk))
         return True
@@ -120,7 +124,7 @@ class Lender:
             return sums[period], total
         spent = await self._spent(lease.scope, period)
         if spent:
-            await self._record(lease, spent)
+            await self._record(lease, spent, owner="")  # nobody holds it
         return spent, total
 
     async def _spent(self, scope: str, period: str) -> Amount:
@@ -132,8 +136,11 @@ class Lender:
                 spent += Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"])
         return spent
 
-    async def _record(self, lease: Lease, chunk: Amount, guards: Guards | None = None) -> None:
-        body = {"scope": lease.scope, "period": lease.period, "owner": self._owner(), **chunk.as_dict()}
+    async def _record(
+        self, lease: Lease, chunk: Amount, guards: Guards | None = None, owner: str | None = None
+    ) -> None:
+        owner = self._owner() if owner is None else owner
+        body = {"scope": lease.scope, "period": lease.period, "owner": owner, **chunk.as_dict()}
         await self._ledger.append(Draft("", kinds.ENVELOPE, lease.scope, body), guards=guards)
 
     async def _return_of_others(self, end: float) -> bool:
@@ -154,7 +161,7 @@ class Lender:
             amount = _amount(entry.body)
             if entry.kind == kinds.EXTENDED or min(amount.usd, amount.tokens, amount.calls) < 0:
                 self._returned.set()
-            elif foreign and not amount:
+            elif foreign and not amount and not entry.body.get("reconciled"):
                 self._answer(str(entry.body["scope"]), str(entry.body.get("period") or ""))
 
     def _answer(self, scope: str, period: str) -> None:
@@ -166,9 +173,16 @@ class Lender:
                 task.add_done_callback(self._returning.discard)
 
     async def _give_back(self, lease: Lease) -> None:
+        owner = self._owner()
         back = lease.give_back()  # first: a crash in between leaves money unspent, never spent twice
-        if back:
-            await self._record(lease, -back)
+        if back and owner:
+            with contextlib.suppress(GuardRefused):  # this worker was taken for lost, and others gave it back for it
+                await self._record(lease, -back, Guards(loan=(owner, lease.scope, lease.period)), owner)
+
+    def forfeit(self) -> None:
+        """Spend nothing more of what was borrowed: this worker was lost, and others reconcile its loans."""
+        for lease in self._locks:
+            lease.give_back()
 
 
 def _amount(body: dict[str, object]) -> Amount:

@@ -33,6 +33,8 @@ class Seat:
         self.lender: Lender | None = None
         self.shares: Shares | None = None
         self._lock: Lock | None = None
+        self._name = ""
+        """The id under which this process owns its runs, which may lag behind the member's."""
         self._rates: PgRates | None = None
 
     async def take(self, place: Place, build: str, lost: Callable[[str], Awaitable[None]]) -> None:
@@ -63,8 +65,15 @@ class Seat:
         """Where budgets are borrowed from; None where this process holds them whole."""
         member = self.member
         if member is not None and self.lender is None:
-            self.lender = Lender(ledger, lambda: member.id)
+            self._name = member.id
+            self.lender = Lender(ledger, lambda: member.id if member.id == self._name else "")
         return self.lender
+
+    def go_on_as(self, name: str) -> None:
+        """Go on under another id, with nothing of what was borrowed under the one that was lost."""
+        if name != self._name and self.lender is not None:
+            self.lender.forfeit()
+        self._name = name
 
     async def give_back(self) -> None:
         """Return what was borrowed, while the ledger is open."""

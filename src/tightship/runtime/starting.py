@@ -14,7 +14,7 @@ from tightship.core.signals import Halted
 from tightship.core.world import World
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
-from tightship.ledger import Guards, Ledger, SealedPayload
+from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
 from tightship.runtime.start import Start
@@ -33,16 +33,16 @@ class Beginning:
     payloads: tuple[SealedPayload, ...]
     guards: Guards
 
-    async def record(self) -> None:
-        """Append its first entry.
+    async def record(self, *beside: Draft) -> None:
+        """Append its first entry, together with others about it or not at all.
 
         Raises:
             Halted: its scope is halted. GuardRefused: the id exists already. StoreError: the disk.
         """
         journal = self.journal
+        first = Draft(journal.run, kinds.STARTED, "", self.body, journal.epoch, self.payloads)
         try:
-            for entry in await journal.append(kinds.STARTED, "", self.body, self.payloads, self.guards):
-                journal.index(entry)
+            journal.index((await journal.ledger.append(first, *beside, guards=self.guards, log=journal.log))[0])
         except GuardRefused as refused:
             if refused.reason == "halted":
                 raise Halted(f"{refused.holder} is halted: no run is started", scope=refused.holder) from None

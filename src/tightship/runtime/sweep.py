@@ -198,6 +198,18 @@ class StallWatch:
         for stall in await hopeless(self._engine.ledger, rows):
             self.wanted[stall.run] = stall
 
+    async def look_all(self) -> None:
+        """Look through everything that is parked, a part at a time."""
+        where = [("state", "=", "parked"), ("live", "=", int(self._engine.live))]
+        after = ""
+        while True:
+            rows = await self._engine.ledger.select("runs", [*where, ("id", ">", after)], [("id", "asc")], MANY)
+            for stall in await hopeless(self._engine.ledger, rows):
+                self.wanted[stall.run] = stall
+            if len(rows) < MANY:
+                return
+            after = rows[-1]["id"]
+
     async def rows(self) -> list[dict[str, Any]]:
         """The rows of what is to be escalated and still stands as it was found."""
         if not self.wanted:

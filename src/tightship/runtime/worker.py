@@ -61,11 +61,19 @@ def lease_of(member: Membership, owner: Callable[[], str]) -> Callable[[], None]
 class WorkerDispatcher(LocalDispatcher):
     """Claims due runs of a shared store, and drives them as tasks of this event loop."""
 
-    def __init__(self, engine: Engine, member: Membership, name: str = "tightship") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        member: Membership,
+        name: str = "tightship",
+        go_on_as: Callable[[str], None] = lambda name: None,
+    ) -> None:
         super().__init__(engine, name)
         self._member = member
         self._follower: Follower | None = None
+        self._go_on_as = go_on_as
         engine.owner = member.id
+        go_on_as(engine.owner)
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen, and to know how many workers there are."""
@@ -99,6 +107,7 @@ class WorkerDispatcher(LocalDispatcher):
         engine, member = self._engine, self._member
         if engine.owner != member.id and member.id and not engine.running():
             engine.owner = member.id
+            self._go_on_as(engine.owner)  # others give back what it had borrowed under the id that was lost
         return engine.owner == member.id
 
     # --- what is due -----------------------------------------------------------------------------

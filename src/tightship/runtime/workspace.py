@@ -13,36 +13,35 @@ from tightship.context import Heads
 from tightship.context.desk import SharedContext
 from tightship.controls.breakers import Breakers
 from tightship.controls.cache import ResultCache
-from tightship.controls.claims import ClaimsProjection
-from tightship.controls.halts import Halts, HaltsProjection
-from tightship.controls.leases import EnvelopesProjection
+from tightship.controls.halts import Halts
 from tightship.controls.rates import Rates
 from tightship.controls.shares import Shares
-from tightship.controls.spend import SpendProjection
 from tightship.core.errors import GuardRefused, InputRejected, Overloaded, StaleOwner, UnknownName
 from tightship.core.ids import derived_id
-from tightship.core.ports import Json, Projection, Secrets, Tool
+from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
 from tightship.effects.session import Shared
 from tightship.ledger import Ledger
 from tightship.models.port import Model
 from tightship.patterns import load_all
-from tightship.review.inbox import InboxProjection
 from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
-from tightship.runtime.context import WorkspaceContext, context_projections
+from tightship.runtime.context import WorkspaceContext
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
 from tightship.runtime.operator import Operator
 from tightship.runtime.outfit import Outfit
 from tightship.runtime.place import Place, place_of
+from tightship.runtime.projections import projections
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
+from tightship.runtime.schedules import Schedules
 from tightship.runtime.seat import Seat
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
+from tightship.runtime.upkeep import Upkeep
 from tightship.runtime.worker import Membership, WorkerDispatcher, lease_of
 from tightship.workflow.loader import WorkspaceFiles, load_workspace
 from tightship.workflow.models import AgentSpec, WorkflowSpec
@@ -53,12 +52,6 @@ Spec = AgentSpec | WorkflowSpec
 
 ELSEWHERE = 0.1
 """Seconds between two looks at a run that another worker drives."""
-
-
-def projections() -> list[Projection]:
-    """The projections of every workspace's ledger, beside that of runs."""
-    own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
-    return [*own, *context_projections()]
 
 
 class Workspace:
@@ -238,8 +231,7 @@ class Workspace:
         await ledger.reapply_erasures()
         await self._outfit.connect()
         await self._outfit.load_models()
-        clock = self.world.clock
-        halts = Halts()
+        clock, halts = self.world.clock, Halts()
         halts.load(await ledger.select("halts"))
         shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
         shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
@@ -251,9 +243,14 @@ class Workspace:
         engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, self._tell, lease)
         engine.live = not self.rehearse
         await self._know_what_waits(ledger)
-        name = self.files.config.name
-        self._dispatcher = LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
+        if member is None:
+            self._dispatcher = LocalDispatcher(engine, self.files.config.name)
+        else:
+            self._dispatcher = WorkerDispatcher(engine, member, self.files.config.name, self._seat.go_on_as)
         self._dispatcher.gate = self.gate
+        if not self.rehearse:
+            url = None if self._given_ledger else self.place.url
+            self._dispatcher.upkeep = Upkeep(Schedules(ledger, self.files.workflows, self._starting), url, build)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -367,15 +364,10 @@ class Workspace:
                 another. Halted: nothing is started. StoreError: the disk.
             Overloaded: too many wait already; nothing was written.
         """
-        ledger = await self.ledger()
-        await self._outfit.connect()
-        async with self._opening:
-            if self._starter is None:
-                make = self._outfit.maker(ledger, self.files.config.settings.threshold)
-                self._starter = Starter(ledger, self.world, make.current, build_id(self.files.code_hash))
+        ledger, starter = await self.ledger(), await self._starting()
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
-        beginning = await self._starter.prepare(start, owner="")
+        beginning = await starter.prepare(start, owner="")
         await self._know_what_waits(ledger)
         try:
             if not run or not await ledger.select("runs", [("id", "=", run)]):
@@ -386,6 +378,16 @@ class Workspace:
                 raise
             await self._same_work(run, start)
         return beginning.facts.id
+
+    async def _starting(self) -> Starter:
+        """What makes runs that are left to whoever executes."""
+        ledger = await self.ledger()
+        await self._outfit.connect()
+        async with self._opening:
+            if self._starter is None:
+                make = self._outfit.maker(ledger, self.files.config.settings.threshold)
+                self._starter = Starter(ledger, self.world, make.current, build_id(self.files.code_hash))
+            return self._starter
 
     async def _same_work(self, run: str, start: Start) -> None:
         """A reference names one piece of work: it is not answered with the result of another."""
@@ -462,16 +464,14 @@ class Workspace:
         Raises:
             UnknownName: there is no such run.
         """
-        ledger = await self.ledger()
-        rows = await ledger.select("runs", [("id", "=", run)])
+        rows = await (await self.ledger()).select("runs", [("id", "=", run)])
         if not rows:
             raise UnknownName(f"there is no run {run!r}", fix="list them with `tightship runs list`")
         return rows[0]
 
     async def result(self, run: str) -> Run:
         """A run as it stands."""
-        ledger = await self.ledger()
-        return await Run.of(ledger, await self.row(run))
+        return await Run.of(await self.ledger(), await self.row(run))
 
     async def operator(self) -> Operator:
         """What people do to runs: decide, cancel, halt. Works beside a process that executes."""

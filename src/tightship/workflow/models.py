@@ -6,12 +6,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from tightship.core.money import NANO, show_usd
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.context_patterns import KeyPattern
+from tightship.workflow.slots import check_cron, check_timezone
 from tightship.workflow.source import Mark, find_mark, plain
 from tightship.workflow.steps import Children
 from tightship.workflow.tree import Behaviours, Step, UndoRetry, describe_behaviour, patterns, settle
@@ -247,6 +257,19 @@ class AgentSpec(Spec):
         return [f"{kind}: {describe_behaviour(behaviour)}" for kind, behaviour in self.on.items()]
 
 
+class Schedule(Spec):
+    """When a workflow starts by itself, and with what.
+
+    The times of `cron` are those of `timezone`. A time that a change of clocks skips is a slot when the clocks have
+    gone forward, and one that comes twice is two slots.
+    """
+
+    cron: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_cron)]
+    timezone: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(check_timezone)] = "UTC"
+    input: Annotated[Mapping[str, Any], BeforeValidator(plain)] = {}
+    tenant: Annotated[str, Field(min_length=1, max_length=200)] = "default"
+
+
 class WorkflowSpec(Spec):
     """A workflow: its whole map (W1), its bounds, and its steps."""
 
@@ -265,6 +288,8 @@ class WorkflowSpec(Spec):
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
     begin_within: Duration | None = None
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    schedule: Schedule | None = Field(default=None, exclude=True)
+    """No part of the definition that a run is bound to: it says when runs start, not what they do."""
     steps: Children
 
     trigger: Text | None = None

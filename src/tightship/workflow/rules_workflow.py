@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from tightship.core.errors import InputRejected
 from tightship.core.ports import ToolSpec
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.models import LimitOverrides, Limits, Spec, WorkflowSpec
@@ -13,6 +14,7 @@ from tightship.workflow.names import Place
 from tightship.workflow.readiness import Check, Finding, Rule, rule
 from tightship.workflow.source import plain
 from tightship.workflow.tree import Step
+from tightship.workflow.types import check_input
 
 _SANE: Final = {"turns": 1000, "calls": 5000, "retries": 100, "repeats": 10, "handoffs": 50, "branches": 200}
 _MAP: Final = ("trigger", "systems", "data", "completion", "escalation")
@@ -375,3 +377,20 @@ def unlisted_systems(check: Check, rule: Rule) -> Iterator[Finding]:
         if missing:
             said = f"{workflow.workflow!r} uses {', '.join(missing)}, not listed under systems"
             yield rule.found(said, workflow.where("systems"))
+
+
+@rule(
+    "TS117",
+    "error",
+    "A schedule's input does not fit the workflow",
+    why="Every start by the schedule would be refused, at a time when nobody watches.",
+    fix="Give under `schedule: input:` what the workflow's `input` declares.",
+)
+def unfit_schedule(check: Check, rule: Rule) -> Iterator[Finding]:
+    """What starts by itself starts with what it needs."""
+    for workflow in check.workflows():
+        if workflow.schedule is not None:
+            try:
+                check_input(workflow.input, dict(workflow.schedule.input), workflow.workflow)
+            except InputRejected as error:
+                yield rule.found(f"{workflow.workflow!r}: {error.message}", workflow.where("schedule", "input"))

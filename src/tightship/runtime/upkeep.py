@@ -1,0 +1,84 @@
+"""What is done beside the runs: schedules, stalled runs, lost workers' loans, checkpoints, old jobs.
+
+On a shared store each is a job, once per period for all workers; while no jobs are carried out, and on a store for one
+process, whoever executes does it by its own timetable. All of it may be done twice, or left out, without harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tightship.runtime.jobs import Jobs, PostgresJobs
+from tightship.runtime.reconcile import Lost, Reconciler
+from tightship.runtime.schedules import Schedules
+from tightship.runtime.timetable import Periodic, Timetable
+
+if TYPE_CHECKING:
+    from tightship.ledger.sequencer import Sequencer
+    from tightship.runtime.sweep import StallWatch
+
+
+class Upkeep:
+    """All of it, for one process that executes.
+
+    Args:
+        schedules: what starts by itself.
+        url: where the store is a database that many share; else None. build: the code that runs here.
+    """
+
+    def __init__(self, schedules: Schedules, url: str | None, build: str) -> None:
+        self._ledger = schedules.ledger
+        self._schedules = schedules
+        self._url, self._build = url, build
+        self._timetable: Timetable | None = None
+        self.jobs: Jobs | None = None
+
+    async def start(self, wake: Callable[[], None], stalls: StallWatch, sequencer: Sequencer | None) -> None:
+        """Begin.
+
+        Args:
+            wake: called when something has become due. stalls: finds what stands still. sequencer: signs checkpoints.
+
+        Raises:
+            StoreError: the jobs' tables cannot be made, or what carries them is not installed.
+        """
+        periodic = [Periodic("schedules", "* * * * *", self._schedules.look, of_build=True, again=True)]
+        if self._url is not None:
+            periodic += self._of_workers(self._url, stalls, sequencer)
+            self.jobs = PostgresJobs(self._url, self._build, wake, periodic)
+            await self.jobs.start()
+        self._timetable = Timetable(
+            periodic, self._ledger.world.clock, lambda: self.jobs is not None and self.jobs.alive
+        )
+        self._timetable.start()
+
+    async def close(self) -> None:
+        """End it."""
+        if self._timetable is not None:
+            await self._timetable.close()
+        if self.jobs is not None:
+            await self.jobs.close()
+        self._timetable = self.jobs = None
+
+    def _of_workers(self, url: str, stalls: StallWatch, sequencer: Sequencer | None) -> Sequence[Periodic]:
+        from tightship.ledger.pg_jobs import forget_jobs
+        from tightship.ledger.postgres import PostgresBackend
+
+        ledger, backend = self._ledger, self._ledger.backend
+        assert isinstance(backend, PostgresBackend)
+
+        async def gone() -> Sequence[Lost]:
+            return [Lost(*row) for row in await ledger.off_loop(backend.lost_workers)]
+
+        async def forget() -> None:
+            await ledger.off_loop(forget_jobs, backend.address)
+
+        found = [
+            Periodic("reconcile", "* * * * * */15", Reconciler(ledger, gone).look),
+            Periodic("stalls", "* * * * *", stalls.look_all),
+            Periodic("forget-jobs", "17 * * * *", forget),
+        ]
+        if sequencer is not None:
+            found.append(Periodic("checkpoint", "*/5 * * * *", sequencer.catch_up))
+        return found
