@@ -40,6 +40,11 @@ class Server:
         """The postmaster's process id."""
         return int((self.folder / "postmaster.pid").read_text().split()[0])
 
+    @property
+    def uri(self) -> str:
+        """Where it is reached."""
+        return str(self._server.get_uri())
+
     def url(self, schema: str, database: str = "postgres") -> str:
         """The URL of a schema."""
         url = self._server.get_uri(database=database)
