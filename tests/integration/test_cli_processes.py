@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import answer, cli, event, interrupt, lines, make, outside, process, serving, until
+from cli_desk import PATIENCE, answer, cli, event, interrupt, lines, make, outside, process, serving, until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_cancel_from_a_second_process_undoes_what_was_done(desk: Path) -> None:
         run = until(lambda: running(desk, "pay-and-wait"), "the run")
         told = answer(desk, "runs", "cancel", run, "--by", "ann", "--reason", "the wrong order")
         assert told["executor"] == runner.pid
-        out, _ = runner.communicate(timeout=60)
+        out, _ = runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 3
     assert json.loads(out)["summary"]["states"] == {"cancelled": 1}
     assert outside(desk) == ["pay O-1", "unpay O-1"]
@@ -74,7 +74,7 @@ def test_halt_from_a_second_process_stops_undoes_and_hands_over(desk: Path) -> N
         until(lambda: outside(desk), "the payment")
         told = answer(desk, "halt", "workflow:pay-and-wait", "--by", "ann", "--reason", "an alarm", "--yes")
         assert told["runs"] == {"running": 1}
-        out, _ = runner.communicate(timeout=60)
+        out, _ = runner.communicate(timeout=PATIENCE)
     assert runner.returncode == 3
     assert json.loads(out)["runs"][0]["reason"] == "halted"
     assert outside(desk) == ["pay O-1", "unpay O-1"]
@@ -100,7 +100,7 @@ def test_watch_in_a_second_process_follows_a_run_to_its_end(desk: Path) -> None:
     [item] = answer(desk, "inbox", "list")
     with process(desk, "runs", "watch", item["run"], "--json") as watcher, serving(desk):
         answer(desk, "inbox", "approve", item["item"], "--by", "ann")
-        out, _ = watcher.communicate(timeout=60)
+        out, _ = watcher.communicate(timeout=PATIENCE)
     assert watcher.returncode == 0
     seen = [json.loads(line) for line in out.splitlines()]
     assert [entry["n"] for entry in seen] == sorted({entry["n"] for entry in seen})
@@ -131,7 +131,7 @@ def test_ctrl_c_lets_a_write_under_way_settle_and_resume_does_the_rest(desk: Pat
 def test_sigterm_ends_serve_in_good_order(desk: Path) -> None:
     with serving(desk) as server:
         server.send_signal(signal.SIGTERM)
-        out, _ = server.communicate(timeout=60)
+        out, _ = server.communicate(timeout=PATIENCE)
         assert server.returncode == 0
         assert json.loads(out.splitlines()[-1]) == {"event": "stopped"}
     assert cli(desk, "runs", "list").returncode == 0

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import answer, cli, event, make, outside, process, serving, until, wrong
+from cli_desk import PATIENCE, answer, cli, event, make, outside, process, serving, until, wrong
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_run_is_taken_from_a_second_terminal_while_another_process_executes_it
         until(lambda: outside(desk), "the payment")
         run = only(desk)["id"]
         assert answer(desk, "runs", "take", run, "--by", "ann")["executor"] == runner.pid
-        out, _ = runner.communicate(timeout=60)
+        out, _ = runner.communicate(timeout=PATIENCE)
     assert json.loads(out)["summary"]["states"] == {"waiting": 1}
     assert states(desk, run) == {"action": "done", "wait": "open"}
     assert wrong(desk, "runs", "do", run, "wait", "--output", '{"done": true}', "--by", "ben")["error"] == "NotTaken"

