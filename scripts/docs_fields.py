@@ -70,6 +70,7 @@ _SPELLED: Mapping[str, str] = {
     "Settle.weights": "mapping of names to numbers",
     "Review.show": "list of expressions",
     "Review.deadline": "duration",
+    "Vote.deadline": "duration",
     "When.cases": "list of cases",
     "When.is_": "mapping of values to steps",
     "Action.undo": "`none`, a tool, or undo",
@@ -79,7 +80,7 @@ _SPELLED: Mapping[str, str] = {
 """Fields whose type reads better in words of its own."""
 
 
-_WRITTEN: Mapping[str, str] = {"Review.deadline": "within"}
+_WRITTEN: Mapping[str, str] = {"Review.deadline": "within", "Vote.deadline": "within"}
 """Fields that are called otherwise in files."""
 
 
@@ -145,7 +146,7 @@ _HEADINGS: Mapping[str, str] = {
     "Periods": "periods",
     "Settings": "settings",
     "SourceSpec": "source",
-    "Settle": "a rule, or settle",
+    "Settle": "rule, or settle",
 }
 
 

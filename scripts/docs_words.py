@@ -89,7 +89,17 @@ STEPS: Mapping[str, str] = {
     "MakerChecker.rounds": "How often the maker gets a turn.",
     "MakerChecker.accept": "Another condition for approval, in place of `ok` or `approved`.",
     "MakerChecker.then": "What happens when the rounds are used up.",
+    "MakerChecker.settle": (
+        "With `settle`: the rule that ends it ([the rules](#settling-a-disagreement)). The maker's answer is true, the "
+        "checker's false."
+    ),
     "MakerChecker.by": "With `accept_with_review`: the role that decides about the last draft.",
+    "Vote.voters": "Who is asked: any steps, side by side. A human agent is a voter too; a person has one voice.",
+    "Vote.compare": "What of a voter's output is its answer; the output is called `answer` in it. Without it: all.",
+    "Vote.reason": "The field of a voter's output that says why.",
+    "Vote.settle": "Which answer counts ([the rules](#settling-a-disagreement)). Without it: that of the majority.",
+    "Vote.deadline": "The time of each voter. Who has not answered by then is absent.",
+    "Vote.need": "How many have to answer at all. With fewer nothing is settled, whatever they say.",
     "Settle.rule": "What has to be there for an answer to count ([the rules](#settling-a-disagreement)).",
     "Settle.weights": "With `weighted`: what each answer counts for, by who gives it.",
     "Settle.quorum": "With `quorum`: how many have to say the same.",

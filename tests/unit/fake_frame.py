@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from tightship.core.errors import WorkException
+from tightship.core.errors import TimedOut, WorkException
 from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
 from tightship.workflow.tree import Step
 
@@ -41,6 +41,8 @@ class World:
     questions: list[Question] = field(default_factory=list)
     notes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    late: set[str] = field(default_factory=set)
+    people: dict[str, list[str]] = field(default_factory=dict)
     widest: int = 0
     running: int = 0
 
@@ -128,6 +130,18 @@ class FakeFrame:
                 self.scope.names.update(frame.scope.names)
                 results.append(BranchResult(branch.part, task.result()))
         return results
+
+    async def bounded(self, seconds: float, what: str, work: Callable[[], Any]) -> Any:
+        self.world.take(self._join("within"))
+        if what in self.world.late:
+            raise TimedOut(f"{what} did not finish within {seconds:g} s")
+        return await work()
+
+    def each_person_once(self) -> None:
+        self.world.take(self._join("ballot"))
+
+    def persons(self) -> list[str]:
+        return self.world.people.get(self.key, [])
 
     async def evaluate(self, condition: Any, names: Mapping[str, Any] | None = None) -> Any:
         given = {name: self.world.ambient[name] for name in condition.ambient}

@@ -191,6 +191,27 @@ class Frame(Protocol):
         """
         ...
 
+    async def bounded(self, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:
+        """Do work below this node with a time limit. Whether it or the limit was first is decided once; questions to
+        people that it leaves behind are closed.
+
+        Args:
+            seconds: how long, in store time from when it was first begun. what: what it is called in the error.
+
+        Raises:
+            TimedOut: the limit was first.
+        """
+        ...
+
+    def each_person_once(self) -> None:
+        """Below this node a person may answer in one branch only: whoever has decided something in one is refused in
+        the others."""
+        ...
+
+    def persons(self) -> Sequence[str]:
+        """Who has answered something at or below this node, in the order of asking."""
+        ...
+
     async def evaluate(self, condition: Any, names: Mapping[str, Json] | None = None) -> Json:
         """The value of a workflow.conditions.Condition over the scope; ambient names in it (`threshold`, `now()`)
         are decided once and recorded."""

@@ -13,13 +13,13 @@ from tightship.core.errors import UnknownName
 from tightship.core.ports import EntryView, Json
 from tightship.insight._accountable import Declared
 from tightship.insight._decision import Datum, Decision, DecisionKind, Rule, RunDecisions, Trigger
+from tightship.insight._noted import noted
 from tightship.insight._reading import (
     ERASED,
     HANDS,
     Effect,
     Order,
     Turn,
-    alert_text,
     base_of,
     by_hand,
     effects,
@@ -405,27 +405,9 @@ class _Explaining:
     def _note(self, entry: EntryView) -> None:
         told = self.values.get(str(entry.body.get("detail")))
         body = {**entry.body, **(told if isinstance(told, dict) else {})}
-        type = str(body.get("type") or "")
-        if type.startswith("checkpoint"):
-            said = str(body.get("reason") or "")
-            self._plain(
-                entry, "checkpoint", "the checkpoint did not let it pass", [Rule("checkpoint", said, "failed")], said
-            )
-        elif type == "maker_checker.round":
-            passed, objections = bool(body.get("passed")), [str(one) for one in body.get("objections") or ()]
-            action = f"round {body.get('round')}: the checker {'let it pass' if passed else 'did not let it pass'}"
-            self._plain(entry, "checkpoint", action, reason="; ".join(objections))
-        elif type == "exception":
-            kind, error = str(body.get("kind") or ""), str(body.get("error") or "")
-            self._plain(
-                entry,
-                "exception",
-                f"{body.get('title') or base_of(entry.key)}: {error}",
-                [Rule("on", kind, "declared behaviour")],
-            )
-        elif type == "budget.alert":
-            rules = [Rule("budget", str(body.get("scope") or ""), "alert at 80 %")]
-            self._plain(entry, "condition", alert_text(body), rules)
+        found = noted(body, base_of(entry.key))
+        if found is not None:
+            self._plain(entry, found.kind, found.action, list(found.rules), found.reason)
 
     def _ended(self, entry: EntryView) -> None:
         body = entry.body

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tightship.patterns.maker_checker import MakerChecker as MakerChecker
     from tightship.patterns.review import Review as Review
     from tightship.patterns.sequence import Sequence as Sequence
+    from tightship.patterns.vote import Vote as Vote
     from tightship.patterns.when import When as When
     from tightship.patterns.workflow_step import WorkflowStep as WorkflowStep
 

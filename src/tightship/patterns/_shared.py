@@ -9,6 +9,7 @@ from typing import Any, Final
 from tightship.core.errors import BranchFailed, WorkException
 from tightship.core.ports import Json
 from tightship.effects.frame import CONSTRAINTS, BranchResult, Frame
+from tightship.workflow.readiness import StepCheck
 from tightship.workflow.tree import Step
 
 FEEDBACK: Final = "feedback"
@@ -37,6 +38,27 @@ def takes_turns(step: Step) -> bool:
 def source_before(step: Step) -> str | None:
     """The name of the nearest earlier output in the same sequence that a step may take as its own input."""
     return next((one.result for one in reversed(step.before) if one.hands_on and one.result is not None), None)
+
+
+def identity(context: StepCheck, name: str) -> tuple[str, ...]:
+    """What makes an agent another one: its code, or its person, or its model with its instructions."""
+    spec = context.check.agent(name)
+    if spec is None:
+        return ("unknown", name)
+    if spec.kind == "model":
+        return ("model", str(spec.model), str(spec.instructions))
+    return (spec.kind, str(spec.python or spec.human))
+
+
+def written_with(step: Step, context: StepCheck) -> set[str]:
+    """The tools that a step writes with, as far as contracts are known (actions always write)."""
+    found = {tool for one in step.walk() if one.pattern == "action" for tool in list(one.tools())[:1]}
+    for agent in context.agents_below(step):
+        for tool in agent.tools:
+            spec = context.tool(tool)
+            if spec is not None and spec.effect == "write":
+                found.add(tool)
+    return found
 
 
 def finished(names: Mapping[str, Json]) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
-from tightship.patterns._shared import branch_failure, error_data
+from tightship.patterns._shared import branch_failure, error_data, written_with
 from tightship.workflow.conditions import Expression
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Children
@@ -109,7 +109,7 @@ class Concurrent(Step):
     def _same_writes(self, context: StepCheck) -> Iterable[Finding]:
         users = dict[str, list[str]]()
         for label, branch in zip(self.labels(), self.branches, strict=True):
-            for tool in sorted(_written(branch, context)):
+            for tool in sorted(written_with(branch, context)):
                 users.setdefault(tool, []).append(label)
         for tool, labels in users.items():
             if len(labels) > 1:
@@ -129,14 +129,3 @@ class Concurrent(Step):
             assert error is not None
             await frame.at(label).note("branch.failed", branch=label, **error_data(error))
         return outputs if self.merge is None else await frame.evaluate(self.merge)
-
-
-def _written(step: Step, context: StepCheck) -> set[str]:
-    """The tools that a step writes with, as far as contracts are known (actions always write)."""
-    found = {tool for one in step.walk() if one.pattern == "action" for tool in list(one.tools())[:1]}
-    for agent in context.agents_below(step):
-        for tool in agent.tools:
-            spec = context.tool(tool)
-            if spec is not None and spec.effect == "write":
-                found.add(tool)
-    return found

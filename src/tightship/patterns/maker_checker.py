@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tightship.core.errors import ChecksExhausted, FormatMismatch, RunFailed
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame, Question
-from tightship.patterns._shared import DECISIONS, feedback, package
+from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_findings
+from tightship.patterns._shared import DECISIONS, feedback, identity, package
 from tightship.workflow.conditions import Condition
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Block
@@ -49,19 +50,35 @@ NO_REVIEWER = declare(
 
 @patterns.register("maker_checker")
 class MakerChecker(Step):
-    """`maker_checker: {maker: AGENT, checker: AGENT, rounds: 2, then: escalate|accept_with_review|fail, by: ROLE}`.
+    """`maker_checker: {maker: AGENT, checker: AGENT, rounds: 2, then: END, by: ROLE, settle: RULE}`.
 
     Each round the maker makes and the checker judges with `ok` or `approved` (true/false) and `objections`; objections
-    go to the maker's next turn. `accept` is another condition for approval. When the rounds run out, `then` counts.
-    The output is the maker's. Maker and checker may be any step.
+    go to the maker's next turn. `accept` is another condition for approval. When the rounds run out, `then` counts:
+    `escalate`, `accept_with_review` by a role, `fail`, or `settle`: the maker says true to its last draft, the checker
+    false, and the rule ends it (a judge finds both outputs under their names). The output is the maker's. Maker and
+    checker may be any step.
     """
 
     maker: Block
     checker: Block
     rounds: int = Field(default=2, ge=1, le=20)
     accept: Condition | None = None
-    then: Literal["escalate", "accept_with_review", "fail"] = "escalate"
+    then: Literal["escalate", "accept_with_review", "fail", "settle"] = "escalate"
     by: Name | None = None
+    settle: Settle | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_rule_is_the_end(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("settle") is not None and data.get("then") is None:
+            return {**data, "then": "settle"}
+        return data
+
+    @model_validator(mode="after")
+    def _one_end(self) -> MakerChecker:
+        if (self.then == "settle") != (self.settle is not None):
+            raise ValueError("`then: settle` and `settle` belong together; write both, or `settle` alone")
+        return self
 
     @property
     def result(self) -> str | None:
@@ -73,9 +90,16 @@ class MakerChecker(Step):
         return iter(())
 
     def children(self) -> Iterator[Step]:
-        """Maker, then checker."""
+        """Maker, then checker, then the judge."""
         yield self.maker
         yield self.checker
+        if self.settle is not None:
+            yield from self.settle.steps()
+
+    def introduces(self) -> Iterator[str]:
+        """The answers for the judge."""
+        if self.settle is not None:
+            yield ANSWERS
 
     def roles(self) -> Iterator[str]:
         """Who reviews when the rounds run out."""
@@ -93,6 +117,8 @@ class MakerChecker(Step):
     def describe(self) -> str:
         """In words."""
         ends = {"escalate": "escalate", "accept_with_review": f"review by {self.by}", "fail": "fail"}
+        if self.settle is not None:
+            ends["settle"] = self.settle.describe()
         return (
             f"{self.maker.part} makes, {self.checker.part} checks, at most {self.rounds} rounds; "
             f"without agreement: {ends[self.then]}"
@@ -104,7 +130,7 @@ class MakerChecker(Step):
         checkers = context.agents_below(self.checker)
         for spec in checkers:
             twin = next(
-                (name for name in sorted(makers) if _identity(context, name) == _identity(context, spec.agent)), None
+                (name for name in sorted(makers) if identity(context, name) == identity(context, spec.agent)), None
             )
             if twin is not None:
                 said = f"{spec.agent!r} checks what {twin!r} made, and both are the same"
@@ -120,6 +146,8 @@ class MakerChecker(Step):
             yield MANY_ROUNDS.found(f"{self.rounds} rounds cost up to {2 * self.rounds} turns", context.mark("rounds"))
         if self.then == "accept_with_review" and self.by is None:
             yield NO_REVIEWER.found("accept_with_review without a role", context.mark("then"))
+        if self.settle is not None:
+            yield from settle_findings(self.settle, self._authors, (self.maker, self.checker), context)
 
     async def execute(self, frame: Frame) -> Json:
         """Make and check until it passes."""
@@ -158,6 +186,8 @@ class MakerChecker(Step):
         if self.then == "fail":
             raise RunFailed(f"{what}: {'; '.join(objections)}")
         evidence: dict[str, Json] = {"draft": made, "objections": list[Json](objections)}
+        if self.settle is not None:
+            return await self._settled(frame, self.settle, made, objections, evidence)
         if self.then == "escalate" or self.by is None:
             raise ChecksExhausted(
                 f"{what}: {'; '.join(objections)}",
@@ -186,6 +216,21 @@ class MakerChecker(Step):
         said = f"{what}, and {answer.by or 'nobody in time'} did not release it"
         raise ChecksExhausted(f"{said}: {answer.reason}" if answer.reason else said, evidence=evidence)
 
+    @property
+    def _authors(self) -> tuple[str, str]:
+        return self.maker.part, self.checker.part
+
+    async def _settled(
+        self, frame: Frame, rule: Settle, made: Json, objections: list[str], evidence: dict[str, Json]
+    ) -> Json:
+        maker, checker = self._authors
+        ballots = (Ballot(maker, True), Ballot(checker, False, "; ".join(objections)))
+        found = await settle(frame, ballots, rule)
+        if found.value is True:
+            return made
+        said = f"the last draft of {maker} was not accepted: {found.why}"
+        raise ChecksExhausted(said, needed="a decision on the last draft", options=DECISIONS, evidence=evidence)
+
 
 def _objections(verdict: Json) -> list[str]:
     found = verdict.get("objections") if isinstance(verdict, Mapping) else None
@@ -197,13 +242,3 @@ def _objections(verdict: Json) -> list[str]:
 def _verdict_fields(fields: Mapping[str, Any]) -> list[tuple[str, bool]]:
     verdict = any(fields.get(word, {}).get("type") == "boolean" for word in ("ok", "approved"))
     return [("ok: bool", verdict), ("objections", "objections" in fields)]
-
-
-def _identity(context: StepCheck, name: str) -> tuple[str, ...]:
-    """What makes an agent another one: its code, or its person, or its model with its instructions."""
-    spec = context.check.agent(name)
-    if spec is None:
-        return ("unknown", name)
-    if spec.kind == "model":
-        return ("model", str(spec.model), str(spec.instructions))
-    return (spec.kind, str(spec.python or spec.human))

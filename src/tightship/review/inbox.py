@@ -135,6 +135,7 @@ def check_decision(
     *,
     roles: Mapping[str, Collection[str]],
     made_by: Collection[str] = (),
+    voted: Collection[str] = (),
     schema: Mapping[str, Any] | None = None,
 ) -> None:
     """Whether this person may decide this item this way.
@@ -144,12 +145,13 @@ def check_decision(
         item: as the table holds it now.
         roles: the people of each role; `*` stands for anybody. A role that is not here has nobody.
         made_by: people who made what is to be decided: somebody else has to decide (four eyes).
+        voted: people who have answered in another branch of the same vote: one person has one voice.
         schema: JSON Schema that an edited or given value has to fit.
 
     Raises:
         GuardRefused: it was decided already; the message says by whom and when.
         InputRejected: the item does not take such a decision, or the value is missing or does not fit.
-        BoundaryError: the person lacks the role, or made it.
+        BoundaryError: the person lacks the role, made it, or has a voice in the same vote already.
     """
     by = decision.by.strip()
     if not by:
@@ -163,6 +165,11 @@ def check_decision(
             fix=f"use one of: {', '.join(allowed) or 'none'}",
         )
     _check_person(by, item, roles, made_by)
+    if _person(by) in map(_person, voted):
+        raise BoundaryError(
+            f"{by} has answered in the vote that {item.item} belongs to, and one person has one voice",
+            fix="let another holder of the role answer" if item.role else "let another person answer",
+        )
     if schema is not None and item.type == "question" and decision.type == "approve":
         raise InputRejected(f"{item.item} asks for an output, which approving does not give", fix="answer with --value")
     _check_value(decision, schema)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tightship.agents.context import Pinned
@@ -41,6 +41,7 @@ from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
 from tightship.ledger import Expected, Guards
 from tightship.runtime.agreement import agree, based, pin
+from tightship.runtime.ballots import close_questions, persons, voice
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -188,30 +189,33 @@ class NodeFrame:
             self.scope.names.update(kept["names"])
             return kept["output"]
         before = dict(self.scope.names) if step.record else {}
-        value = await (self._within(step, frame) if step.within else step.execute(frame))
+        value = await (
+            frame.bounded(step.within, step.part, lambda: step.execute(frame)) if step.within else step.execute(frame)
+        )
         if step.record:
             names = {name: bound for name, bound in self.scope.names.items() if before.get(name) is not bound}
             payload, _ = journal.seal({"output": value, "names": names})
             await journal.go_ahead(kinds.NODE, frame.key, {"out": payload.address}, (payload,))
         return value
 
-    async def _within(self, step: Any, frame: NodeFrame) -> Json:
-        """A step with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
+    async def bounded(self, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:
+        """Work with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
         task, clock = self.task, self.task.session.shared.world.clock
-        late = TimedOut(f"{step.part} did not finish within {step.within:g} s")
-        raced, key = join(frame.key, "within"), join(frame.key, "until")
+        late = TimedOut(f"{what} did not finish within {seconds:g} s")
+        raced, key = join(self.key, "within"), join(self.key, "until")
         decided = task.journal.decided.get(raced)
         if decided is not None:
             if decided:
+                await close_questions(self)
                 raise late
-            return await step.execute(frame)
-        until = float(await self._once(key, lambda: clock.now() + step.within))
+            return await work()
+        until = float(await self._once(key, lambda: clock.now() + seconds))
         before = dict(self.scope.names)
         task.deadlines[key] = until
         try:
             try:
                 async with asyncio.timeout(until - clock.now()):
-                    value = await step.execute(frame)
+                    value = await work()
             finally:
                 task.deadlines.pop(key, None)
         except TimeoutError:
@@ -219,6 +223,7 @@ class NodeFrame:
             # What it had bound until then is gone in every replay, so it goes here too.
             self.scope.names.clear()
             self.scope.names.update(before)
+            await close_questions(self)
             raise late from None
         except TightshipError as error:
             if not isinstance(error, (LedgerError, StoreError, BuildMismatch)):
@@ -330,6 +335,14 @@ class NodeFrame:
                 fix="raise limits.branches, or split the step",
             )
         return await Branches(self, branches, on_failure).run()
+
+    def each_person_once(self) -> None:
+        """Below this node a person may answer in one branch only."""
+        self.task.session.ballots.add(self.key)
+
+    def persons(self) -> Sequence[str]:
+        """Who has answered something at or below this node."""
+        return persons(self)
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -448,7 +461,7 @@ class NodeFrame:
 
     async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
         journal, clock = self.task.journal, self.task.session.shared.world.clock
-        payload, _ = journal.seal(dict(question.package))
+        payload, _ = journal.seal({**question.package, **voice(self.task.session, key)})
         body: dict[str, Any] = {
             "item": item,
             "type": question.type,

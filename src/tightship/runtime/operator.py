@@ -16,6 +16,7 @@ from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
+from tightship.runtime.ballots import voters
 from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
 from tightship.runtime.steps import StepState
@@ -79,7 +80,9 @@ class Operator:
         """
         found, package = await self.item(item)
         roles = {role: set(people) for role, people in self._files.config.roles.items()}
-        check_decision(decision, found, roles=roles, schema=await self._schema(found, decision, package))
+        voted = await voters(self._ledger, found.run, package)
+        schema = await self._schema(found, decision, package)
+        check_decision(decision, found, roles=roles, voted=voted, schema=schema)
         wrong = wrong_grant(decision.value) if found.type == "budget" and decision.value is not None else None
         if wrong is not None:
             raise InputRejected(
