@@ -461,7 +461,7 @@ class NodeFrame:
 
     async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
         journal, clock = self.task.journal, self.task.session.shared.world.clock
-        payload, _ = journal.seal({**question.package, **voice(self.task.session, key)})
+        payload, _ = journal.seal({**question.package, **voice(self.task.session, key, question.type)})
         body: dict[str, Any] = {
             "item": item,
             "type": question.type,
