@@ -74,7 +74,17 @@ def test_the_undisturbed_run_is_worth_disturbing(calm: dict[str, Any]):
     assert report["audit"] == report["settled_twice"] == report["not_ended_once"] == []
     for call in ("refunds.create", "helpdesk.reply", "helpdesk.retract", "refunds.cancel", "lookups.credit"):
         assert f"call {call}" in points
-    for kind in ("effect.admitted", "effect.settled", "turn.done", "run.parked", "run.claimed", "run.ended"):
+    kinds = (
+        "effect.admitted",
+        "effect.settled",
+        "turn.done",
+        "decided",
+        "note",
+        "run.parked",
+        "run.claimed",
+        "run.ended",
+    )
+    for kind in kinds:  # a vote decides its times, and notes how it ended
         assert f"append {kind}" in points
 
 

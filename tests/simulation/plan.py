@@ -41,6 +41,8 @@ TOOLS = (
 )
 ORDERS = ("O-2001", "O-2003", "O-2004", "O-2006", "O-2012", "O-2021", "O-2034", "O-2055")
 PERSON, ROLE = "ann", "operator"
+PEOPLE = (PERSON, "ben", "cy", "di", "eve")
+"""Who holds the role: one more than the voters of a vote, for its judge."""
 
 
 @dataclass(slots=True)
@@ -216,7 +218,7 @@ class Maker:
         if bound:
             kinds += ["checkpoint", "review", "when"]
         if depth:
-            kinds += ["concurrent", "concurrent", "foreach", "maker_checker", "sequence"]
+            kinds += ["concurrent", "concurrent", "foreach", "maker_checker", "sequence", "vote"]
         if depth and self._child:
             kinds.append("workflow")
         return getattr(self, f"_{rng.choice(kinds)}")(depth, bound)
@@ -278,9 +280,30 @@ class Maker:
     def _maker_checker(self, depth: int, bound: list[str]) -> Any:
         rng = self._rng
         maker, checker = rng.sample(self._agents, 2)
-        then = rng.choice(({"then": "escalate"}, {"then": "fail"}, {"then": "accept_with_review", "by": ROLE}))
+        settle = {"rule": "priority", "order": [rng.choice((maker, checker))]}
+        ends = ({"then": "escalate"}, {"then": "fail"}, {"then": "accept_with_review", "by": ROLE}, {"settle": settle})
+        then = rng.choice(ends)
         fields = {"maker": maker, "checker": checker, "rounds": rng.randint(1, 3), "accept": f"{checker}.ok", **then}
         return {"maker_checker": {**fields, **self._extras()}}
+
+    def _vote(self, depth: int, bound: list[str]) -> Any:
+        rng = self._rng
+        voters: list[Any] = [rng.choice(self._agents) for _ in range(rng.randint(2, 4))]
+        if rng.random() < 0.3:
+            voters[0] = {"sequence": self.steps(0, list(bound))}
+        judge = rng.choice(self._agents)
+        settle = rng.choice(
+            (
+                {"rule": "majority"},
+                {"rule": "quorum", "quorum": 2, "otherwise": rng.choice(("escalate", "fail"))},
+                {"rule": "judge", "judge": judge, "blind_judge": True},
+                {"rule": "unanimity", "otherwise": "judge", "judge": judge},
+            )
+        )
+        fields: dict[str, Any] = {"voters": voters, "compare": "answer.ok", "settle": settle, "need": rng.randint(1, 2)}
+        if rng.random() < 0.6:
+            fields["within"] = rng.choice((0.3, 1.0, 5.0, 20.0))
+        return {"vote": fields}
 
     def _checkpoint(self, depth: int, bound: list[str]) -> Any:
         name = self._rng.choice(bound)

@@ -17,7 +17,7 @@ import httpx2
 import orjson
 
 from tightship.controls.breakers import BreakerRule, Breakers
-from tightship.core.errors import GuardRefused, OutcomeUnknown, TightshipError, Unavailable
+from tightship.core.errors import BoundaryError, GuardRefused, OutcomeUnknown, TightshipError, Unavailable
 from tightship.core.ports import Reply, Request, ToolSpec
 from tightship.core.signals import Signal
 from tightship.ledger import MemoryState
@@ -29,7 +29,7 @@ from tightship.runtime.workspace import Workspace
 from .hands import give_all, hands
 from .machines import BASE_URL, TOKEN, Network, Outside, SimLedger, Trouble
 from .members import Member
-from .plan import OUTPUT, PERSON, Plan, make_plan
+from .plan import OUTPUT, PEOPLE, PERSON, Plan, make_plan
 
 TROUBLE_SECONDS = 25.0
 """Virtual seconds in which things go wrong."""
@@ -94,7 +94,7 @@ def workspace_folder(tenant_usd: float | None, cached: bool, slow_rate: bool) ->
         operations["helpdesk.reply"] = operations["lookups.credit"] = {"requests_per_second": 2}
     text = f"""
 name: simulated
-roles: {{operator: [{PERSON}]}}
+roles: {{operator: [{", ".join(PEOPLE)}]}}
 connectors:
   company:
     openapi: company.json
@@ -334,10 +334,16 @@ async def _decide(world: World, operator: Operator, item: InboxItem, rng: random
     if item.type == "budget" and kind == "edit":
         value = {"usd": 0.002, "calls": 1, "seconds": 5}
     world.tell(f"{PERSON} decides {item.type} {item.item}: {kind}")
-    try:
-        await operator.decide(item.item, Decision(kind, PERSON, value))
-    except GuardRefused as refused:
-        world.tell(f"too late: {refused.message}")
+    for person in PEOPLE:  # in a vote each has one voice: the next one answers for whoever has used theirs
+        try:
+            await operator.decide(item.item, Decision(kind, person, value))
+        except BoundaryError as refused:
+            world.tell(refused.message)
+            continue
+        except GuardRefused as refused:
+            world.tell(f"too late: {refused.message}")
+        return
+    raise AssertionError(f"nobody may decide {item.item}")
 
 
 async def _meddlers(world: World) -> None:

@@ -6,6 +6,7 @@ import random
 import re
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -427,13 +428,69 @@ def test_a_start_that_was_cut_off_before_seeding_is_made_good(tmp_path: Path) ->
     path = tmp_path / "company.db"
     opened(path).close()
     with sqlite3.connect(path) as raw:
-        for table in ("messages", "tickets", "refunds", "payments", "orders", "customers", "purchase_orders", "stock"):
+        tables = ("messages", "tickets", "refunds", "payments", "orders", "customers", "purchase_orders", "stock")
+        for table in (*tables, "trades", "instruments", "counterparties", "traders"):
             raw.execute(f"DELETE FROM {table}")
     raw.close()
     whole, mended = opened(), opened(path)
     assert mended.state() == whole.state()
     whole.close()
     mended.close()
+
+
+TRADE = {"instrument_id": "I-408", "counterparty_id": "CP-501", "trader_id": "TR-601", "side": "buy"}
+
+
+def test_a_trade_moves_position_and_credit_once_and_back_when_it_is_cancelled(company: Company) -> None:
+    def stands() -> tuple[int, float]:
+        position = read(company, "desk.position", instrument_id="I-408")
+        return position["quantity"], read(company, "desk.counterparty", counterparty_id="CP-501")["used"]
+
+    before = stands()
+    call = Call(body={**TRADE, "quantity": 100, "price": 21.8}, key="k")
+    trade = company.perform("desk.book", call).body
+    assert company.perform("desk.book", call).replayed
+    assert stands() == (before[0] + 100, before[1] + 2180.0)
+    company.perform("desk.cancel", Call({"trade_id": trade["id"]}))
+    assert stands() == before
+    assert refused(company, "desk.cancel", Call({"trade_id": trade["id"]})).status == 409
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"quantity": 6000}, 409, "position_limit"),
+        ({"side": "sell", "quantity": 5001}, 409, "position_limit"),
+        ({"quantity": 5000, "price": 100.0}, 409, "credit_line"),
+        ({"instrument_id": "I-999"}, 404, "not_found"),
+        ({"counterparty_id": "CP-999"}, 404, "not_found"),
+        ({"trader_id": "TR-999"}, 404, "not_found"),
+        ({"price": 21.805}, 422, "invalid"),
+    ],
+)
+def test_the_desk_refuses_what_no_approval_can_allow(
+    company: Company, change: dict[str, Any], status: int, code: str
+) -> None:
+    found = refused(company, "desk.book", Call(body={**TRADE, "quantity": 10, "price": 21.8, **change}))
+    assert (found.status, found.code) == (status, code)
+
+
+def test_a_confirmed_trade_stands_and_some_counterparties_confirm_nothing(company: Company) -> None:
+    for counterparty, confirms in (("CP-501", True), ("CP-504", False)):
+        body = {**TRADE, "counterparty_id": counterparty, "quantity": 10, "price": 21.8}
+        params = {"trade_id": company.perform("desk.book", Call(body=body)).body["id"]}
+        if confirms:
+            assert company.perform("desk.confirm", Call(params)).body["status"] == "confirmed"
+            assert refused(company, "desk.cancel", Call(params)).status == 409
+        else:
+            assert refused(company, "desk.confirm", Call(params)).code == "counterparty_refused"
+
+
+def test_a_price_is_as_old_as_its_feed_is_behind_whenever_one_asks(company: Company) -> None:
+    for identifier, minutes in (("I-408", 0), ("I-409", 95)):
+        row = read(company, "desk.instrument", instrument_id=identifier)
+        age = datetime.fromisoformat(row["as_of"]) - datetime.fromisoformat(row["priced_at"])
+        assert age == timedelta(minutes=minutes)
 
 
 def test_a_database_that_is_not_the_company_s_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_the_routes_are_those_of_the_document_and_the_control_routes() -> None:
 # one company, so later lines may build on earlier ones.
 T = "T-3006"
 REF = {"client_ref": "run/1"}
+TRADE: dict[str, Any] = {"instrument_id": "I-408", "counterparty_id": "CP-501", "trader_id": "TR-601", "side": "buy"}
+TRADE |= {"quantity": 5, "price": 21.8}
 REQUESTS: list[tuple[str, dict[str, Any], Any, dict[str, str], int]] = [
     ("customers.list", {}, None, {}, 200),
     ("customers.list", {"email": "Ada.Anchorage@example.com"}, None, {}, 200),
@@ -228,6 +230,29 @@ REQUESTS: list[tuple[str, dict[str, Any], Any, dict[str, str], int]] = [
     ("purchasing.receive", {"purchase_order_id": "PO-502-1"}, None, {}, 200),
     ("purchasing.receive", {"purchase_order_id": "PO-502-1"}, {}, {}, 409),
     ("purchasing.receive", {"purchase_order_id": "PO-504-9"}, None, {}, 404),
+    ("desk.instruments", {"limit": 3}, None, {}, 200),
+    ("desk.instrument", {"instrument_id": "I-401"}, None, {}, 200),
+    ("desk.instrument", {"instrument_id": "I-999"}, None, {}, 404),
+    ("desk.position", {"instrument_id": "I-402"}, None, {}, 200),
+    ("desk.position", {"instrument_id": "I-999"}, None, {}, 404),
+    ("desk.counterparty", {"counterparty_id": "CP-501"}, None, {}, 200),
+    ("desk.counterparty", {"counterparty_id": "CP-999"}, None, {}, 404),
+    ("desk.trader", {"trader_id": "TR-602"}, None, {}, 200),
+    ("desk.trader", {"trader_id": "TR-999"}, None, {}, 404),
+    ("desk.book", {}, {**TRADE, **REF}, {"Idempotency-Key": "t1"}, 201),
+    ("desk.book", {}, {**TRADE, "quantity": 6}, {"Idempotency-Key": "t1"}, 422),
+    ("desk.book", {}, {**TRADE, "quantity": 9000}, {}, 409),
+    ("desk.book", {}, {**TRADE, "trader_id": "TR-999"}, {}, 404),
+    ("desk.book", {}, TRADE, {}, 201),
+    ("desk.trades", {"instrument_id": "I-408", "status": "booked", **REF}, None, {}, 200),
+    ("desk.trade", {"trade_id": "TD-408-1"}, None, {}, 200),
+    ("desk.trade", {"trade_id": "TD-408-9"}, None, {}, 404),
+    ("desk.cancel", {"trade_id": "TD-408-1"}, None, {}, 200),
+    ("desk.cancel", {"trade_id": "TD-408-1"}, None, {}, 409),
+    ("desk.cancel", {"trade_id": "TD-408-9"}, None, {}, 404),
+    ("desk.confirm", {"trade_id": "TD-408-2"}, None, {}, 200),
+    ("desk.confirm", {"trade_id": "TD-408-2"}, {}, {}, 409),
+    ("desk.confirm", {"trade_id": "TD-408-9"}, None, {}, 404),
 ]
 
 

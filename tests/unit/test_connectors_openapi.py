@@ -68,7 +68,7 @@ async def desk() -> AsyncIterator[Desk]:
 
 def test_every_operation_of_the_contract_is_a_tool(desk: Desk) -> None:
     names = desk.connector.tools()
-    assert len(names) == 35
+    assert len(names) == 45
     for name in names:
         spec = desk.connector.spec(name)
         assert spec.name == name

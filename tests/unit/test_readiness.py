@@ -92,6 +92,17 @@ def passing(handoff: str, output: str = "{x: int}") -> dict[str, Any]:
     return more(f"  - handoff: {handoff}\n") | files
 
 
+def voting(vote: str, head: str = HEAD) -> dict[str, Any]:
+    """A workflow in which agents, or a person, vote like this."""
+    person = "agent: person\nowner: o\npurpose: sign\nhuman: lead\ninput: {ticket: str}\noutput: {x: int}\nwithin: 1h\n"
+    return more(f"  - vote: {vote}\n", head) | agents(3) | {"agents/person.yaml": person}
+
+
+def settling(rule: str) -> dict[str, Any]:
+    """A vote of two agents that is settled like this."""
+    return voting(f"{{voters: [n0, n1], within: 30s, settle: {rule}}}")
+
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
     ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
@@ -257,6 +268,28 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             **agents(3),
         },
     ),
+    ("TS523", voting("{voters: [n0], within: 30s}")),
+    ("TS523", voting("{voters: [n0, n1], need: 3, within: 30s}")),
+    (
+        "TS524",
+        voting("{voters: [n0, {action: {tool: desk.retract, with: {reply_id: input.id}, undo: none}}], within: 30s}"),
+    ),
+    ("TS525", voting("{voters: [n0, n0], within: 30s}")),
+    ("TS526", voting("{voters: [person, person, person], within: 4h}")),
+    ("TS527", voting("{voters: [n0, n1]}")),
+    ("TS528", voting("{voters: [n0, triage], within: 30s}") | shared("{writers: [triage]}")),
+    (
+        "TS529",
+        voting(
+            "{voters: [n0, n1, n2], within: 30s}", HEAD.replace("escalate_to", "limits: {branches: 2}\nescalate_to")
+        ),
+    ),
+    ("TS534", settling("weighted")),
+    ("TS534", settling("{rule: majority, otherwise: judge}")),
+    ("TS535", settling("{rule: priority, order: [n0, nobody]}")),
+    ("TS536", settling("{rule: quorum, quorum: 3}")),
+    ("TS537", settling("{rule: quorum, quorum: 1}")),
+    ("TS538", settling("{rule: judge, judge: n1}")),
     ("TS530", changed(QUALITY, "python: desk:quality", "model: cheap\ninstructions: Answer from the passages alone.")),
     ("TS531", changed(QUALITY, "output: {ok: bool, objections", "output: {fine: bool, objections")),
     ("TS532", changed(SUPPORT, "rounds: 2", "rounds: 6")),

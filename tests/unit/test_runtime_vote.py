@@ -130,7 +130,7 @@ def test_a_replay_after_any_append_comes_to_the_same_vote() -> None:
         async def story(sim: Simulation) -> Any:
             desk = desk_of(sim, "looks", "looks", "looks", within="1m", settle="unanimity")
             task = desk.begin()
-            while len(await desk.entries()) < point and not task.done():  # noqa: ASYNC110 - any entry is a point
+            while len(await desk.entries()) < point and not task.done():  # noqa: ASYNC110 - it looks into the store
                 await asyncio.sleep(0)
             desk.kill()
             task.cancel()

@@ -24,9 +24,13 @@ _STATE = {
     "messages": ("id", "ticket_id", "kind", "body", "author", "retracted"),
     "stock": ("sku", "name", "on_hand", "in_transit", "reorder_point", "unit_price", "supplier", "version"),
     "purchase_orders": ("id", "sku", "quantity", "status"),
+    "instruments": ("id", "name", "issuer", "price", "restricted", "held", "held_limit"),
+    "counterparties": ("id", "name", "status", "credit_line", "used"),
+    "traders": ("id", "name", "trade_limit", "interests"),
+    "trades": ("id", "instrument_id", "counterparty_id", "trader_id", "side", "quantity", "price", "status"),
 }
-_JSON = {"address", "legacy", "items", "policies", "tags", "escalation"}
-_MONEY = {"total", "amount", "unit_price"}
+_JSON = {"address", "legacy", "items", "policies", "tags", "escalation", "interests"}
+_MONEY = {"total", "amount", "unit_price", "price", "credit_line", "used", "trade_limit"}
 
 
 class Audit:

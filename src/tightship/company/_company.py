@@ -17,6 +17,7 @@ from tightship.company._call import Answer, Call, Json, Refusal
 from tightship.company._contract import Operation, contract
 from tightship.company._customers import Customers, Lookups
 from tightship.company._database import Database
+from tightship.company._desk import Desk
 from tightship.company._helpdesk import Helpdesk
 from tightship.company._orders import Orders, Refunds
 from tightship.company._purchasing import Purchasing
@@ -47,6 +48,7 @@ class Company:
         self.refunds = Refunds(self._db, self.orders)
         self.helpdesk = Helpdesk(self._db)
         self.purchasing = Purchasing(self._db, rng or random.Random(1))
+        self.desk = Desk(self._db)
         self._operations = contract().operations
         self._handlers = self._collect()
         # Looked at, not remembered from opening: a start that was killed before it had seeded is made good.
@@ -92,6 +94,7 @@ class Company:
             "purchasing.create": purchasing.create,
             "purchasing.cancel": purchasing.cancel,
             "purchasing.receive": purchasing.receive,
+            **self.desk.handlers(),
         }
 
     def perform(self, operation_id: str, call: Call) -> Answer:

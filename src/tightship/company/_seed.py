@@ -47,6 +47,7 @@ def seed(company: Company, db: Database) -> None:
             company.refunds.add(row["order_id"], to_cents(row["amount"]), row["reason"], row["status"], at, {})
         for row in data["tickets"]:
             company.helpdesk.add(row, now - _DAY)
+        company.desk.seed(data)
 
 
 def _customer(db: Database, row: Json) -> None:

@@ -129,6 +129,53 @@ CREATE TABLE purchase_orders (
 CREATE INDEX purchase_orders_by_sku ON purchase_orders (sku);
 CREATE INDEX purchase_orders_by_client_ref ON purchase_orders (client_ref);
 
+-- The trading desk. `lag` is by how many seconds the feed of a price is behind; `held` is negative for a short position.
+CREATE TABLE instruments (
+    n          INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    name       TEXT NOT NULL,
+    issuer     TEXT NOT NULL,
+    price      INTEGER NOT NULL CHECK (price > 0),
+    lag        REAL NOT NULL,
+    restricted INTEGER NOT NULL,
+    held       INTEGER NOT NULL,
+    held_limit INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE counterparties (
+    n           INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    name        TEXT NOT NULL,
+    status      TEXT NOT NULL,
+    credit_line INTEGER NOT NULL,
+    used        INTEGER NOT NULL CHECK (used >= 0),
+    confirms    INTEGER NOT NULL -- whether it answers what is sent to it
+) STRICT;
+
+CREATE TABLE traders (
+    n           INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    name        TEXT NOT NULL,
+    trade_limit INTEGER NOT NULL,
+    interests   TEXT NOT NULL -- JSON
+) STRICT;
+
+CREATE TABLE trades (
+    n               INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
+    instrument_id   TEXT NOT NULL REFERENCES instruments (id),
+    counterparty_id TEXT NOT NULL REFERENCES counterparties (id),
+    trader_id       TEXT NOT NULL REFERENCES traders (id),
+    side            TEXT NOT NULL,
+    quantity        INTEGER NOT NULL CHECK (quantity > 0),
+    price           INTEGER NOT NULL,
+    status          TEXT NOT NULL,
+    client_ref      TEXT,
+    created_at      REAL NOT NULL
+) STRICT;
+CREATE INDEX trades_by_instrument ON trades (instrument_id);
+CREATE INDEX trades_by_client_ref ON trades (client_ref);
+
 -- What the company itself knows about the calls it answered.
 CREATE TABLE charges (
     n         INTEGER PRIMARY KEY,

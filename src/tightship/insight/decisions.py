@@ -399,7 +399,7 @@ class _Explaining:
             self._plain(
                 entry, "condition", f"a branch failed first; these had ended: {', '.join(value.get('walked', []))}"
             )
-        elif key.endswith("/within") or key == "within":
+        elif value and (key.endswith("/within") or key == "within"):
             self._plain(entry, "condition", "the step's time was over before it ended", [Rule("within", base_of(key))])
 
     def _note(self, entry: EntryView) -> None:

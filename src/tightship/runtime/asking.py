@@ -68,7 +68,7 @@ async def _rehearsed(frame: NodeFrame, question: Question) -> Answer:
 async def _open(frame: NodeFrame, item: str, key: str, question: Question) -> dict[str, Any]:
     task = frame.task
     journal, clock = task.journal, task.session.shared.world.clock
-    payload, _ = journal.seal({**question.package, **voice(task.session, key)})
+    payload, _ = journal.seal({**question.package, **voice(task.session, key, question.type)})
     body: dict[str, Any] = {
         "item": item,
         "type": question.type,

@@ -18,13 +18,13 @@ _OF_THE_WORK = frozenset({"review", "question"})
 """The types of questions that a step's work asks; a budget is the run's."""
 
 
-def voice(session: Session, key: str) -> dict[str, Json]:
-    """What a package says of the vote that a question at this key belongs to; nothing outside of one.
+def voice(session: Session, key: str, type: str) -> dict[str, Json]:
+    """What a package says of the vote that a question of this type at this key belongs to; nothing outside of one.
 
     `ballot` is the vote and `voice` the branch: whoever has answered in one branch is refused in the others.
     """
     around = [ballot for ballot in session.ballots if key.startswith(f"{ballot}/")]
-    if not around:
+    if not around or type not in _OF_THE_WORK:
         return {}
     ballot = max(around, key=len)
     branch = key.removeprefix(f"{ballot}/").partition("/")[0]

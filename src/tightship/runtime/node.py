@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -11,12 +10,7 @@ from tightship.agents.turn import take_turn
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
 from tightship.core.errors import (
-    BuildMismatch,
-    LedgerError,
     LimitReached,
-    StoreError,
-    TightshipError,
-    TimedOut,
     WorkException,
 )
 from tightship.core.ports import WORKFLOW, Json
@@ -39,8 +33,9 @@ from tightship.effects.shared import READ, local_call
 from tightship.ledger import Expected
 from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
-from tightship.runtime.ballots import close_questions, persons
+from tightship.runtime.ballots import persons
 from tightship.runtime.behaviours import Exceptional, behaviours_of
+from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
@@ -198,38 +193,8 @@ class NodeFrame:
         return value
 
     async def bounded(self, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:
-        """Work with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
-        task, clock = self.task, self.task.session.shared.world.clock
-        late = TimedOut(f"{what} did not finish within {seconds:g} s")
-        raced, key = join(self.key, "within"), join(self.key, "until")
-        decided = task.journal.decided.get(raced)
-        if decided is not None:
-            if decided:
-                await close_questions(self)
-                raise late
-            return await work()
-        until = float(await self._once(key, lambda: clock.now() + seconds))
-        before = dict(self.scope.names)
-        task.deadlines[key] = until
-        try:
-            try:
-                async with asyncio.timeout(until - clock.now()):
-                    value = await work()
-            finally:
-                task.deadlines.pop(key, None)
-        except TimeoutError:
-            await task.journal.decide(raced, True)
-            # What it had bound until then is gone in every replay, so it goes here too.
-            self.scope.names.clear()
-            self.scope.names.update(before)
-            await close_questions(self)
-            raise late from None
-        except TightshipError as error:
-            if not isinstance(error, (LedgerError, StoreError, BuildMismatch)):
-                await task.journal.decide(raced, False)
-            raise
-        await task.journal.decide(raced, False)
-        return value
+        """Work with a time limit. Whether it or the limit was first is decided once."""
+        return await bounded(self, seconds, what, work)
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -344,7 +309,7 @@ class NodeFrame:
         own = [name for name in condition.ambient if name not in shared]
         given: dict[str, Json] = {}
         if own:
-            given |= await self._once(key, lambda: {name: self.task.program.ambient(name) for name in own})
+            given |= await self.once(key, lambda: {name: self.task.program.ambient(name) for name in own})
         for name in shared:  # read through the door, which records it sealed
             args = {"keys": [name.removeprefix(SHARED)]}
             call = local_call(READ, f"{key}/context/{name.removeprefix(SHARED)}", WORKFLOW, args)
@@ -411,7 +376,7 @@ class NodeFrame:
             return
         task, key = self.task, self.next_key("pause")
         clock = task.session.shared.world.clock
-        until = float(await self._once(key, lambda: clock.now() + seconds))
+        until = float(await self.once(key, lambda: clock.now() + seconds))
         left = until - clock.now()
         if left <= 0:
             return
@@ -420,7 +385,8 @@ class NodeFrame:
         else:
             await task.wait(key, until)
 
-    async def _once(self, key: str, value: Callable[[], Json]) -> Json:
+    async def once(self, key: str, value: Callable[[], Json]) -> Json:
+        """A value computed once, recorded under this very key."""
         journal = self.task.journal
         return journal.decided[key] if key in journal.decided else await journal.decide(key, value())
 

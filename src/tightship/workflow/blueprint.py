@@ -110,7 +110,7 @@ class _Blueprint:
         rows = [
             (self._path(step), step.describe())
             for step in self._spec.walk()
-            if step.pattern in ("checkpoint", "maker_checker", "review", "when")
+            if step.pattern in ("checkpoint", "maker_checker", "review", "vote", "when")
         ]
         if not rows:
             return ["## Validation and decisions", "", "Nothing is validated or decided.", ""]

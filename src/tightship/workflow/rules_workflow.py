@@ -315,7 +315,7 @@ def _single(found: object) -> Iterator[Expression]:
     "warning",
     "Nothing checks what an action sends",
     why="A write that no checkpoint, checker or person stands before passes every mistake on to the outside.",
-    fix="Put a checkpoint, a maker_checker or a review before the action.",
+    fix="Put a checkpoint, a maker_checker, a vote or a review before the action.",
 )
 def unchecked_action(check: Check, rule: Rule) -> Iterator[Finding]:
     """Something stands between agents and the outside."""
@@ -332,7 +332,7 @@ def _reads_only(spec: ToolSpec | None) -> bool:
 
 
 def _checks(step: Step) -> bool:
-    return any(one.pattern in ("checkpoint", "maker_checker", "review") for one in step.walk())
+    return any(one.pattern in ("checkpoint", "maker_checker", "review", "vote") for one in step.walk())
 
 
 @rule(

@@ -1,0 +1,49 @@
+"""Work with a time limit, over crashes and replays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from tightship.core.errors import BuildMismatch, LedgerError, StoreError, TightshipError, TimedOut
+from tightship.core.ports import Json
+from tightship.runtime.ballots import close_questions
+
+if TYPE_CHECKING:
+    from tightship.runtime.node import NodeFrame
+
+
+async def bounded(frame: NodeFrame, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:
+    """Work with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
+    task, clock = frame.task, frame.task.session.shared.world.clock
+    late = TimedOut(f"{what} did not finish within {seconds:g} s")
+    raced, key = f"{frame.key}/within", f"{frame.key}/until"
+    decided = task.journal.decided.get(raced)
+    if decided is not None:
+        if decided:
+            await close_questions(frame)
+            raise late
+        return await work()
+    until = float(await frame.once(key, lambda: clock.now() + seconds))
+    before = dict(frame.scope.names)
+    task.deadlines[key] = until
+    try:
+        try:
+            async with asyncio.timeout(until - clock.now()):
+                value = await work()
+        finally:
+            task.deadlines.pop(key, None)
+    except TimeoutError:
+        await task.journal.decide(raced, True)
+        # What it had bound until then is gone in every replay, so it goes here too.
+        frame.scope.names.clear()
+        frame.scope.names.update(before)
+        await close_questions(frame)
+        raise late from None
+    except TightshipError as error:
+        if not isinstance(error, (LedgerError, StoreError, BuildMismatch)):
+            await task.journal.decide(raced, False)
+        raise
+    await task.journal.decide(raced, False)
+    return value
