@@ -10,7 +10,8 @@ from tightship.core.errors import StoreMissing, StoreReadOnly
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
 from tightship.ledger._sql import corrupt
 from tightship.ledger.backend import Store
-from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, load_master
+from tightship.ledger.keyring import FileKeyStore, Keyring
+from tightship.ledger.master_key import MASTER_VARIABLE, load_master
 from tightship.ledger.sqlite import SqliteBackend
 
 LEDGER = "ledger.db"
