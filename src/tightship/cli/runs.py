@@ -34,16 +34,14 @@ def runs() -> None:
 @command
 def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
     """List runs, the latest first."""
-    rows = run_async(lambda: _rows(shell, workflow, state, limit))
+    rows, now = run_async(lambda: _rows(shell, workflow, state, limit))
     shell.emit([{**row, "cost": row["usd"] / 1e9} for row in rows])
     if not rows:
         shell.say("there are no such runs" if workflow or state else "nothing has been run yet")
         return
-    import time
-
     from tightship.insight import row_line
 
-    told = [row_line(row, time.time()) for row in rows]
+    told = [row_line(row, now) for row in rows]
     columns = ("run", "workflow", "state", "reason", "started", "took", "cost", "calls", "reference")
     for line, row in zip(told, rows, strict=True):
         line["state"] += f", with {row['held']}" if row["held"] else ""
@@ -53,7 +51,8 @@ def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
         shell.note(f"the latest {limit}; --limit shows more")
 
 
-async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> list[dict[str, Any]]:
+async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> tuple[list[dict[str, Any]], float]:
+    """The rows, and store time."""
     from tightship.cli._open import looking
 
     where: list[tuple[str, str, Any]] = [("workflow", "=", workflow)] if workflow else []
@@ -63,7 +62,7 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
         ledger = await workspace.ledger()
         rows = await ledger.select("runs", where, [("started_at", "desc")], limit)
         held = await (await workspace.operator()).held()
-        return [{**row, "held": held.get(row["id"], "")} for row in rows]
+        return [{**row, "held": held.get(row["id"], "")} for row in rows], ledger.world.clock.now()
 
 
 # --- show, why ----------------------------------------------------------------------------------------
