@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tightship.core import kinds
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
 from tightship.core.world import SystemClock
+from tightship.ledger import pg_lock
 from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
 from tightship.ledger._pg_values import delta_statements, entry_values, kind_of, payload_statements, select_statement
@@ -332,9 +333,9 @@ class PostgresBackend:
 
         def take(db: psycopg.Connection[Any]) -> bool:
             if self._sequencing is not None and self._sequencing is self._reader.session:
+                db.execute("SELECT")  # a holder that asks nothing is taken for frozen
                 return True
-            row = db.execute("SELECT pg_try_advisory_lock(%s, %s)", self.address.lock("sequencer")).fetchone()
-            self._sequencing = self._reader.session if row and row[0] else None
+            self._sequencing = self._reader.session if pg_lock.take(db, self.address.lock("sequencer")) else None
             return self._sequencing is not None
 
         return not self.read_only and self._reader.patiently(take)
