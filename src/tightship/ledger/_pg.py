@@ -387,7 +387,8 @@ def _reason(text: str, address: Address) -> str:
 def too_old(version: int, address: Address) -> StoreVersionError:
     """The error for a server that is too old."""
     return StoreVersionError(
-        f"the server is PostgreSQL {version // 10_000}, and {OLDEST} is the oldest that is taken",
+        f"the server is PostgreSQL {version // 10_000}.{version % 10_000}, and {OLDEST} is the oldest that is taken:"
+        " nothing was written",
         where=address.shown,
-        fix=f"upgrade it to PostgreSQL {OLDEST} or newer",
+        fix=f"upgrade it to PostgreSQL {OLDEST} or newer (pg_upgrade, or pg_dump and a new server), or use another one",
     )
