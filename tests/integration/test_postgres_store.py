@@ -467,3 +467,22 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(t
     finally:
         with contextlib.suppress(OSError):
             server.stop()
+
+
+def test_options_of_the_url_reach_the_server_as_they_were_meant(store: Store) -> None:
+    url = url_of(store) + "&options=-c%20work_mem%3D5MB&application_name=a+b"
+    with _pg.connect(Address.of(url)) as db:
+        found = db.execute("SELECT current_setting('work_mem'), current_setting('application_name')").fetchone()
+    assert found == ("5MB", "a+b")
+
+
+async def test_the_schema_may_be_called_by_a_word_of_sql(store: Store) -> None:
+    url = url_of(store).replace(name_of(store), "order")
+    ours, theirs = [await Ledger.open(url, None, projections(), folder=store.folder / "store") for _ in range(2)]
+    heard: list[Any] = []
+    ours.listen(lambda entries, foreign: heard.extend(entries))
+    await theirs.append(note(n=1))
+    await ours.poll()
+    assert [entry.body["n"] for entry in heard] == [1]
+    await ours.close()
+    await theirs.close()

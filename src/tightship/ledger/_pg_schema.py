@@ -94,7 +94,7 @@ def _look_at_server(db: psycopg.Connection[Any], address: Address) -> Opened:
 
 
 def _has_schema(db: psycopg.Connection[Any], address: Address) -> bool:
-    found = db.execute("SELECT to_regclass(%s)", (f"{address.schema}.migrations",)).fetchone()
+    found = db.execute("SELECT to_regclass(%s)", (f'"{address.schema}".migrations',)).fetchone()
     return found is not None and found[0] is not None
 
 
@@ -121,10 +121,10 @@ def _migrate(db: psycopg.Connection[Any], address: Address, migrations: tuple[st
     db.execute("SELECT pg_advisory_lock(%s, %s)", lock)
     try:
         if not _has_schema(db, address):
-            exists = db.execute("SELECT to_regnamespace(%s)", (address.schema,)).fetchone()
+            exists = db.execute("SELECT to_regnamespace(%s)", (f'"{address.schema}"',)).fetchone()
             with db.transaction():
                 if exists is None or exists[0] is None:
-                    db.execute(f"CREATE SCHEMA {address.schema}".encode())
+                    db.execute(f'CREATE SCHEMA "{address.schema}"'.encode())
                 db.execute(script("migrations").encode())
         for number in range(_version(db, migrations, address), len(migrations)):
             with db.transaction():
@@ -165,7 +165,7 @@ def identify(address: Address, master: bytes, name: str | None, read_only: bool)
             f"the schema {address.schema!r} holds the store of the workspace {row[0]!r}, not of {name!r}",
             where=address.shown,
             fix="give this workspace a schema of its own: ?schema=NAME in the store's URL; after a change of `name:`"
-            f" in tightship.yaml: UPDATE {address.schema}.store SET name = …",
+            f" in tightship.yaml: UPDATE \"{address.schema}\".store SET name = …",
         )
     if not hmac.compare_digest(bytes(row[2]), proof_of(master, row[1])):
         raise StoreError(

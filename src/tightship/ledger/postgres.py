@@ -183,6 +183,7 @@ class PostgresBackend:
                     run_together(db, [*statements, ("COMMIT", ())])
             except BaseException as error:
                 if batch is None or not self._is_open_question():
+                    self._link.drop()  # see run_together
                     raise
                 self._ask(batch, error)
             if batch is not None:
