@@ -27,7 +27,7 @@ from tightship.ledger.audit import verify
 DESK = Path(__file__).parent / "desk"
 ADDRESS = "http://127.0.0.1:1"
 TOKEN = "practice"
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds after which what has to happen counts as not happening."""
 WORKFLOW = "settle"
 TIGHTSHIP = ("-m", "tightship")

@@ -60,6 +60,8 @@ def small_disk(path: Path, megabytes: int, owner: str) -> Generator[SmallDisk]:
 
 def _ran(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, check=False, capture_output=True, env={**os.environ, "LC_ALL": "C"}).returncode == 0
+        return (
+            subprocess.run(command, check=False, capture_output=True, env={**os.environ, "LC_ALL": "C"}).returncode == 0
+        )
     except OSError:
         return False

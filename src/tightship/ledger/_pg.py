@@ -53,7 +53,8 @@ _CONNECTION: Final = {
 }
 """What a URL may say otherwise. A server that is gone is noticed within about ten seconds."""
 _SESSION: Final = (
-    'SET search_path TO "{schema}"; ' "SET timezone TO 'UTC'; SET statement_timeout TO 0;"
+    'SET search_path TO "{schema}"; '
+    "SET timezone TO 'UTC'; SET statement_timeout TO 0;"
     f" SET lock_timeout TO '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout TO '{IDLE_SECONDS}s';"
     " SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off"
 )
@@ -88,7 +89,9 @@ class Address:
 
         try:
             parts = urlsplit(url)
-            options = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)  # libpq takes a plus for a plus
+            options = parse_qsl(
+                parts.query.replace("+", "%2B"), keep_blank_values=True
+            )  # libpq takes a plus for a plus
             schema = next((value for name, value in reversed(options) if name == "schema"), SCHEMA)
             rest = urlencode([(name, value) for name, value in options if name != "schema"], quote_via=quote)
             plain = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))

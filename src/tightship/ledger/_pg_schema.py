@@ -165,7 +165,7 @@ def identify(address: Address, master: bytes, name: str | None, read_only: bool)
             f"the schema {address.schema!r} holds the store of the workspace {row[0]!r}, not of {name!r}",
             where=address.shown,
             fix="give this workspace a schema of its own: ?schema=NAME in the store's URL; after a change of `name:`"
-            f" in tightship.yaml: UPDATE \"{address.schema}\".store SET name = …",
+            f' in tightship.yaml: UPDATE "{address.schema}".store SET name = …',
         )
     if not hmac.compare_digest(bytes(row[2]), proof_of(master, row[1])):
         raise StoreError(
