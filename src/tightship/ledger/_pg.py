@@ -89,9 +89,8 @@ class Address:
 
         try:
             parts = urlsplit(url)
-            options = parse_qsl(
-                parts.query.replace("+", "%2B"), keep_blank_values=True
-            )  # libpq takes a plus for a plus
+            query = parts.query.replace("+", "%2B")  # libpq takes a plus for a plus
+            options = parse_qsl(query, keep_blank_values=True)
             schema = next((value for name, value in reversed(options) if name == "schema"), SCHEMA)
             rest = urlencode([(name, value) for name, value in options if name != "schema"], quote_via=quote)
             plain = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
