@@ -8,7 +8,7 @@ WORKERS ?= 1
 # Test files at a time: one more than there are cores, since many tests wait for processes and for the disk.
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 
-.PHONY: help demo test check fix docs sim bench deploy-check lock clean
+.PHONY: help demo test check fix docs sim chaos bench deploy-check lock clean
 
 help:
 	@echo "make demo          run the sample team on the sample company    (NAME=support)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check         ruff, pyright, import-linter"
 	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000 WORKERS=1)"
+	@echo "make chaos         kill -9 at every point on Postgres too, not at some"
 	@echo "make bench         measure beside LangGraph and DBOS"
 	@echo "make deploy-check  lint and render what is in deploy/"
 
@@ -58,6 +59,9 @@ docs: $(VENV)/.dev
 
 sim: $(VENV)/.dev
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --workers $(WORKERS)
+
+chaos: $(VENV)/.dev
+	@CHAOS_ALL=1 $(BIN)/python -m pytest tests/chaos
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.run

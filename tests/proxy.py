@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import struct
 from pathlib import Path
 
 
@@ -41,6 +43,10 @@ class Proxy:
         for writer in self._writers:
             writer.close()
 
+    def changed(self, data: bytes) -> bytes:
+        """What is passed on in place of what came."""
+        return data
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         await self._open.wait()
@@ -59,7 +65,21 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 await self._open.wait()
-                sink.write(data)
+                sink.write(self.changed(data))
                 await sink.drain()
         with contextlib.suppress(OSError):
             sink.close()
+
+
+class Aged(Proxy):
+    """Relays a server that says that it has another version."""
+
+    def __init__(self, target: Path, version: str) -> None:
+        super().__init__(target)
+        name = b"server_version\0"
+        value = version.encode() + b"\0"
+        self._said = b"S" + struct.pack(">I", 4 + len(name) + len(value)) + name + value
+
+    def changed(self, data: bytes) -> bytes:
+        """The message ParameterStatus, by which a server says its version while it lets a client in."""
+        return re.sub(rb"S\0\0\0.server_version\0[^\0]*\0", lambda _: self._said, data, flags=re.DOTALL)

@@ -5,6 +5,9 @@
     python tests/chaos/cases.py 12:after!key           with the connector broken on purpose (driver.py says how)
     python tests/chaos/cases.py                        the undisturbed run and its points
 
+CHAOS_STORE is the URL of a Postgres server's database, and each case then has a schema of its own there; with the
+word `postgres` a server is started for that.
+
 CHAOS_KEEP names a folder to which what is left of a case with a difference is copied.
 
 The processes are forked from one that has loaded everything, since loading is most of what a short process does. Each
@@ -14,8 +17,10 @@ is a real process with its own loop, threads and files: SIGKILL takes all of it,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -31,16 +36,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import driver
 import orjson
 
+import postgres_desk
 from tightship import Workspace
 from tightship.company import Company, CompanySettings, running
 from tightship.core.money import to_nano
+from tightship.ledger._pg import Address, connect
 
 DESK = Path(__file__).parent / "desk"
 ADDRESS = "http://127.0.0.1:1"
 """What stands in the desk's tightship.yaml for the company's address."""
+FOLDER = "sqlite:.tightship"
+"""What stands there for the store."""
 TOKEN = "practice"
 LATE = ("anyio._backends._asyncio", "certifi", "encodings.idna", "httpcore2", "truststore",
         "tightship.connectors.python", "tightship.connectors.secrets")  # fmt: skip
@@ -120,6 +131,7 @@ class Bench:
         case, folder = Case(name), self.folder / name
         shutil.copytree(self._desk, folder)
         database = folder / "company.db"
+        store = _store_of(folder)
         for suffix in ("", "-wal", "-shm"):
             found = self._company.with_name(self._company.name + suffix)
             if found.exists():
@@ -127,7 +139,9 @@ class Bench:
         company, url = _start_company(database)
         try:
             config = folder / "tightship.yaml"
-            config.write_text(config.read_text().replace(ADDRESS, url))
+            config.write_text(
+                config.read_text().replace(ADDRESS, url).replace(FOLDER, f"'{store}'" if store else FOLDER)
+            )
             self._live(case, folder, lives)
             case.state = _ask(url, "/_state")["state"]
             for write in _rows(_ask(url, "/_ledger")):
@@ -136,6 +150,7 @@ class Bench:
         finally:
             os.kill(company, signal.SIGKILL)
             os.waitpid(company, 0)
+            _drop(store)
         with sqlite3.connect(database) as db:
             case.billed = sum(to_nano(usd) for (usd,) in db.execute("SELECT usd FROM charges"))
         db.close()
@@ -186,6 +201,29 @@ def _settled_race(values: Mapping[str, Any]) -> dict[str, Any]:
 def _written(write: Mapping[str, Any]) -> str:
     body = {name: value for name, value in write["body"].items() if name != "client_ref"}
     return f"{write['operation']} {write['path']} {orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode()}"
+
+
+# --- stores on a server ---------------------------------------------------------------------------------
+
+
+def _store_of(folder: Path) -> str:
+    """The URL of a case's own store, empty where it is a folder."""
+    given = os.environ.get("CHAOS_STORE", "")
+    if given == "postgres":
+        given = postgres_desk.server().url("").partition("schema=")[0].rstrip("?&")
+    if not given:
+        return ""
+    schema = f"case_{os.getpid()}_{re.sub('[^a-z0-9]', '_', folder.name)}"[:50]
+    return f"{given}{'&' if '?' in given else '?'}schema={schema}"
+
+
+def _drop(store: str) -> None:
+    """Throw a case's schemas away: hundreds of them would slow the server's catalogue down."""
+    if not store or os.environ.get("CHAOS_KEEP"):
+        return
+    address = Address.of(store)
+    with contextlib.closing(connect(address)) as db:
+        db.execute(f"DROP SCHEMA IF EXISTS {address.schema}, {address.schema}_keys CASCADE".encode())
 
 
 # --- processes ------------------------------------------------------------------------------------------

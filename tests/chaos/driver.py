@@ -36,8 +36,10 @@ from tightship.core import kinds
 from tightship.core.ports import Reply, Request
 from tightship.core.world import World
 from tightship.ledger import Entry, Ledger
+from tightship.ledger._pg import Address, connect
 from tightship.ledger.audit import verify
 from tightship.ledger.entries import Unit
+from tightship.ledger.postgres import PostgresBackend
 from tightship.ledger.sqlite import SqliteBackend
 from tightship.review.inbox import Decision
 from tightship.runtime.workspace import projections
@@ -97,32 +99,14 @@ class Switch:
 
 def install(switch: Switch, broken: str) -> None:
     """Put the switch around the ledger's commit and the connector's calls, and break what is to be broken."""
-    write, commit, put_tree = SqliteBackend.write, SqliteBackend.commit, SqliteBackend.put_tree
+    for backend in (SqliteBackend, PostgresBackend):
+        install_commits(switch, backend)
     perform, lookup = OpenApiTool.perform, OpenApiTool.lookup
     commit_all = Ledger._commit
-    written: list[str] = []
 
     def commit_each(self: Ledger, units: list[Unit]) -> list[Entry]:
         # What a run goes on from joins a later commit when time wants it so: one append, one commit, one point.
         return [entry for unit in units for entry in commit_all(self, [unit])]
-
-    def noting_write(self: SqliteBackend, batch: Any, tables: Any) -> None:
-        written[:] = [orjson.loads(row[3]).get("kind", "?") for row in batch.rows]
-        write(self, batch, tables)
-
-    def killing_commit(self: SqliteBackend) -> None:
-        if not written:  # nothing is appended
-            commit(self)
-            return
-        name = switch.enter(f"append {'+'.join(written)}")
-        written.clear()
-        commit(self)
-        switch.leave(name)
-
-    def killing_put_tree(self: SqliteBackend, *args: Any, **named: Any) -> None:
-        name = switch.enter_tree()
-        put_tree(self, *args, **named)
-        switch.leave(name)
 
     async def killing_perform(self: OpenApiTool, request: Request) -> Reply:
         if broken == "key":
@@ -141,8 +125,33 @@ def install(switch: Switch, broken: str) -> None:
         return Reply({"id": "none", "ticket_id": "none"}) if broken == "credulous" and found is None else found
 
     Ledger._commit = commit_each
-    SqliteBackend.write, SqliteBackend.commit, SqliteBackend.put_tree = noting_write, killing_commit, killing_put_tree
     OpenApiTool.perform, OpenApiTool.lookup = killing_perform, breakable_lookup
+
+
+def install_commits(switch: Switch, backend: Any) -> None:
+    """Put the switch around a store's commits."""
+    write, commit, put_tree = backend.write, backend.commit, backend.put_tree
+    written: list[str] = []
+
+    def noting_write(self: Any, batch: Any, tables: Any) -> None:
+        written[:] = [orjson.loads(row[3]).get("kind", "?") for row in batch.rows]
+        write(self, batch, tables)
+
+    def killing_commit(self: Any) -> None:
+        if not written:  # nothing is appended
+            commit(self)
+            return
+        name = switch.enter(f"append {'+'.join(written)}")
+        written.clear()
+        commit(self)
+        switch.leave(name)
+
+    def killing_put_tree(self: Any, *args: Any, **named: Any) -> None:
+        name = switch.enter_tree()
+        put_tree(self, *args, **named)
+        switch.leave(name)
+
+    backend.write, backend.commit, backend.put_tree = noting_write, killing_commit, killing_put_tree
 
 
 async def drive(folder: Path, restart: str, switch: Switch) -> tuple[dict[str, Run], int]:
@@ -187,7 +196,8 @@ async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
 
 async def inspect(folder: Path, runs: dict[str, Run]) -> dict[str, Any]:
     """What is on disk once everything has ended, read by a ledger that is opened anew."""
-    ledger = await Ledger.open(folder / ".tightship", World(), projections())
+    place = Workspace.open(folder).place
+    ledger = await Ledger.open(place.where, World(), projections(), folder=place.folder)
     try:
         audit = await verify(ledger)
         if audit.findings:  # damaged entries cannot be read: there is nothing more to say
@@ -211,9 +221,11 @@ async def inspect(folder: Path, runs: dict[str, Run]) -> dict[str, Any]:
     }
 
 
-def tamper(database: Path) -> None:
+def tamper(folder: Path) -> None:
     """Change one letter of the last entry."""
-    with contextlib.closing(sqlite3.connect(database)) as db:
+    place = Workspace.open(folder).place
+    db: Any = connect(Address.of(place.url)) if place.url else sqlite3.connect(place.folder / "ledger.db")
+    with contextlib.closing(db):
         last = "SELECT max(id) FROM entries"
         db.execute(f"UPDATE entries SET data = replace(data, '\"run\"', '\"ran\"') WHERE id = ({last})")
         db.commit()
@@ -237,7 +249,7 @@ def main(folder: Path, restart: str) -> None:
     install(switch, broken)
     runs, race_from = asyncio.run(drive(folder, restart, switch))
     if broken == "tamper":
-        tamper(folder / ".tightship" / "ledger.db")
+        tamper(folder)
     report = asyncio.run(inspect(folder, runs))
     report |= {"points": switch.labels, "race_from": race_from}
     (folder / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

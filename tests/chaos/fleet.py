@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,30 @@ TOKEN = "practice"
 PATIENCE = 300.0
 """Seconds after which what has to happen counts as not happening."""
 WORKFLOW = "settle"
+TIGHTSHIP = ("-m", "tightship")
+
+
+def program(before: str) -> tuple[str, ...]:
+    """The command line in a process that does something else first."""
+    return "-c", f"{before}\nfrom tightship.cli import main\nmain()"
+
+
+def wrong_clock(ahead: float) -> tuple[str, ...]:
+    """The command line on a machine whose clock is so many seconds ahead."""
+    return program(f"import time; right = time.time; time.time = lambda: right() + {ahead}")
 
 
 class Worker:
     """One `tightship worker` as a process of its own."""
 
-    def __init__(self, folder: Path, number: int, store: str = "") -> None:
+    def __init__(self, folder: Path, number: int, store: str = "", program: Sequence[str] = TIGHTSHIP) -> None:
         self.log = folder / f"worker-{number}.log"
         self._file = self.log.open("wb")
         env = {**os.environ, "COMPANY_TOKEN": TOKEN}
         if store:
             env["STORE"] = store
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tightship", "worker", "-w", str(folder), "-c", "8", "--json"],
+            [sys.executable, *program, "worker", "-w", str(folder), "-c", "8", "--json"],
             stdout=self._file,
             stderr=subprocess.STDOUT,
             env=env,
@@ -80,9 +91,16 @@ class Fleet:
         self.company = url
         self.workers: list[Worker] = []
 
-    async def start(self, count: int = 1, store: str = "") -> list[Worker]:
-        """So many more workers; `store` is another way to the same store. They are ready when this returns."""
-        fresh = [Worker(self.folder, len(self.workers) + n, store) for n in range(count)]
+    async def start(
+        self, count: int = 1, store: str = "", program: Sequence[str] = TIGHTSHIP, folder: Path | None = None
+    ) -> list[Worker]:
+        """So many more workers. They are ready when this returns.
+
+        Args:
+            store: another way to the same store. program: what runs. folder: another copy of the workspace.
+        """
+        at = folder or self.folder
+        fresh = [Worker(at, len(self.workers) + n, store, program) for n in range(count)]
         self.workers += fresh
         for worker in fresh:
             await self.until(lambda worker=worker: bool(worker.events()), lambda worker=worker: worker.log.read_text())
@@ -180,11 +198,13 @@ def _writes(ledger: Any) -> list[dict[str, Any]]:
 
 
 @contextlib.asynccontextmanager
-async def fleet(folder: Path, store: str) -> AsyncGenerator[Fleet]:
-    """A desk on this store (a URL), with a company that takes 50 ms for each call."""
+async def fleet(folder: Path, store: str, files: Mapping[str, str] | None = None) -> AsyncGenerator[Fleet]:
+    """A desk on this store (a URL), with a company that takes 50 ms for each call; `files` are put beside its own."""
     desk = folder / "desk"
     shutil.copytree(DESK, desk, ignore=shutil.ignore_patterns("__pycache__"))
     (desk / "company.json").write_bytes(resources.files("tightship.company").joinpath("openapi.json").read_bytes())
+    for name, text in (files or {}).items():
+        (desk / name).write_text(text)
     async with running(CompanySettings(0, folder / "company.db", token=TOKEN)) as company:
         config = desk / "tightship.yaml"
         text = config.read_text().replace(ADDRESS, company.url).replace("store: sqlite:.tightship", f"store: '{store}'")

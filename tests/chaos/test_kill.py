@@ -7,53 +7,10 @@ its record of writes, each run's outcome and the ledger are compared with those 
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-
-CASES = Path(__file__).with_name("cases.py")
-WORKERS = 2
-SIDES = ("before", "after")
-
-
-def play(cases: Sequence[str]) -> list[dict[str, Any]]:
-    """The undisturbed run and then these cases, in a process of their own; one finding for each."""
-    done = subprocess.run(
-        [sys.executable, str(CASES), *cases], check=False, capture_output=True, text=True, timeout=900
-    )
-    found = [orjson.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == len(cases) + 1, f"the cases broke off: {done.stdout[-500:]} {done.stderr[-2000:]}"
-    return found
-
-
-def play_all(cases: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """These cases, shared out among workers."""
-    shares = [list(cases[start::WORKERS]) for start in range(WORKERS)]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        played = list(pool.map(play, [share for share in shares if share]))
-    return {one["case"]: one for share in played for one in share[1:]}
-
-
-def complaint(one: dict[str, Any], points: Sequence[str]) -> str:
-    """What is wrong with a case, and how to see it again."""
-    number = one["case"].split(":")[0]
-    label = points[int(number) - 1] if number.isdigit() else "a commit of the Merkle tree"
-    again = f"{sys.executable} {CASES} {one['case']}"
-    return f"{one['case']} ({label}): {'; '.join(one['problems'])}\n    again: {again}"
-
-
-def check(cases: Sequence[str], points: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Play these cases and require that each ends as the undisturbed run did."""
-    played = play_all(cases)
-    bad = [complaint(played[case], points) for case in cases if played[case]["problems"]]
-    assert not bad, f"{len(bad)} of {len(cases)} cases differ:\n" + "\n".join(bad)
-    return played
+from playing import SIDES, check, play
 
 
 @pytest.fixture(scope="module")

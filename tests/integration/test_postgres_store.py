@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tightship.core.errors import (
     StoreVersionError,
     TightshipError,
 )
+from tightship.core.world import SystemClock, World
 from tightship.ledger import Ledger, _pg, postgres
 from tightship.ledger._pg import Address
 from tightship.ledger._pg_schema import MIGRATIONS
@@ -210,20 +212,29 @@ async def test_commits_are_on_the_disk_whatever_the_roles_settings_say(store: St
             db.execute("DROP ROLE hasty")
 
 
-async def test_a_clock_that_is_minutes_off_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tightship.ledger import _pg_schema
+class Wrong(SystemClock):
+    """A machine's clock that is so many seconds ahead."""
 
-    class Late:
-        @staticmethod
-        def time() -> float:
-            import time
+    def __init__(self, ahead: float) -> None:
+        self.ahead = ahead
 
-            return time.time() - 300
+    def now(self) -> float:  # type: ignore[override]
+        return time.time() + self.ahead
 
-    monkeypatch.setattr(_pg_schema, "time", Late)
-    ledger = await store.open()
-    [warning] = ledger.backend.opened.warnings  # type: ignore[attr-defined]
-    assert "300 seconds behind" in warning
+
+@pytest.mark.parametrize(("ahead", "said"), [(-300, "300 seconds behind"), (300, "300 seconds ahead of"), (20, "")])
+async def test_a_clock_that_is_minutes_off_is_told_and_does_not_count(
+    store: Store, ahead: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(Wrong(ahead))
+    ledger = await Ledger.open(store.where, world, projections(), folder=store.folder / "store")
+    assert [said in record.getMessage() for record in caplog.records] == [True] * bool(said)
+    assert abs(world.clock.now() - time.time()) < 5
+    ledger.vault.new_scope("r-1")
+    await ledger.append(note(n=1))
+    assert abs((await ledger.entries())[0].at - world.clock.now()) < 5
+    assert abs(ledger.vault.keyring.look_up("r-1").created - time.time()) < 5
+    await ledger.close()
 
 
 # --- many processes ----------------------------------------------------------------------------------
@@ -456,3 +467,22 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(t
     finally:
         with contextlib.suppress(OSError):
             server.stop()
+
+
+def test_options_of_the_url_reach_the_server_as_they_were_meant(store: Store) -> None:
+    url = url_of(store) + "&options=-c%20work_mem%3D5MB&application_name=a+b"
+    with _pg.connect(Address.of(url)) as db:
+        found = db.execute("SELECT current_setting('work_mem'), current_setting('application_name')").fetchone()
+    assert found == ("5MB", "a+b")
+
+
+async def test_the_schema_may_be_called_by_a_word_of_sql(store: Store) -> None:
+    url = url_of(store).replace(name_of(store), "order")
+    ours, theirs = [await Ledger.open(url, None, projections(), folder=store.folder / "store") for _ in range(2)]
+    heard: list[Any] = []
+    ours.listen(lambda entries, foreign: heard.extend(entries))
+    await theirs.append(note(n=1))
+    await ours.poll()
+    assert [entry.body["n"] for entry in heard] == [1]
+    await ours.close()
+    await theirs.close()

@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger import Ledger
-from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, KeyStore, WrappedKey, load_master
+from tightship.ledger.keyring import FileKeyStore, Keyring, KeyStore, WrappedKey
+from tightship.ledger.master_key import MASTER_VARIABLE, load_master
+from tightship.ledger.vault import Vault
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -349,3 +351,81 @@ def test_a_conflict_is_told_although_the_flush_that_found_it_failed() -> None:
     assert ours.flush() == ["subject:1"]
     assert ours.conflicts == {"subject:1"}
     assert theirs.key("subject:2") == kept
+
+
+# --- tombstones --------------------------------------------------------------------------------------
+
+
+class Overtaken(KeyStore):
+    """A keystore in which something happens between reading a row and handing it over."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def get(self, name: str) -> WrappedKey | None:
+        row = super().get(name)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return row
+
+
+@pytest.mark.parametrize("through", ["the keyring", "a reader of it"])
+@pytest.mark.parametrize("by", ["forget", "destroy"])
+def test_a_key_that_is_erased_while_it_is_looked_up_is_not_used_again(by: str, through: str) -> None:
+    """`forget` is what hearing of another process's erasure does, before that process has destroyed the row."""
+    store = Overtaken()
+    ring(store).key("subject:1", create=True)
+    first = ring(store)
+    first.key("subject:1", create=True)
+    first.flush()
+    later = ring(store)
+    used = later if through == "the keyring" else later.reader()
+    store.meanwhile = lambda: getattr(later, by)("subject:1")
+    for _ in range(2):  # the look-up that was overtaken, and every one after it
+        with pytest.raises(PayloadErased):
+            used.look_up("subject:1")
+        with pytest.raises(PayloadErased):
+            used.look_up("subject:1", create=True)
+
+
+def test_what_was_derived_from_a_key_is_not_used_once_it_was_erased() -> None:
+    store = Overtaken()
+    first = ring(store)
+    first.key("subject:1", create=True)
+    first.flush()
+    keyring = ring(store)
+    vault, reading = Vault(keyring), Vault(keyring.reader())
+    sealed = vault.seal("subject:1", b"flat 7")
+    assert reading.open(sealed.address, sealed.scope, sealed.data or b"") == b"flat 7"
+    keyring.forget("subject:1")
+    for one in (vault, reading):
+        with pytest.raises(PayloadErased):
+            one.open(sealed.address, sealed.scope, sealed.data or b"")
+        with pytest.raises(PayloadErased):
+            one.seal("subject:1", b"flat 7")
+
+
+def test_keys_that_are_derived_while_one_is_erased_are_not_kept() -> None:
+    store = Overtaken()
+    first = ring(store)
+    for name in ("subject:1", "tenant:a"):
+        first.key(name, create=True)
+    first.flush()
+    keyring = ring(store)
+    keyring.key("subject:1")
+    vault = Vault(keyring)
+    store.meanwhile = lambda: keyring.forget("subject:1")  # while the scope's second key is looked up
+    for _ in range(2):
+        with pytest.raises(PayloadErased):
+            vault.keys("subject:1+tenant:a")
+
+
+def test_a_person_who_comes_back_while_the_key_is_being_destroyed_gets_another_one(store: KeyStore) -> None:
+    first, other = ring(store), ring(store)
+    name = first.subject("default", "ada")
+    first.key(name, create=True)
+    first.flush()
+    other.key("tenant:default")
+    other.forget(name)  # it has heard of the erasure; the row is still there
+    assert store.get(name) is not None
+    assert other.subject("default", "ada") == f"{name}.2"

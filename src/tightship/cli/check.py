@@ -36,7 +36,7 @@ def check(shell: Shell, offline: bool, no_code: bool, strict: bool, rules: bool)
     """
     if rules:
         return _print_rules(shell)
-    findings, unread = run_async(lambda: find(shell, offline, no_code))
+    findings, unread = run_async(lambda: _all(shell, offline, no_code))
     errors = sum(finding.severity == "error" for finding in findings)
     counts = {name: sum(finding.severity == name for finding in findings) for name in _STYLE}
     shell.emit({"findings": [finding.as_dict() for finding in findings], "counts": counts, "contracts_unread": unread})
@@ -51,6 +51,35 @@ def check(shell: Shell, offline: bool, no_code: bool, strict: bool, rules: bool)
     if strict and not errors and (unread or counts["warning"]):
         shell.say("--strict: warnings and contracts that could not be read count as errors", "bad")
     return ERROR if errors or (strict and (unread or counts["warning"])) else DONE
+
+
+async def _all(shell: Shell, offline: bool, no_code: bool) -> tuple[list[Finding], list[str]]:
+    findings, unread = await find(shell, offline, no_code)
+    return [*findings, *await _left_behind(shell, offline)], unread
+
+
+async def _left_behind(shell: Shell, offline: bool) -> list[Finding]:
+    """Whether the store holds runs of code that nobody has any more; nothing where there is no store to look into."""
+    from tightship.cli._open import looking
+    from tightship.core.errors import LoadError, StoreMissing
+    from tightship.runtime.build import build_id
+    from tightship.runtime.leftover import left_behind
+    from tightship.workflow.rules_workspace import CODE_GONE
+
+    try:
+        async with looking(shell) as workspace:
+            if offline and workspace.place.url is not None:
+                return []
+            rows = await left_behind(await workspace.ledger(), build_id(workspace.files.code_hash))
+    except (LoadError, StoreMissing):
+        return []
+    except TightshipError as error:
+        shell.note(f"the store was not looked into: {error}")
+        return []
+    if not rows:
+        return []
+    named = ", ".join(row["id"] for row in rows[:3]) + (" …" if len(rows) > 3 else "")
+    return [CODE_GONE.found(f"{len(rows)} open runs are of other code that no worker has: {named}")]
 
 
 async def find(shell: Shell, offline: bool, no_code: bool = False) -> tuple[list[Finding], list[str]]:

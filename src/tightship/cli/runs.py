@@ -34,27 +34,29 @@ def runs() -> None:
 @command
 def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
     """List runs, the latest first."""
-    rows = run_async(lambda: _rows(shell, workflow, state, limit))
+    rows, now = run_async(lambda: _rows(shell, workflow, state, limit))
     shell.emit([{**row, "cost": row["usd"] / 1e9} for row in rows])
     if not rows:
         shell.say("there are no such runs" if workflow or state else "nothing has been run yet")
         return
-    import time
-
     from tightship.insight import row_line
 
-    told = [row_line(row, time.time()) for row in rows]
+    told = [row_line(row, now) for row in rows]
     columns = ("run", "workflow", "state", "reason", "started", "took", "cost", "calls", "reference")
     for line, row in zip(told, rows, strict=True):
         line["state"] += f", with {row['held']}" if row["held"] else ""
+        line["state"] += ", its code is gone" if row["code_gone"] else ""
     cells = [[line[name] for name in columns] for line in told]
     shell.table(columns, cells, right=("took", "cost", "calls"), drop=("calls", "took", "started", "reference"))
     if len(rows) == limit:
         shell.note(f"the latest {limit}; --limit shows more")
 
 
-async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> list[dict[str, Any]]:
+async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> tuple[list[dict[str, Any]], float]:
+    """The rows, and store time."""
     from tightship.cli._open import looking
+    from tightship.runtime.build import build_id
+    from tightship.runtime.leftover import left_behind
 
     where: list[tuple[str, str, Any]] = [("workflow", "=", workflow)] if workflow else []
     if state is not None:
@@ -63,7 +65,9 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> l
         ledger = await workspace.ledger()
         rows = await ledger.select("runs", where, [("started_at", "desc")], limit)
         held = await (await workspace.operator()).held()
-        return [{**row, "held": held.get(row["id"], "")} for row in rows]
+        gone = {row["id"] for row in await left_behind(ledger, build_id(workspace.files.code_hash))}
+        told = [{**row, "held": held.get(row["id"], ""), "code_gone": row["id"] in gone} for row in rows]
+        return told, ledger.world.clock.now()
 
 
 # --- show, why ----------------------------------------------------------------------------------------

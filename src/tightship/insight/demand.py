@@ -28,6 +28,7 @@ class WorkflowDemand:
     Attributes:
         tenant, workflow: whose.
         due: runs that are due and that nobody drives. running: runs that somebody drives. parked: runs that wait.
+        code_gone: of all these, runs of a code that no living worker has (on a store that many share).
         oldest: seconds for which the oldest due run has waited; 0 where none is due.
         waiting: inbox items that wait for a person.
         today: what was spent since midnight UTC.
@@ -38,6 +39,7 @@ class WorkflowDemand:
     due: int = 0
     running: int = 0
     parked: int = 0
+    code_gone: int = 0
     oldest: float = 0.0
     waiting: int = 0
     today: Cost = field(default_factory=Cost)
@@ -50,6 +52,7 @@ class WorkflowDemand:
             "due": self.due,
             "running": self.running,
             "parked": self.parked,
+            "code_gone": self.code_gone,
             "oldest_due_seconds": self.oldest,
             "waiting_for_people": self.waiting,
             "today": self.today.as_dict(),
@@ -116,10 +119,15 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Deman
     def of(tenant: str, workflow: str) -> WorkflowDemand:
         return found.setdefault((tenant, workflow), WorkflowDemand(tenant, workflow))
 
+    builds: set[str] | None = None
+    if ledger.backend.shared:
+        workers = await ledger.off_loop(ledger.backend.workers)
+        builds = {"", *(worker["build"] for worker in workers if worker["alive"])}
     due: list[_Row] = []
     for state in ("queued", "running", "parked"):
         for row in await _runs(ledger, state):
             one = of(row["log"], row["workflow"])
+            one.code_gone += builds is not None and row["build"] not in builds
             if _is_due(row, now, living):
                 one.due += 1
                 due.append(row)

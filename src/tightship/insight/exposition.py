@@ -77,6 +77,12 @@ METRICS: Final = (
     Metric("tightship_runs_running", "gauge", "Runs that a worker drives.", _each(lambda one: one.running)),
     Metric("tightship_runs_parked", "gauge", "Runs that wait.", _each(lambda one: one.parked)),
     Metric(
+        "tightship_runs_code_gone",
+        "gauge",
+        "Open runs of a code that no living worker has.",
+        _each(lambda one: one.code_gone),
+    ),
+    Metric(
         "tightship_oldest_due_seconds",
         "gauge",
         "How long the oldest due run has waited.",

@@ -10,7 +10,8 @@ from tightship.core.errors import StoreMissing, StoreReadOnly
 from tightship.core.world import Disk, FolderDisk, MemoryDisk, World
 from tightship.ledger._sql import corrupt
 from tightship.ledger.backend import Store
-from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, load_master
+from tightship.ledger.keyring import FileKeyStore, Keyring
+from tightship.ledger.master_key import MASTER_VARIABLE, load_master
 from tightship.ledger.sqlite import SqliteBackend
 
 LEDGER = "ledger.db"
@@ -114,12 +115,14 @@ def open_server(
 
     Args:
         url: of the ledger. keys: of its keystore, which may be another database.
+        world: its clock is the server's from here on.
         folder: where the master key's file is when the environment does not have it.
         name: the workspace's name, which must be that of the store.
     """
     from tightship.ledger._pg import Address
     from tightship.ledger.pg_keys import PostgresKeyStore
     from tightship.ledger.postgres import PostgresBackend
+    from tightship.ledger.server_clock import ServerClock
 
     address, beside = Address.of(url), Address.of(keys)
     store = PostgresKeyStore(beside, create)
@@ -128,7 +131,8 @@ def open_server(
         if new and create and not os.environ.get(MASTER_VARIABLE):
             make_key_folder(folder)
         master = load_master(folder / "keys" / "master.key", create=new and create)
-        return PostgresBackend(address, master, name, create), Keyring(store, master, world)
+        world.clock = clock = ServerClock.over(world.clock)  # whatever this process decides by time follows the store's
+        return PostgresBackend(address, master, name, create, clock), Keyring(store, master, world)
     except BaseException:
         store.close()
         raise

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
 from tightship.core.errors import (
@@ -53,7 +53,8 @@ _CONNECTION: Final = {
 }
 """What a URL may say otherwise. A server that is gone is noticed within about ten seconds."""
 _SESSION: Final = (
-    "SET search_path TO {schema}; SET timezone TO 'UTC'; SET statement_timeout TO 0;"
+    'SET search_path TO "{schema}"; '
+    "SET timezone TO 'UTC'; SET statement_timeout TO 0;"
     f" SET lock_timeout TO '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout TO '{IDLE_SECONDS}s';"
     " SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off"
 )
@@ -88,9 +89,10 @@ class Address:
 
         try:
             parts = urlsplit(url)
-            options = parse_qsl(parts.query, keep_blank_values=True)
+            query = parts.query.replace("+", "%2B")  # libpq takes a plus for a plus
+            options = parse_qsl(query, keep_blank_values=True)
             schema = next((value for name, value in reversed(options) if name == "schema"), SCHEMA)
-            rest = urlencode([(name, value) for name, value in options if name != "schema"])
+            rest = urlencode([(name, value) for name, value in options if name != "schema"], quote_via=quote)
             plain = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
             given = conninfo_to_dict(plain)
         except (ValueError, driver.Error):  # its message may hold a part of the password
@@ -280,7 +282,11 @@ def ask_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -
 
 
 def run_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Several statements up to a commit in one round trip; what each gives. The first error ends them."""
+    """Several statements up to a commit in one round trip; what each gives. The first error ends them.
+
+    After an error the connection must not be used again: psycopg believes that it has prepared statements whose turn
+    never came, and every later use of one fails.
+    """
     with db.pipeline():
         cursors = [db.execute(sql, values) for sql, values in statements]
     if cursors[-1].statusmessage != "COMMIT":
@@ -317,6 +323,11 @@ _BY_STATE: Final[dict[str, tuple[type[TightshipError], str, str]]] = {
         "the server takes no writes: it is a standby, or set to read only",
         "use the primary's URL",
     ),
+    "57P03": (
+        StoreLost,
+        "the server takes no connection yet: it starts, or recovers from a crash",
+        "wait for it; its log says what keeps it",
+    ),
     "55P03": (
         StoreError,
         f"another process kept the store locked for {LOCK_SECONDS} seconds",
@@ -347,8 +358,9 @@ _BY_TEXT: Final = (
     ("no password supplied", "28P01"),
     ("permission denied", "42501"),
     ("no pg_hba.conf entry", "28000"),
-    ("role ", "28000"),
-    ("database ", "3D000"),
+    ("the database system is", "57P03"),
+    ('role "', "28000"),
+    ('database "', "3D000"),
     ("too many clients", "53300"),
     ("remaining connection slots", "53300"),
 )
@@ -391,7 +403,8 @@ def _reason(text: str, address: Address) -> str:
 def too_old(version: int, address: Address) -> StoreVersionError:
     """The error for a server that is too old."""
     return StoreVersionError(
-        f"the server is PostgreSQL {version // 10_000}, and {OLDEST} is the oldest that is taken",
+        f"the server is PostgreSQL {version // 10_000}.{version % 10_000}, and {OLDEST} is the oldest that is taken:"
+        " nothing was written",
         where=address.shown,
-        fix=f"upgrade it to PostgreSQL {OLDEST} or newer",
+        fix=f"upgrade it to PostgreSQL {OLDEST} or newer (pg_upgrade, or pg_dump and a new server), or use another one",
     )

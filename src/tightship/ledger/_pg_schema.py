@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import StoreError, StoreMissing, StoreReadOnly, StoreVersionError
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_rates", "0004_claims", "0005_upkeep")
 KEY_MIGRATIONS: Final = ("keys_0001",)
-SKEW_SECONDS: Final = 60.0
-"""How far a machine's clock may be from the server's before it is said."""
 
 
 @dataclass(slots=True)
@@ -27,13 +24,11 @@ class Opened:
 
     Attributes:
         read_only: the server takes no writes.
-        warnings: what is worth knowing and keeps nothing from working.
-        skew: the server's clock less this machine's, seconds.
+        heard: its time (s since the epoch), when it was asked for that, and when the answer came (monotonic, s).
     """
 
-    read_only: bool = False
-    warnings: list[str] = field(default_factory=list[str])
-    skew: float = 0.0
+    read_only: bool
+    heard: tuple[float, float, float]
 
 
 def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Opened:
@@ -74,12 +69,13 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
 def _look_at_server(db: psycopg.Connection[Any], address: Address) -> Opened:
     if db.info.server_version < OLDEST * 10_000:
         raise too_old(db.info.server_version, address)
-    before = time.time()
+    sent = time.monotonic()
     row = db.execute(
         "SELECT current_setting('fsync'), current_setting('server_encoding'), pg_is_in_recovery(),"
         " current_setting('default_transaction_read_only'),"
         " extract(epoch FROM clock_timestamp())::double precision"
     ).fetchone()
+    received = time.monotonic()
     assert row is not None
     fsync, encoding, standby, read_only, now = row
     if fsync != "on":
@@ -94,18 +90,11 @@ def _look_at_server(db: psycopg.Connection[Any], address: Address) -> Opened:
             where=address.shown,
             fix="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         )
-    opened = Opened(standby or read_only == "on", skew=now - (before + time.time()) / 2)
-    if abs(opened.skew) > SKEW_SECONDS:
-        opened.warnings.append(
-            f"this machine's clock is {abs(opened.skew):,.0f} seconds {'behind' if opened.skew > 0 else 'ahead of'} the"
-            " store's server, whose time counts; set both by NTP"
-        )
-        logging.getLogger(__name__).warning("%s: %s", address.shown, opened.warnings[-1])
-    return opened
+    return Opened(standby or read_only == "on", (now, sent, received))
 
 
 def _has_schema(db: psycopg.Connection[Any], address: Address) -> bool:
-    found = db.execute("SELECT to_regclass(%s)", (f"{address.schema}.migrations",)).fetchone()
+    found = db.execute("SELECT to_regclass(%s)", (f'"{address.schema}".migrations',)).fetchone()
     return found is not None and found[0] is not None
 
 
@@ -132,10 +121,10 @@ def _migrate(db: psycopg.Connection[Any], address: Address, migrations: tuple[st
     db.execute("SELECT pg_advisory_lock(%s, %s)", lock)
     try:
         if not _has_schema(db, address):
-            exists = db.execute("SELECT to_regnamespace(%s)", (address.schema,)).fetchone()
+            exists = db.execute("SELECT to_regnamespace(%s)", (f'"{address.schema}"',)).fetchone()
             with db.transaction():
                 if exists is None or exists[0] is None:
-                    db.execute(f"CREATE SCHEMA {address.schema}".encode())
+                    db.execute(f'CREATE SCHEMA "{address.schema}"'.encode())
                 db.execute(script("migrations").encode())
         for number in range(_version(db, migrations, address), len(migrations)):
             with db.transaction():
@@ -176,7 +165,7 @@ def identify(address: Address, master: bytes, name: str | None, read_only: bool)
             f"the schema {address.schema!r} holds the store of the workspace {row[0]!r}, not of {name!r}",
             where=address.shown,
             fix="give this workspace a schema of its own: ?schema=NAME in the store's URL; after a change of `name:`"
-            f" in tightship.yaml: UPDATE {address.schema}.store SET name = …",
+            f' in tightship.yaml: UPDATE "{address.schema}".store SET name = …',
         )
     if not hmac.compare_digest(bytes(row[2]), proof_of(master, row[1])):
         raise StoreError(

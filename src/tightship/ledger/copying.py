@@ -23,9 +23,9 @@ from tightship.ledger.audit import verify
 from tightship.ledger.backend import Moment, Row
 from tightship.ledger.entries import payload_crc
 from tightship.ledger.findings import AuditReport, Progress
-from tightship.ledger.keyring import MASTER_VARIABLE
 from tightship.ledger.ledger import Ledger
 from tightship.ledger.locks import executor_lock
+from tightship.ledger.master_key import MASTER_VARIABLE
 
 DRAFT: Final = ".copying"
 """What the name of a folder has until it is whole."""

@@ -95,7 +95,7 @@ class Follower:
             try:
                 with self._link.held() as db:
                     if self._link.session is not heard:
-                        db.execute(f"LISTEN {self._backend.address.schema}".encode())
+                        db.execute(f'LISTEN "{self._backend.address.schema}"'.encode())
                         heard = self._link.session
                 began = time.monotonic()
                 entries = self._backend.foreign_by(self._link, self._ledger.followed, self._only)

@@ -5,8 +5,6 @@ Names: `tenant:T`, a run's id, `subject:…` (a hash, never the person's own ide
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -25,10 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tightship.core.errors import (
     LedgerError,
     PayloadErased,
-    StoreCorrupt,
-    StoreError,
     StoreMissing,
-    StoreReadOnly,
     StoreVersionError,
     TamperError,
 )
@@ -36,79 +31,9 @@ from tightship.core.world import World
 from tightship.ledger._schema import check_structure, statements
 from tightship.ledger._sql import connect, connect_read_only, corrupt, read_version, script, translate_errors
 
-MASTER_VARIABLE = "TIGHTSHIP_MASTER_KEY"
 KEY_BYTES = 32
 KEYS_MIGRATION = "keys_0001"
 KEYS_VERSION = 1
-
-
-def load_master(path: Path, create: bool = True) -> bytes:
-    """The master key: from the environment variable (base 64, 32 bytes) or from its file, made on first use.
-
-    Args:
-        path: the key's file.
-        create: make the file when it is not there. There is a keystore already: only its own key opens it.
-
-    Raises:
-        StoreError: the key has a wrong length, or the file can be read by others.
-        StoreMissing: there is no file and none may be made. StoreReadOnly: it cannot be read or made.
-    """
-    given = os.environ.get(MASTER_VARIABLE)
-    if given:
-        try:
-            key = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise StoreError(
-                f"{MASTER_VARIABLE} is not 32 bytes in base 64",
-                fix="openssl rand -base64 32",
-            )
-        return key
-    try:
-        if not path.exists():
-            if not create:
-                raise StoreMissing(
-                    "the master key is not there, and only it opens the keys of this store",
-                    where=str(path),
-                    fix=f"restore it from your backup, or set {MASTER_VARIABLE}",
-                )
-            _create_master(path)
-        if path.stat().st_mode & 0o077:
-            raise StoreError(
-                "the master key can be read by others",
-                where=str(path),
-                fix=f"chmod 600 {path}",
-            )
-        key = path.read_bytes()
-    except OSError as error:
-        raise StoreReadOnly(f"the master key cannot be read or made: {error.strerror}", where=str(path)) from None
-    if len(key) != KEY_BYTES:
-        raise StoreCorrupt(
-            "the master key is damaged",
-            where=str(path),
-            fix="restore it from your backup",
-        )
-    return key
-
-
-def _create_master(path: Path) -> None:
-    """Whole and on the disk, or not there at all; when two processes make one, the first one's stands."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, os.urandom(KEY_BYTES))
-        os.fsync(handle)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        os.close(handle)
-        draft.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class WrappedKey(NamedTuple):
@@ -295,8 +220,11 @@ class Keyring:
     _CACHE = 32_768
     """Unwrapped keys that are remembered, about 200 bytes each: those are never looked up again."""
 
-    def __init__(self, store: KeyStore, master: bytes, world: World) -> None:
+    def __init__(self, store: KeyStore, master: bytes, world: World, erased: set[str] | None = None) -> None:
         self.store = store
+        self.erased: set[str] = set() if erased is None else erased
+        """Tombstones: names whose key was erased. None of them is used again by this process, whatever a look-up that
+        began before the erasure brings."""
         self._master = master
         self._wrap = AESGCM(master)
         self._world = world
@@ -309,7 +237,7 @@ class Keyring:
 
     def reader(self) -> Keyring:
         """A keyring over the same keys with a memory of its own: a long reading does not push out what runs need."""
-        return Keyring(self.store, self._master, self._world)
+        return Keyring(self.store, self._master, self._world, self.erased)
 
     def key(self, name: str, create: bool = False) -> bytes:
         """The 32-byte key of that name.
@@ -327,6 +255,8 @@ class Keyring:
         Raises:
             as `key`.
         """
+        if name in self.erased:
+            raise erased_key(name)
         known = self._keys.get(name)
         if known is not None:
             return known
@@ -379,7 +309,7 @@ class Keyring:
             PayloadErased: it was destroyed. TamperError: the row was changed, or another master key has wrapped it.
         """
         if not row.wrapped:
-            raise PayloadErased(f"the key {row.name!r} was destroyed on request")
+            raise erased_key(row.name)
         try:
             return self._wrap.decrypt(row.wrapped[:12], row.wrapped[12:], _bound(row.name, row.created))
         except (InvalidTag, ValueError):
@@ -404,12 +334,18 @@ class Keyring:
             known = self._keys.get(name)
             if known is not None:
                 return known
-            self._pending[name] = WrappedKey(name, wrapped, key.created)
             self._remember(name, key)
+            self._pending[name] = WrappedKey(name, wrapped, key.created)
         return key
 
     def _remember(self, name: str, key: Key) -> None:
-        """Keep an unwrapped key; the oldest durable ones make room. A key that is not durable yet is never dropped."""
+        """Keep an unwrapped key; the oldest durable ones make room. A key that is not durable yet is never dropped.
+
+        Raises:
+            PayloadErased: it was erased while it was looked up.
+        """
+        if name in self.erased:
+            raise erased_key(name)
         if len(self._keys) - len(self._pending) >= self._CACHE:
             durable = (old for old in self._keys if old not in self._pending)
             for old in list(islice(durable, self._CACHE // 2)):
@@ -450,12 +386,13 @@ class Keyring:
     def destroy(self, name: str) -> None:
         """Destroy a key: whatever was sealed with it can never be read again."""
         self._store()
-        self.store.destroy(name)
         self.forget(name)
+        self.store.destroy(name)
 
     def forget(self, name: str) -> None:
-        """Drop a key from memory: it was destroyed, perhaps by another process."""
+        """A key was erased, perhaps by another process: it is dropped from memory, and never used again here."""
         with self._lock:
+            self.erased.add(name)
             if name not in self._pending:
                 self._keys.pop(name, None)
 
@@ -471,14 +408,24 @@ class Keyring:
         )
         first = name = f"subject:{digest[:12].hex()}"
         generation = 1
-        while name not in self._keys and (row := self.store.get(name)) is not None and not row.wrapped:
+        while self._is_gone(name):
             generation += 1
             name = f"{first}.{generation}"
         return name
 
+    def _is_gone(self, name: str) -> bool:
+        if name in self.erased:
+            return True
+        return name not in self._keys and (row := self.store.get(name)) is not None and not row.wrapped
+
     def close(self) -> None:
         """Close the keystore."""
         self.store.close()
+
+
+def erased_key(name: str) -> PayloadErased:
+    """The error for a key that was erased."""
+    return PayloadErased(f"the key {name!r} was destroyed on request")
 
 
 def _bound(name: str, created: float) -> bytes:

@@ -104,7 +104,8 @@ class Ledger:
 
         Args:
             where: the folder or the URL.
-            world: time, chance and network; the machine's own by default.
+            world: time, chance and network; the machine's own by default. With a URL its clock goes as the server's
+                from here on.
             projections: those of the workspace, beside those that each ledger has.
             create: make the store where there is none.
             folder: with a URL, the folder whose `keys/master.key` is the master key; `.tightship` by default.

@@ -64,14 +64,13 @@ class PostgresKeyStore(KeyStore):
 
     @staticmethod
     def _whole(work: Any) -> Any:
-        """A transaction that leaves nothing open when it fails."""
+        """A transaction whose connection is given up when it fails (see run_together)."""
 
         def run(db: psycopg.Connection[Any]) -> Any:
             try:
                 return work(db)
             except BaseException:
-                with contextlib.suppress(Exception):
-                    db.execute("ROLLBACK")
+                db.close()
                 raise
 
         return run

@@ -1,14 +1,31 @@
-"""A lock that a session of the database server holds: it ends with the session, and so with the process."""
+"""Locks that a session of the database server holds: they end with the session, and so with the process."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import ExecutorBusy, StoreError
 from tightship.ledger._pg import Address, connect, script, translate_errors
 
 if TYPE_CHECKING:
     import psycopg
+
+SILENT: Final = 10.0
+"""Seconds for which a session that holds a lock may have asked nothing before it counts as frozen or cut off."""
+
+
+def take(db: psycopg.Connection[Any], key: tuple[int, int]) -> bool:
+    """Whether this session has taken an advisory lock whose holder asks something every few seconds.
+
+    A frozen process keeps its session, and a cut cable leaves it to the server for minutes: a silent holder's session
+    is ended, and the lock is free at the next try. The user may do so to sessions of its own name; those of another are
+    left alone.
+    """
+    row = db.execute("SELECT pg_try_advisory_lock(%s, %s)", key).fetchone()
+    if row is not None and row[0]:
+        return True
+    db.execute(script("end_silent_holder"), (*key, SILENT))
+    return False
 
 
 class ServerLock:

@@ -13,9 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
+from tightship.core.world import SystemClock
+from tightship.ledger import pg_lock
 from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
 from tightship.ledger._pg_values import delta_statements, entry_values, kind_of, payload_statements, select_statement
@@ -27,8 +29,10 @@ from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.notices import due_elsewhere, notice_of
 from tightship.ledger.own import Own
+from tightship.ledger.pg_due import rows_due
 from tightship.ledger.pg_snapshot import PostgresSnapshot
 from tightship.ledger.presence import LEASE
+from tightship.ledger.server_clock import ServerClock
 
 if TYPE_CHECKING:
     import psycopg
@@ -48,19 +52,28 @@ class PostgresBackend:
         master: the workspace's master key.
         name: the workspace's name; None where it is not known.
         create: make the schema where it is not there.
+        clock: hears the server's time whenever it is told.
     """
 
     shared = True
     file_from = None
 
-    def __init__(self, address: Address, master: bytes, name: str | None = None, create: bool = True) -> None:
+    def __init__(
+        self,
+        address: Address,
+        master: bytes,
+        name: str | None = None,
+        create: bool = True,
+        clock: ServerClock | None = None,
+    ) -> None:
         self.address = address
+        self.clock = clock or ServerClock(SystemClock())
         self.opened: Opened = prepare(address, MIGRATIONS, create)
         self.read_only = self.opened.read_only
         self.id = identify(address, master, name, self.read_only)
         self.own = Own()
-        self.skew = self.opened.skew
-        """The server's clock less this machine's, seconds, as it was at the last append."""
+        self.clock.hear(*self.opened.heard)
+        self.clock.warn(self.where)
         self._link = Link(address)
         self._reader = Link(address)
         self._seeds = Seeds()
@@ -88,7 +101,11 @@ class PostgresBackend:
         first: list[Statement] = [("BEGIN", ()), (script("lock_store"), ()), (script("heads"), ())]
 
         def read(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
-            return ask_together(db, first + selects)
+            sent = time.monotonic()
+            found = ask_together(db, first + selects)
+            if found[1]:
+                self.clock.hear(found[1][0][3], sent, time.monotonic())
+            return found
 
         self._statements, self._batch = list[Statement](), None
         _, store, heads, *found = self._link.patiently(read)
@@ -111,30 +128,24 @@ class PostgresBackend:
     def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
         """Runs to claim, in order, locked."""
         with self._link.still(self._session) as db:
-            return self._due(db, claiming, now, "FOR UPDATE OF runs SKIP LOCKED")
+            return _named("runs", rows_due(db, self.address, claiming, now, locked=True))
 
     def is_anything_due(self, claiming: Claiming) -> bool:
         """Whether a claim would give something, by a look that locks nothing."""
         one = replace(claiming, limit=1)
 
         def look(db: psycopg.Connection[Any]) -> bool:
-            row = db.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()
-            return row is not None and bool(self._due(db, one, row[0], ""))
+            return bool(rows_due(db, self.address, one, self._ask_time(db), locked=False))
 
         return self._reader.patiently(look)
 
-    def _due(self, db: psycopg.Connection[Any], claiming: Claiming, now: float, lock: str) -> list[dict[str, Any]]:
-        columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
-        sql = cast(LiteralString, script("claim_due").format(columns=columns, lock=lock))
-        values = {
-            "lock": self.address.workers,
-            "now": now,
-            "lease": LEASE,
-            "build": claiming.build,
-            "live": int(claiming.live),
-            "limit": claiming.limit,
-        }
-        return _named("runs", db.execute(sql, values).fetchall())
+    def _ask_time(self, db: psycopg.Connection[Any]) -> float:
+        """The server's time, which the clock hears: an idle worker asks some times a second."""
+        sent = time.monotonic()
+        row = db.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()
+        assert row is not None
+        self.clock.hear(row[0], sent, time.monotonic())
+        return row[0]
 
     def workers(self) -> list[dict[str, Any]]:
         """Everybody who is registered to execute, and whether each is alive."""
@@ -175,6 +186,7 @@ class PostgresBackend:
                     run_together(db, [*statements, ("COMMIT", ())])
             except BaseException as error:
                 if batch is None or not self._is_open_question():
+                    self._link.drop()  # see run_together
                     raise
                 self._ask(batch, error)
             if batch is not None:
@@ -325,9 +337,9 @@ class PostgresBackend:
 
         def take(db: psycopg.Connection[Any]) -> bool:
             if self._sequencing is not None and self._sequencing is self._reader.session:
+                db.execute("SELECT")  # a holder that asks nothing is taken for frozen
                 return True
-            row = db.execute("SELECT pg_try_advisory_lock(%s, %s)", self.address.lock("sequencer")).fetchone()
-            self._sequencing = self._reader.session if row and row[0] else None
+            self._sequencing = self._reader.session if pg_lock.take(db, self.address.lock("sequencer")) else None
             return self._sequencing is not None
 
         return not self.read_only and self._reader.patiently(take)

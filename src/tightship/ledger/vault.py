@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tightship.core.errors import PayloadTooLarge, TamperError
 from tightship.ledger.entries import SealedPayload
-from tightship.ledger.keyring import Key, Keyring, combine, derive, plain_address
+from tightship.ledger.keyring import Key, Keyring, combine, derive, erased_key, plain_address
 
 PUBLIC = ""
 COMPRESS_FROM = 192
@@ -82,6 +82,7 @@ class Vault:
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
         self._scopes: dict[str, ScopeKeys] = {}
+        self._tombstones = 0
 
     def scope(self, names: Iterable[str]) -> str:
         """The scope of these key names; it is sealed with all of them."""
@@ -115,6 +116,8 @@ class Vault:
         Raises:
             PayloadErased: one of its keys was destroyed. StoreMissing: there is no such key.
         """
+        if self._tombstones != len(self.keyring.erased):
+            self._drop_erased()
         known = self._scopes.get(scope)
         if known is not None:
             return known
@@ -125,7 +128,19 @@ class Vault:
             for old in list(self._scopes)[: self._CACHE // 2]:
                 self._scopes.pop(old, None)
         keys = self._scopes[scope] = ScopeKeys(scope, parts)
+        erased = self.keyring.erased
+        if erased and (gone := erased.intersection(names_of(scope))):  # while it was derived
+            self._scopes.pop(scope, None)
+            raise erased_key(min(gone))
         return keys
+
+    def _drop_erased(self) -> None:
+        """Drop what was derived from keys that were erased since the last look."""
+        erased = self.keyring.erased
+        self._tombstones = len(erased)
+        for scope in list(self._scopes):
+            if not erased.isdisjoint(names_of(scope)):
+                self._scopes.pop(scope, None)
 
     def forget(self, name: str) -> None:
         """Drop what was derived from a key: it was destroyed, or another process's key stands in its place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,6 +75,7 @@ class LocalDispatcher:
         """What is done beside the runs while this process serves."""
         self.gate: Gatekeeper | None = None
         """What bounds how many runs of a tenant or workflow are worked on here."""
+        self._said = ""
         self.refused: dict[str, Ended] = {}
         """Runs that this process cannot move, and why; they stay as their ledgers say."""
         engine.due = self._wake
@@ -210,9 +212,18 @@ class LocalDispatcher:
             self._woken.clear()
             free = concurrency - len(self._driving)
             if free > 0:
-                with contextlib.suppress(StoreError):  # a full disk may have room again
+                try:
                     await self._sweep(free)
+                    self._said = ""
+                except StoreError as error:  # a full disk may have room again
+                    self._say(error)
             await self._rest(stop)
+
+    def _say(self, error: StoreError) -> None:
+        """Why nothing is taken up, once for as long as it stays so."""
+        if type(error).__name__ != self._said:
+            self._said = type(error).__name__
+            logging.getLogger(__name__).error("nothing is taken up until the store can be written: %s", error)
 
     async def _sweep(self, free: int) -> None:
         if self._suspect.locked():

@@ -75,7 +75,8 @@ class Engine:
     ) -> None:
         self.ledger = ledger
         self.shared = shared
-        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        # no two processes have the same, though their hosts and ids may be (a container's is 1 after every restart)
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{shared.world.chance.token(4).hex()}"
         """What the ledger calls this process: its worker id, where there are many."""
         self.build = build
         self.live = True

@@ -31,12 +31,15 @@ _BEFORE = frozenset({kinds.STARTED, kinds.CLAIMED, kinds.SIGNAL})
 def idle_claims(entries: Sequence[Entry]) -> int:
     """How often a run was claimed in a row with nothing recorded by its owner in between.
 
-    An effect that was begun is no progress: its own call may be what ends the process.
+    An effect that was begun is no progress: its own call may be what ends the process. A claim after which its owner
+    has claimed the run again has ended no process: the store refused what was to be recorded, a full disk say.
     """
     count = 0
+    owner = None
     for entry in reversed(entries):
         if entry.kind == kinds.CLAIMED:
-            count += 1
+            count += entry.body.get("owner") != owner
+            owner = entry.body.get("owner")
         elif entry.kind == kinds.SIGNAL and entry.body.get("type") == "child":
             break  # it waited for a child run, which has ended
         elif entry.epoch and entry.kind != kinds.ADMITTED and not entry.body.get("again"):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tightship.core.money import show_usd
 from tightship.workflow.models import Spec
-from tightship.workflow.readiness import Check, Finding, Rule, rule
+from tightship.workflow.readiness import Check, Finding, Rule, declare, rule
 from tightship.workflow.source import Mark, MarkedDict, MarkedList
 
 _DATED = re.compile(
@@ -337,3 +337,14 @@ def larger_than_above(check: Check, rule: Rule) -> Iterator[Finding]:
             limit, which = min(above)
             said = f"a run of {workflow.workflow!r} may spend {show_usd(usd)}, {which} has {show_usd(limit)}"
             yield rule.found(said, workflow.where("budget", "usd") or workflow.where("budget"))
+
+
+CODE_GONE = declare(
+    "TS320",
+    "warning",
+    "Open runs were started by code that nothing executes any more",
+    why="A run is resumed by the code that started it; these stay where they are.",
+    fix="Start a worker with the earlier code until they have ended, or resume them with this code:"
+    " `tightship runs resume --all --accept-code`.",
+)
+"""`tightship check` looks into the store for it."""

@@ -1,0 +1,123 @@
+"""Stores of every earlier schema are brought forward: nothing is lost, the log verifies, and work goes on.
+
+A store of an earlier schema is one of today's with something of everything in it, less what the later migrations have
+made: they only add (which a test holds), so that is what the version before them wrote.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import postgres_desk
+from ledger_desk import Store, fill, note
+from tightship.core.errors import StoreVersionError
+from tightship.ledger import Ledger, _pg_schema, _schema
+from tightship.ledger._pg import Address
+from tightship.ledger._sql import script
+from tightship.ledger.audit import rebuild, verify
+
+EARLIER = [
+    *(("sqlite", version) for version in range(1, len(_schema.MIGRATIONS))),
+    *(("postgres", version) for version in range(1, len(_pg_schema.MIGRATIONS))),
+]
+MADE = re.compile(r"^CREATE (?:UNIQUE )?(TABLE|INDEX) (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
+
+
+@pytest.fixture
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store(request.param, tmp_path)
+    yield store
+    await store.close()
+
+
+def migrations(kind: str) -> tuple[str, ...]:
+    return _schema.MIGRATIONS if kind == "sqlite" else _pg_schema.MIGRATIONS
+
+
+def text_of(kind: str, migration: str) -> str:
+    return script(migration) if kind == "sqlite" else script(migration, "postgres")
+
+
+def age(store: Store, version: int) -> None:
+    """Take back what the migrations behind a version have made."""
+    later = [text_of(store.kind, name) for name in migrations(store.kind)[version:]]
+    drops = [f"DROP {what} IF EXISTS {name}" for text in later for what, name in MADE.findall(text)]
+    if store.kind == "sqlite":
+        with closing(sqlite3.connect(Path(store.where) / "ledger.db", isolation_level=None)) as db:
+            for drop in drops:
+                db.execute(drop)
+            db.execute(f"PRAGMA user_version={version}")
+        return
+    with postgres_desk.server().connect() as db:
+        db.execute(f'SET search_path TO "{Address.of(str(store.where)).schema}"'.encode())
+        for drop in drops:
+            db.execute(drop.encode())
+        db.execute("DELETE FROM migrations WHERE version > %s", (version,))
+
+
+async def read(ledger: Ledger) -> dict[str, Any]:
+    """Everything that can be read of it."""
+    found: dict[str, Any] = {table: await ledger.select(table) for table in ledger.folder.tables}
+    for log in ledger.backend.heads():
+        entries = await ledger.entries(limit=10_000, log=log)
+        found[f"log {log}"] = [entry.data for entry in entries]
+        named = [
+            entry.body[name] for entry in entries for name in ("input", "args", "out", "output") if name in entry.body
+        ]
+        found[f"values {log}"] = await ledger.values(named, erased=None)
+    return found
+
+
+@pytest.mark.parametrize(("store", "version"), EARLIER, indirect=["store"])
+async def test_a_store_of_an_earlier_schema_is_brought_forward(store: Store, version: int) -> None:
+    ledger = await store.open()
+    await fill(ledger)
+    before = await read(ledger)
+    await ledger.close()
+    age(store, version)
+    later = await store.open()
+    assert await read(later) == before
+    report = await verify(later)
+    assert report.ok, report.findings
+    [waiting] = (await later.select("runs", [("id", "=", "r-004")])) or [None]
+    assert waiting is not None
+    assert waiting["state"] == "parked"
+    [claimed] = await later.claim("w", waiting["build"], 1)
+    assert claimed["state"] == "running"
+    await later.append(note(claimed["id"], claimed["epoch"], n=1), log=claimed["log"])
+    await rebuild(later)
+    assert (await verify(later)).ok
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_a_store_of_a_later_version_is_refused_and_stays_as_it_is(store: Store) -> None:
+    await (await store.open()).close()
+    count = len(migrations(store.kind))
+    if store.kind == "sqlite":
+        with closing(sqlite3.connect(Path(store.where) / "ledger.db")) as db:
+            db.execute(f"PRAGMA user_version={count + 1}")
+    else:
+        with postgres_desk.server().connect() as db:
+            schema = Address.of(str(store.where)).schema
+            db.execute(f'INSERT INTO "{schema}".migrations (version, name) VALUES (%s, %s)', (count + 1, "later"))
+    with pytest.raises(StoreVersionError, match=f"schema {count + 1}.* knows {count}") as raised:
+        await store.open()
+    assert "newer tightship" in (raised.value.fix or "")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_migrations_only_add_so_that_a_process_of_the_version_before_goes_on(kind: str) -> None:
+    for name in migrations(kind)[1:]:
+        text = re.sub(r"--.*", "", text_of(kind, name))
+        for statement in filter(None, map(str.strip, text.split(";"))):
+            assert re.match(r"CREATE (TABLE|INDEX)|ALTER TABLE \w+ ADD COLUMN \w+ .*DEFAULT", statement), statement
