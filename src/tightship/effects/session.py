@@ -97,6 +97,8 @@ class Session:
     """How often control has passed: the counters of the run and of those above it, its own first."""
     pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
+    apart: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    """Below these keys nothing may be decided by these people: they made what is checked there."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

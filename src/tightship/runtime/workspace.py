@@ -27,7 +27,7 @@ from tightship.effects.session import Shared
 from tightship.ledger import Ledger
 from tightship.models.port import Model
 from tightship.patterns import load_all
-from tightship.review.inbox import InboxProjection
+from tightship.review import InboxProjection, ThresholdsProjection
 from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
 from tightship.runtime.context import WorkspaceContext, context_projections
@@ -58,7 +58,7 @@ ELSEWHERE = 0.1
 def projections() -> list[Projection]:
     """The projections of every workspace's ledger, beside that of runs."""
     own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
-    return [*own, *context_projections()]
+    return [*own, ThresholdsProjection(), *context_projections()]
 
 
 class Workspace:
