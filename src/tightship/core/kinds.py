@@ -69,7 +69,7 @@ OPENED: Final = "inbox.opened"
 (the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
-detail (address of what the person said), reason (the engine's own words)]"""
+detail (address of what the person said), reason (the engine's own words), spared: nothing is learned from it]"""
 
 ASSIGNED: Final = "inbox.assigned"
 """item, role, by; [was: the role before, detail (address of why), reason (the engine's own words)]: who decides it"""

@@ -214,7 +214,7 @@ class Review(Step):
 
     async def execute(self, frame: Frame) -> Json:
         """Ask, unless the condition says that nobody needs to look."""
-        learning = self._learning(frame)
+        learning = self.learning(self.decision_class(frame.run.workflow))
         why, governed = await self._why(frame, learning)
         if not why:
             return None
@@ -224,12 +224,13 @@ class Review(Step):
             await frame.learn(learning)
         return self._settle(frame, answer)
 
-    def _learning(self, frame: Frame) -> Learning | None:
-        """How the threshold of this review learns, if it does."""
-        if self.learn is None:
-            return None
-        decision_class = f"{frame.run.workflow}/{self.name or self.subject or self.part}"
-        return Learning(decision_class, **self.learn.model_dump())
+    def decision_class(self, workflow: str) -> str:
+        """The class of decisions that its threshold belongs to."""
+        return f"{workflow}/{self.name or self.subject or self.part}"
+
+    def learning(self, decision_class: str) -> Learning | None:
+        """How its threshold learns, if it does."""
+        return None if self.learn is None else Learning(decision_class, **self.learn.model_dump())
 
     async def _why(self, frame: Frame, learning: Learning | None) -> tuple[str, Governed | None]:
         """Why a person decides, empty when nobody needs to; and the threshold, where it is that which says so."""

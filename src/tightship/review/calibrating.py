@@ -3,9 +3,9 @@
 Platt scaling (J. Platt, "Probabilistic outputs for support vector machines", 1999) on the logit of the raw confidence,
 with his smoothed targets: two parameters, so that a hundred outcomes are enough where isotonic regression needs a
 thousand (A. Niculescu-Mizil and R. Caruana, "Predicting good probabilities with supervised learning", ICML 2005). The
-check is made on outcomes that the map was not fitted on: Spiegelhalter's test must not reject it (D. Spiegelhalter,
-"Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5, 1986), and its squared
-error must be below that of always saying the mean.
+check is made on outcomes that the map was not fitted on: neither Cox's nor Spiegelhalter's test may reject it
+(D. Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5,
+1986), and its squared error must be below that of always saying the mean.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def fit_scaling(outcomes: Outcomes) -> Fitted:
     error = sum((said - correct) ** 2 for said, correct in held_out) / count
     if scaling.slope <= 0 or error >= mean * (1 - mean):
         return Fitted(None, count, "the confidence says no more than the mean: it does not tell right from wrong")
-    z = spiegelhalter(held_out)
+    z = max(spiegelhalter(held_out), in_the_large(held_out), key=abs)
     if abs(z) > _REJECTED:
-        return Fitted(None, count, f"held-out outcomes reject the calibration (Spiegelhalter's z = {z:.1f})")
+        return Fitted(None, count, f"held-out outcomes reject the calibration (z = {z:.1f})")
     return Fitted(scaling, count)
 
 
@@ -92,6 +92,13 @@ def spiegelhalter(pairs: Outcomes) -> float:
     top = sum((correct - said) * (1 - 2 * said) for said, correct in pairs)
     variance = sum((1 - 2 * said) ** 2 * said * (1 - said) for said, _ in pairs)
     return top / math.sqrt(variance) if variance > 0 else 0.0
+
+
+def in_the_large(pairs: Outcomes) -> float:
+    """Whether as many were right as was said, in standard deviations (D. Cox, Biometrika 45, 1958): Spiegelhalter's
+    statistic sees confidences that are too far apart or too close together, not ones that are all too high."""
+    variance = sum(said * (1 - said) for said, _ in pairs)
+    return sum(correct - said for said, correct in pairs) / math.sqrt(variance) if variance > 0 else 0.0
 
 
 def read_outcomes(path: Path) -> list[tuple[float, bool]]:

@@ -10,6 +10,7 @@ bounded means: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded rando
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 _LOWER: Final = (0.0, 0.25, 0.5, 0.75)
@@ -32,13 +33,17 @@ def log_evidence(cases: int, wrong: int, bound: float) -> float:
     if not 0 <= wrong <= cases or not 0 < bound < 1:
         raise ValueError(f"{wrong} wrong of {cases} cases at a bound of {bound} is no evidence")
     right = cases - wrong
-    terms = [right * math.log((1 - share * bound) / (1 - bound)) for share in _LOWER]
-    terms = [
-        term + (wrong * math.log(share) if share else -math.inf if wrong else 0.0)
-        for share, term in zip(_LOWER, terms, strict=True)
-    ]
+    odds = _odds(bound)
+    terms = [right * won + (wrong * lost if wrong else 0.0) for won, lost in (odds[1:] if wrong else odds)]
     top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms) / len(terms))
+    return top + math.log(sum(math.exp(term - top) for term in terms) / len(odds))
+
+
+@lru_cache(maxsize=256)
+def _odds(bound: float) -> tuple[tuple[float, float], ...]:
+    """What each bet gains on a right case and loses on a wrong one, as logarithms; the first ends on a wrong one."""
+    rates = [share * bound for share in _LOWER]
+    return tuple((math.log((1 - rate) / (1 - bound)), math.log(rate / bound) if rate else -math.inf) for rate in rates)
 
 
 class Alarm:

@@ -115,9 +115,11 @@ class InboxProjection:
             fields |= {"made_by": _listed(body.get("made_by"))}
             yield Delta((body["item"],), set=fields | {"state": "open", "opened_at": entry.at})
             return
+        spared: dict[str, Any] = {"drawn": 0} if body.get("spared") else {}
         yield Delta(
             (body["item"],),
-            set={
+            set=spared
+            | {
                 "state": "closed",
                 "decision": str(body.get("decision") or ""),
                 "decided_by": str(body.get("by") or ""),

@@ -4,13 +4,13 @@
 the learned threshold in force releases, a share of at most `error` is wrong.
 
 **How.** Each case of the class is drawn for a person with the same probability, whatever its confidence is: `sample`
-while the class learns, `audit` afterwards. Drawn cases are a fair sample of all cases, which the cases below a
-threshold are not; only they count. For each candidate threshold the evidence that the cases from it upwards keep the
-bound (`evidence.log_evidence`) may be looked at after every decision. Candidates are tested from a start downwards,
-each only after the one above it (fixed-sequence testing as in A. Angelopoulos, S. Bates, E. Candès, M. Jordan and
-L. Lei, "Learn then test", Annals of Applied Statistics 19, 2025); the permitted probability of a mistake is split
-between the starts. A threshold that breaks the bound can then be certified only when the first such one of a start's
-sequence is, so testing many costs nothing.
+while the class learns, then less and less down to `audit`. Drawn cases are a fair sample of all cases, which the cases
+below a threshold are not; only they count. For each candidate threshold the evidence that the cases from it upwards
+keep the bound (`evidence.log_evidence`) may be looked at after every decision. Candidates are tested from a start
+downwards, each only after the one above it (fixed-sequence testing as in A. Angelopoulos, S. Bates, E. Candès,
+M. Jordan and L. Lei, "Learn then test", Annals of Applied Statistics 19, 2025); the permitted probability of a mistake
+is split between the starts. A threshold that breaks the bound can then be certified only when the first such one of a
+start's sequence is, so testing many costs nothing.
 
 **What it rests on.** Cases of the class are exchangeable between two drifts. A person's decision is the truth: approved
 is right, edited or rejected is wrong, and so is a drawn case that nobody decided in time. Drawn cases count in the
@@ -31,8 +31,31 @@ from tightship.review.evidence import Alarm, log_evidence
 
 CANDIDATES: Final = tuple(step / 100 for step in range(100))
 """Thresholds that may be learned."""
-STARTS: Final = (99, 95, 85, 70)
-"""Where sequences of candidates start (hundredths): a high one alone would wait for cases that hardly ever come."""
+EXPLORED: Final = 50
+"""A class that has learned draws so many cases in the time in which their number doubles: often first, then seldom."""
+_HIGH, _LOW = 99, 70
+
+
+def starts(error: float) -> dict[int, float]:
+    """Where sequences of candidates start (hundredths), with the share of the permitted mistakes that each may use.
+
+    From `1 - error` upwards a calibrated confidence keeps the bound; a higher start serves a source that is too sure of
+    itself, a lower one a source that never is.
+    """
+    usual = max(_LOW + 1, min(_HIGH - 1, round(100 * (1 - error))))
+    return {_HIGH: 0.2, usual: 0.6, _LOW: 0.2}
+
+
+def draw_share(learning: Learning, learns: bool, drawn: int) -> float:
+    """The probability with which the next case is drawn, whatever its confidence is.
+
+    Args:
+        learning: as declared. learns: no threshold is certified. drawn: cases that were drawn and decided since
+            the last drift: while they are few, further ones still teach much.
+    """
+    if learns:
+        return learning.sample
+    return min(1.0, max(learning.audit, min(learning.sample, EXPLORED / max(1, drawn))))
 
 
 def safe_threshold(learning: Learning, default: float) -> float:
@@ -54,10 +77,12 @@ class Certifier:
 
     def __init__(self, error: float, confidence: float) -> None:
         self.error = error
-        self._enough = math.log(len(STARTS) / (1 - confidence))
+        self._starts = starts(error)
+        self._enough = {start: -math.log((1 - confidence) * share) for start, share in self._starts.items()}
+        self._fewest: dict[int, list[int]] = {start: [] for start in self._starts}
         self._cases = [0] * len(CANDIDATES)
         self._wrong = [0] * len(CANDIDATES)
-        self._passed = [False] * len(CANDIDATES)
+        self._passed = {start: [False] * len(CANDIDATES) for start in self._starts}
         self.cases = 0
 
     def see(self, confidence: float, correct: bool) -> None:
@@ -72,17 +97,28 @@ class Certifier:
                 break
             self._cases[number] += 1
             self._wrong[number] += not correct
-            if not self._passed[number]:
-                seen = log_evidence(self._cases[number], self._wrong[number], self.error)
-                self._passed[number] = seen >= self._enough
+            if correct:  # an error takes evidence away
+                for start, passed in self._passed.items():
+                    if number <= start and not passed[number]:
+                        passed[number] = self._cases[number] >= self._needed(start, self._wrong[number])
+
+    def _needed(self, start: int, wrong: int) -> int:
+        """The fewest cases that are enough with so many wrong ones: a further right case only adds to the evidence."""
+        fewest = self._fewest[start]
+        while len(fewest) <= wrong:
+            cases = max(fewest[-1] if fewest else 1, len(fewest))
+            while log_evidence(cases, len(fewest), self.error) < self._enough[start]:
+                cases += 1
+            fewest.append(cases)
+        return fewest[wrong]
 
     @property
     def threshold(self) -> float | None:
         """The lowest certified threshold, or None."""
         found: int | None = None
-        for start in STARTS:
+        for start, passed in self._passed.items():
             at = start
-            while at >= 0 and self._passed[at]:
+            while at >= 0 and passed[at]:
                 found = at if found is None else min(found, at)
                 at -= 1
         return None if found is None else CANDIDATES[found]

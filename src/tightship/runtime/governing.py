@@ -11,7 +11,7 @@ from tightship.core import kinds
 from tightship.core.ports import Json
 from tightship.effects.frame import Governed, Learning
 from tightship.ledger import Draft, Ledger
-from tightship.review.learning import Case, Learner
+from tightship.review.learning import Case, Learner, draw_share
 from tightship.review.thresholds import Standing
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def govern(frame: NodeFrame, condition: Any, learning: Learning) -> Govern
         standing = await task.engine.thresholds.standing(learning.decision_class)
         default = float(task.program.ambient("threshold"))
         threshold, state = standing.in_force(learning, default)
-        share = learning.sample if state == LEARNING else learning.audit
+        share = draw_share(learning, state == LEARNING, await task.engine.thresholds.drawn(learning, standing.since))
         drawn = task.session.shared.world.chance.uniform() < share
         governed = Governed(confidence, threshold, state, standing.version, drawn)
         recorded = await task.journal.decide(key, {**asdict(governed), "class": learning.decision_class})
@@ -87,6 +87,11 @@ class ThresholdDesk:
         """How a class stands now."""
         rows = await self._ledger.select("thresholds", [("class", "=", decision_class)])
         return Standing.from_row(rows[0]) if rows else Standing(decision_class)
+
+    async def drawn(self, learning: Learning, since: int) -> int:
+        """How many cases were drawn and decided since the class began to learn."""
+        async with self._lock:
+            return (await self._caught_up(learning, since)).cases
 
     async def learn(self, learning: Learning) -> None:
         """Take in what people have decided since; another threshold is appended, with its evidence."""

@@ -253,7 +253,7 @@ class Workspace:
         await self._know_what_waits(ledger)
         name = self.files.config.name
         self._dispatcher = LocalDispatcher(engine, name) if member is None else WorkerDispatcher(engine, member, name)
-        self._dispatcher.gate = self.gate
+        self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
