@@ -1,11 +1,12 @@
 """How many cases people have to see when a threshold learns: `python -m benchmarks.thresholds DIRECTORY [--json]`.
 
 DIRECTORY holds a `train.csv` with the columns `text` and `category`, such as Banking77 (Casanueva et al., 2020, CC BY
-4.0). A classifier learns from a part of it; the rest is a stream of cases, each with a confidence, and the known
-category stands for the person's decision. Over many orders of the stream: how often the learned threshold ever breaks
-its bound, how many cases reach a person, and how many released ones are wrong; beside fixed thresholds that were chosen
-on as many decided cases as the learning one drew. Then the same where the stream changes halfway: categories that the
-classifier has never seen, mistyped texts, and categories whose cases are decided otherwise from then on.
+4.0). A classifier learns from a part of it; from the rest a stream of cases is drawn with replacement, each with a
+confidence, and the known category stands for the person's decision. Over many streams: how often the learned threshold
+ever breaks its bound, how many cases reach a person, and how many released ones are wrong; beside fixed thresholds that
+were chosen on as many decided cases as the learning one drew. Then the same where the stream changes halfway:
+categories that the classifier has never seen, mistyped texts, and categories whose cases are decided otherwise from
+then on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Judged = tuple[float, bool]
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One order of a stream under one policy: cases that reached a person, released and wrong ones; whether the true
+    """One stream under one policy: cases that reached a person, released and wrong ones; whether the true
     share of wrong ones among released cases ever passed the bound; cases after the change until the safe threshold was
     back (-1: never, or no change)."""
 
@@ -55,7 +56,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A policy over all orders: means, and the share of orders in which the bound was broken."""
+    """A policy over all streams: means, and the share of streams in which the bound was broken."""
 
     stream: str
     policy: str
@@ -201,13 +202,14 @@ def streams(folder: Path) -> dict[str, tuple[list[Judged], list[Judged]]]:
     }
 
 
-def play(name: str, before: list[Judged], after: list[Judged], seeds: int) -> list[Row]:
-    """Every policy over many orders of a stream; whether the bound is broken is judged before the change."""
+def play(name: str, before: list[Judged], after: list[Judged], seeds: int, cases: int) -> list[Row]:
+    """Every policy over many streams of a kind; whether the bound is broken is judged before the change."""
     risk = true_risk(before)
     played: dict[str, list[Played]] = defaultdict(list)
     for seed in range(seeds):
         chance = random.Random(seed)
-        first, second = chance.sample(before, len(before)), chance.sample(after, len(after))
+        later = cases // 2 if after else 0
+        first, second = chance.choices(before, k=cases - later), chance.choices(after, k=later) if later else []
         stream = [*first, *second]
         found = learn(first, second, chance, risk)
         played["learned, audited"].append(found)
@@ -216,7 +218,7 @@ def play(name: str, before: list[Judged], after: list[Judged], seeds: int) -> li
         played["fixed by one exact test"].append(fixed(stream, budget, certified(stream[:budget]), risk))
         played[f"fixed at {DEFAULT}"].append(fixed(stream, 0, DEFAULT, risk))
         played[f"fixed at {1 - ERROR:g}"].append(fixed(stream, 0, 1 - ERROR, risk))
-    return [_row(name, policy, len(before) + len(after), found) for policy, found in played.items()]
+    return [_row(name, policy, cases, found) for policy, found in played.items()]
 
 
 def _row(name: str, policy: str, cases: int, found: Sequence[Played]) -> Row:
@@ -250,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.thresholds", description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--seeds", type=int, default=200, help="orders of each stream (200)")
+    parser.add_argument("--seeds", type=int, default=40, help="streams of each kind (40)")
+    parser.add_argument("--cases", type=int, default=20_000, help="cases of each stream (20000)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     if not (given.directory / "train.csv").is_file():
@@ -258,12 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     rows: list[Row] = []
     for name, (before, after) in streams(given.directory).items():
-        rows += play(name, before, after, given.seeds)
+        rows += play(name, before, after, given.seeds, given.cases)
     promised = f"at most {ERROR:.0%} of released cases wrong, with {CONFIDENCE:.0%} confidence, audit {AUDIT:.0%}"
     print(
         json.dumps([asdict(one) for one in rows])
         if given.json
-        else f"{promised}; {given.seeds} orders\n\n{table(rows)}"
+        else f"{promised}; {given.seeds} streams\n\n{table(rows)}"
     )
     return 0
 

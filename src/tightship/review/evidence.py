@@ -13,8 +13,8 @@ import math
 from functools import lru_cache
 from typing import Final
 
-_LOWER: Final = (0.0, 0.25, 0.5, 0.75)
-"""Error rates that are bet on, as shares of the bound: the gambler spreads the capital evenly."""
+_LOWER: Final = ((0.0, 0.1), (0.35, 0.2), (0.6, 0.4), (0.8, 0.3))
+"""Error rates that are bet on, as shares of the bound, each with its share of the gambler's capital."""
 _HIGHER: Final = (1.5, 2.0, 4.0, 8.0)
 """The same, when the bet is that the bound is passed."""
 _MOST: Final = 0.95
@@ -34,16 +34,20 @@ def log_evidence(cases: int, wrong: int, bound: float) -> float:
         raise ValueError(f"{wrong} wrong of {cases} cases at a bound of {bound} is no evidence")
     right = cases - wrong
     odds = _odds(bound)
-    terms = [right * won + (wrong * lost if wrong else 0.0) for won, lost in (odds[1:] if wrong else odds)]
+    terms = [put + right * won + (wrong * lost if wrong else 0.0) for put, won, lost in (odds[1:] if wrong else odds)]
     top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms) / len(odds))
+    return top + math.log(sum(math.exp(term - top) for term in terms))
 
 
 @lru_cache(maxsize=256)
-def _odds(bound: float) -> tuple[tuple[float, float], ...]:
-    """What each bet gains on a right case and loses on a wrong one, as logarithms; the first ends on a wrong one."""
-    rates = [share * bound for share in _LOWER]
-    return tuple((math.log((1 - rate) / (1 - bound)), math.log(rate / bound) if rate else -math.inf) for rate in rates)
+def _odds(bound: float) -> tuple[tuple[float, float, float], ...]:
+    """What is put on each bet, and what it gains on a right case and loses on a wrong one, as logarithms; the first
+    ends on a wrong one."""
+    rates = [(put, share * bound) for share, put in _LOWER]
+    return tuple(
+        (math.log(put), math.log((1 - rate) / (1 - bound)), math.log(rate / bound) if rate else -math.inf)
+        for put, rate in rates
+    )
 
 
 class Alarm:
