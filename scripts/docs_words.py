@@ -189,7 +189,7 @@ AGENT: Mapping[str, str] = {
     "AgentLimits.output_bytes": "Bytes of one output of it.",
     "Confidence.source": "How it was worked out. A model's own word about itself is none of these.",
     "Confidence.field": "The field of the output that holds it.",
-    "Confidence.calibrated_on": "The file of recorded outcomes on which it was calibrated. Without it: releases nothing.",
+    "Confidence.calibrated_on": "The recorded outcomes (a file). Without them, it releases nothing.",
     "Confidence.of": "With `agreement`: the field on which the samples have to agree.",
     "Confidence.samples": "With `agreement`: how often the agent is asked. Each counts as a turn.",
 }

@@ -111,6 +111,16 @@ def test_without_evidence_nothing_is_certified_and_with_enough_the_threshold_fal
     assert seen[-1] < 0.6  # calibrated as it is, from 0.47 on one of ten is wrong
 
 
+@pytest.mark.parametrize(("error", "fewest"), [(0.05, 106), (0.1, 52), (0.2, 24)])
+def test_the_fewest_right_cases_that_teach_anything(error: float, fewest: int) -> None:
+    certifier = Certifier(error, 0.95)
+    for _ in range(fewest - 1):
+        certifier.see(0.975, True)
+    assert certifier.threshold is None
+    certifier.see(0.975, True)
+    assert certifier.threshold == min(0.97, 1 - error)  # from the start, and not where nothing was ever seen
+
+
 def released_wrong(threshold: float) -> float:
     """The true share of wrong cases from a threshold upwards, for uniform confidences that are right with their value."""
     return (1 - threshold) / 2

@@ -83,6 +83,8 @@ class Certifier:
         self._cases = [0] * len(CANDIDATES)
         self._wrong = [0] * len(CANDIDATES)
         self._passed = {start: [False] * len(CANDIDATES) for start in self._starts}
+        self._lowest = 1.0
+        """The lowest confidence of a right case: a threshold lies no lower, where nothing was ever seen."""
         self.cases = 0
 
     def see(self, confidence: float, correct: bool) -> None:
@@ -92,6 +94,8 @@ class Certifier:
             confidence: in [0, 1]. correct: what the person's decision says.
         """
         self.cases += 1
+        if correct:
+            self._lowest = min(self._lowest, confidence)
         for number, threshold in enumerate(CANDIDATES):
             if threshold > confidence:
                 break
@@ -115,13 +119,14 @@ class Certifier:
     @property
     def threshold(self) -> float | None:
         """The lowest certified threshold, or None."""
-        found: int | None = None
+        found: list[int] = []
         for start, passed in self._passed.items():
             at = start
             while at >= 0 and passed[at]:
-                found = at if found is None else min(found, at)
                 at -= 1
-        return None if found is None else CANDIDATES[found]
+            if at < start:
+                found.append(max(at + 1, min(start, int(self._lowest * 100))))
+        return CANDIDATES[min(found)] if found else None
 
     def counts(self, threshold: float) -> tuple[int, int]:
         """Of the drawn cases from a candidate upwards: how many, and how many of them were wrong."""

@@ -12,7 +12,6 @@ from tightship.controls.budgets import Amount
 from tightship.core import kinds
 from tightship.core.errors import (
     BuildMismatch,
-    GuardRefused,
     LedgerError,
     LimitReached,
     StoreError,
@@ -21,7 +20,6 @@ from tightship.core.errors import (
     Unforeseen,
     WorkException,
 )
-from tightship.core.ids import derived_id
 from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
@@ -41,9 +39,10 @@ from tightship.effects.frame import (
 )
 from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
-from tightship.ledger import Expected, Guards
+from tightship.ledger import Expected
 from tightship.runtime import governing
 from tightship.runtime.agreement import agree, based, pin
+from tightship.runtime.asking import ask
 from tightship.runtime.behaviours import Exceptional, behaviours_of
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -441,54 +440,7 @@ class NodeFrame:
 
     async def ask(self, question: Question) -> Answer:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
-        task = self.task
-        if task.program.rehearsed:
-            return await self._rehearsed(question)
-        journal, clock = task.journal, task.session.shared.world.clock
-        key = self.next_key("ask")
-        item = derived_id("i", self.run.id, key)
-        opened = journal.opened.get(item)
-        if opened is None:
-            opened = await self._open(item, key, question)
-        due = float(opened.get("due") or 0.0)
-        while item not in journal.closed:
-            if due and clock.now() >= due:
-                body = {"item": item, "decision": "expired", "by": "", "reason": "nobody answered in time"}
-                try:
-                    await journal.record(kinds.CLOSED, key, body, guards=Guards(open_item=item))
-                except GuardRefused:  # somebody has decided after all, and was first
-                    await task.read_mail()
-                continue
-            await task.wait(item, due)
-        body = journal.closed[item]
-        value = await journal.value(body["value"]) if body.get("value") else None
-        return Answer(body["decision"], body.get("by", ""), value, await task.said(body))
-
-    async def _rehearsed(self, question: Question) -> Answer:
-        """Nobody is asked in a rehearsal: a review passes, anything else goes unanswered."""
-        decision: Literal["approve", "reject"] = "approve" if question.type == "review" else "reject"
-        await self.note("rehearsal.decision", asked=question.type, role=question.role, decision=decision)
-        return Answer(decision, "rehearsal", reason="this is a rehearsal: nobody was asked")
-
-    async def _open(self, item: str, key: str, question: Question) -> dict[str, Any]:
-        journal, clock = self.task.journal, self.task.session.shared.world.clock
-        payload, _ = journal.seal(dict(question.package))
-        body: dict[str, Any] = {
-            "item": item,
-            "type": question.type,
-            "role": question.role,
-            "title": self.task.program.titled(question.title),
-            "package": payload.address,
-        }
-        if question.within:
-            body["due"] = round(clock.now() + question.within, 3)
-        if question.remind and question.within:
-            body["remind"] = round(clock.now() + max(0.0, question.within - question.remind), 3)
-        made_by = sorted({*question.made_by, *governing.kept_apart(self.task.session.apart, key)})
-        body |= {**({"made_by": made_by} if made_by else {}), **(question.teaches or {})}
-        await journal.record(kinds.OPENED, key, body, (payload,))
-        await self.task.engine.tell(question.role, item)
-        return body
+        return await ask(self, question)
 
     async def ask_for_budget(self, signal: OverBudget) -> None:
         """A short envelope: a person extends it, or the refusal stands.

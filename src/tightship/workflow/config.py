@@ -318,6 +318,16 @@ class WorkspaceConfig(Spec):
     limits: Limits = Limits()
     settings: Settings = Settings()
 
+    @model_validator(mode="after")
+    def _overload_names_roles(self) -> WorkspaceConfig:
+        for role, rule in self.overload.items():
+            unknown = next((one for one in (role, rule.to) if one is not None and one not in self.roles), None)
+            if unknown is not None:
+                raise ValueError(f"overload: there is no role {unknown!r}; name its people in `roles`")
+            if rule.to == role:
+                raise ValueError(f"overload: {role!r} cannot hand its items to itself; name another role")
+        return self
+
     def tier_chain(self, name: str) -> list[str]:
         """The tier and those that take over from it, in order; ends at the first that is unknown or repeated."""
         chain, at = list[str](), name
