@@ -41,6 +41,7 @@ TOOLS = (
 )
 ORDERS = ("O-2001", "O-2003", "O-2004", "O-2006", "O-2012", "O-2021", "O-2034", "O-2055")
 PERSON, ROLE = "ann", "operator"
+PEOPLE = (PERSON, "bob", "cy", "dee", "eve")
 
 
 @dataclass(slots=True)

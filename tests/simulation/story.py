@@ -29,7 +29,7 @@ from tightship.runtime.workspace import Workspace
 from .hands import give_all, hands
 from .machines import BASE_URL, TOKEN, Network, Outside, SimLedger, Trouble
 from .members import Member
-from .plan import OUTPUT, PERSON, Plan, make_plan
+from .plan import OUTPUT, PEOPLE, PERSON, Plan, make_plan
 
 TROUBLE_SECONDS = 25.0
 """Virtual seconds in which things go wrong."""
@@ -94,7 +94,7 @@ def workspace_folder(tenant_usd: float | None, cached: bool, slow_rate: bool) ->
         operations["helpdesk.reply"] = operations["lookups.credit"] = {"requests_per_second": 2}
     text = f"""
 name: simulated
-roles: {{operator: [{PERSON}]}}
+roles: {{operator: [{", ".join(PEOPLE)}]}}
 connectors:
   company:
     openapi: company.json
@@ -333,9 +333,10 @@ async def _decide(world: World, operator: Operator, item: InboxItem, rng: random
         assert set(value) == set(OUTPUT)
     if item.type == "budget" and kind == "edit":
         value = {"usd": 0.002, "calls": 1, "seconds": 5}
-    world.tell(f"{PERSON} decides {item.type} {item.item}: {kind}")
+    by = next(one for one in PEOPLE if one not in item.made_by)  # who made it may not check it
+    world.tell(f"{by} decides {item.type} {item.item}: {kind}")
     try:
-        await operator.decide(item.item, Decision(kind, PERSON, value))
+        await operator.decide(item.item, Decision(kind, by, value))
     except GuardRefused as refused:
         world.tell(f"too late: {refused.message}")
 
