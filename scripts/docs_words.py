@@ -173,6 +173,12 @@ STEPS: Mapping[str, str] = {
     "Review.of": "The output that is reviewed, and replaced by an edit. Without it: the nearest before.",
     "Review.show": "What the person sees besides.",
     "Review.title": "The line in the inbox.",
+    "Review.learn": "Its threshold learns from what people decide ([how](#a-threshold-that-learns)).",
+    "Review.remind": "How long before the end of `within` reviewers are reminded.",
+    "Learn.error": "The most of the released cases that may be wrong, as a share.",
+    "Learn.confidence": "The probability with which that holds until the next drift or reset.",
+    "Learn.audit": "The share of cases that a person sees at random, whatever the confidence, when much was learned.",
+    "Learn.sample": "The same while it learns. With 1, nothing is released before a threshold is certified.",
     "Action.tool": "The tool that writes.",
     "Action.with_": "Its arguments. Without `with` and `from`: the nearest output before.",
     "Action.from_": "An expression that gives all arguments at once.",
@@ -215,7 +221,9 @@ AGENT: Mapping[str, str] = {
     "AgentLimits.output_bytes": "Bytes of one output of it.",
     "Confidence.source": "How it was worked out. A model's own word about itself is none of these.",
     "Confidence.field": "The field of the output that holds it.",
-    "Confidence.calibrated_on": "The file of recorded outcomes on which it was calibrated.",
+    "Confidence.calibrated_on": "The recorded outcomes (a file). Without them, it releases nothing.",
+    "Confidence.of": "With `agreement`: the field on which the samples have to agree.",
+    "Confidence.samples": "With `agreement`: how often the agent is asked. Each counts as a turn.",
 }
 
 WORKSPACE: Mapping[str, str] = {
@@ -248,6 +256,13 @@ WORKSPACE: Mapping[str, str] = {
     "BrokerFeed.group": "The consumer group, or durable consumer; each group gets every message.",
     "AgentSpec.reads": "Keys of the shared context, or patterns, that a [model gets a tool](context.md#models) for.",
     "AgentSpec.writes": "Keys, or patterns, that a model gets a tool to read and to write.",
+    "WorkspaceConfig.overload": "By role: when too much waits for it, and what is done then.",
+    "Overload.open": "The most items that may wait for the role.",
+    "Overload.age": "How long the oldest of them may wait.",
+    "Overload.then": (
+        "`hold` only says so (`tightship inbox load`); `reassign:ROLE` hands items beyond the bound to another role; "
+        "`escalate` closes such reviews as not decided in time, so that their `otherwise` counts. None approves."
+    ),
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
     "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",

@@ -19,7 +19,7 @@ from tightship.runtime.simulation import Simulation
 
 from .check import Checker
 from .machines import FATES, Trouble
-from .plan import PERSON
+from .plan import PEOPLE, PERSON
 from .replay import replay_all
 from .story import World, calm, keep_running, make_world, people, settled
 
@@ -136,7 +136,9 @@ class Engine(RuleBasedStateMachine):
         value: Any = {"usd": 0.002, "calls": 2, "seconds": 5} if item.type == "budget" else None
         if item.type != "budget" and kind in ("edit", "answer"):
             value = {"ok": True, "n": 3, "c": 0.9, "objections": [], "seen": ["a person"]}
-        self._do(operator.decide(item.item, Decision(kind, PERSON, value)))
+        self._do(
+            operator.decide(item.item, Decision(kind, next(one for one in PEOPLE if one not in item.made_by), value))
+        )
 
     @rule(which=st.integers(0, 10))
     def cancel(self, which: int) -> None:

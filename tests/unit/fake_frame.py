@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from tightship.core.errors import TimedOut, WorkException
-from tightship.effects.frame import ActionCall, Answer, Branch, BranchResult, Question, RunFacts, Scope
+from tightship.effects.frame import (
+    ActionCall,
+    Answer,
+    Branch,
+    BranchResult,
+    Governed,
+    Learning,
+    Question,
+    RunFacts,
+    Scope,
+)
 from tightship.workflow.tree import Step
 
 Agent = Callable[..., Any]
@@ -40,6 +50,10 @@ class World:
     actions: list[ActionCall] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     notes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    governed: Governed | None = None
+    lessons: list[Learning] = field(default_factory=list)
+    made_by: list[tuple[Any, str]] = field(default_factory=list)
+    apart: dict[str, Sequence[str]] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     late: set[str] = field(default_factory=set)
     people: dict[str, list[str]] = field(default_factory=dict)
@@ -146,6 +160,21 @@ class FakeFrame:
     async def evaluate(self, condition: Any, names: Mapping[str, Any] | None = None) -> Any:
         given = {name: self.world.ambient[name] for name in condition.ambient}
         return condition.evaluate({**self.scope.names, **(names or {})}, given)
+
+    async def given(self, condition: Any) -> Mapping[str, Any]:
+        return {name: self.world.ambient[name] for name in condition.ambient}
+
+    async def govern(self, condition: Any, learning: Learning) -> Governed | None:
+        return self.world.governed
+
+    async def learn(self, learning: Learning) -> None:
+        self.world.lessons.append(learning)
+
+    def makers(self, value: Any) -> Sequence[str]:
+        return [person for made, person in self.world.made_by if made == value]
+
+    def keep_apart(self, part: str, people: Sequence[str]) -> None:
+        self.world.apart[self._join(part)] = people
 
     async def decide(self, name: str, value: Callable[[], Any]) -> Any:
         self.world.take(self._join(name))

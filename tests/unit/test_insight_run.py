@@ -23,8 +23,10 @@ purpose: sort tickets
 python: "desk:triage"
 input: {ticket: str}
 output: {topic: str, confidence: float, reason: str}
+confidence: {source: classifier, calibrated_on: outcomes.jsonl}
 tools: [kb.search]
 """,
+    "outcomes.jsonl": "",
     "agents/knowledge.yaml": """
 agent: knowledge
 owner: team-knowledge

@@ -315,6 +315,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS562", more("  - review: {by: lead, within: 4h, otherwise: escalate}\n  - triage\n")),
     ("TS563", changed(SUPPORT, "triage.confidence < threshold || respond.amount > 100.0", "1 < 2")),
     ("TS564", changed(SUPPORT, "within: 4h", "within: 30d")),
+    (
+        "TS565",
+        changed(SUPPORT, "within: 4h", "learn: {error: 0.05}, within: 4h")
+        | changed(TRIAGE, ", calibrated_on: outcomes.jsonl", ""),
+    ),
+    ("TS566", changed(SUPPORT, "within: 4h", "within: 4h, remind: 4h")),
+    ("TS567", changed(TRIAGE, "source: classifier", "source: checker")),
     ("TS570", more("  - workflow: support\n    with: {id: input.id}\n")),
     ("TS571", more("  - workflow: support\n", HEAD.replace("usd: 0.30", "usd: 0.10"))),
     (

@@ -1,7 +1,8 @@
-"""Thresholds are 0.8 until learned; calibration says how far a confidence can be believed."""
+"""A learned threshold counts for what it was certified for; calibration says how far a confidence can be believed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightship.core.errors import InputRejected
-from tightship.review import Outcome, Thresholds, calibration, outcome_of
+from tightship.effects.frame import Learning
+from tightship.review import Outcome, Standing, calibration, outcome_of
 
 
-def test_a_class_has_the_default_until_it_has_learned() -> None:
-    thresholds = Thresholds(learned={"support/respond": 0.65})
-    assert (thresholds.get("support/triage"), thresholds.is_learned("support/triage")) == (0.8, False)
-    assert (thresholds.get("support/respond"), thresholds.is_learned("support/respond")) == (0.65, True)
+def test_what_is_certified_for_less_does_not_count_for_more() -> None:
+    standing = Standing("support/respond", "learned", 0.65, error=0.1, confidence=0.95)
+    assert standing.in_force(Learning("support/respond", 0.1), 0.8) == (0.65, "learned")
+    assert standing.in_force(Learning("support/respond", 0.2, 0.9), 0.8) == (0.65, "learned")
+    assert standing.in_force(Learning("support/respond", 0.05), 0.8) == (0.95, "learning")
+    assert standing.in_force(Learning("support/respond", 0.1, 0.99), 0.8) == (0.9, "learning")
+    assert replace(standing, frozen=0.9).in_force(Learning("support/respond", 0.05), 0.8) == (0.9, "frozen")
 
 
 @pytest.mark.parametrize(

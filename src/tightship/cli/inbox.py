@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tightship.cli._reviewers import COMMANDS
 from tightship.cli._shell import Shell, command, run_async
 from tightship.cli._value import parse_value
 from tightship.core.errors import UnknownName
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 @click.group()
 def inbox() -> None:
     """What waits for people, and their decisions."""
+
+
+for _one in COMMANDS:
+    inbox.add_command(_one)
 
 
 @inbox.command("list")

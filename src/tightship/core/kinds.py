@@ -64,10 +64,21 @@ end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
-"""item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s)]"""
+"""item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
+(s): when its reviewers are reminded, made_by: [people who made what it is about], class, confidence, drawn and held
+(the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
-detail (address of what the person said), reason (the engine's own words)]"""
+detail (address of what the person said), reason (the engine's own words), spared: nothing is learned from it]"""
+
+ASSIGNED: Final = "inbox.assigned"
+"""item, role, by; [was: the role before, detail (address of why), reason (the engine's own words)]: who decides it"""
+REMINDED: Final = "inbox.reminded"
+"""item, role, due (s): its reviewers were told that its time is running out"""
+THRESHOLD: Final = "threshold.set"
+"""class, state (learned | drift | frozen | thawed | reset), threshold (none while it learns), by; [cases and wrong: the
+evidence, error and confidence: what is promised, reason (in clear: about a class, never a case)]. Its position is the
+threshold's version"""
 
 # --- control -----------------------------------------------------------------------------------------
 HALT: Final = "halt.set"

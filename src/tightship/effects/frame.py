@@ -62,6 +62,49 @@ class ActionCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Learning:
+    """How a class of decisions learns its threshold (review.learning says what is promised).
+
+    Attributes:
+        decision_class: `workflow/step`.
+        error: the most of the released cases that may be wrong, as a share.
+        confidence: the probability with which that holds.
+        audit: the share of cases that a person sees whatever the confidence is, once a threshold was learned.
+        sample: the same while it learns.
+    """
+
+    decision_class: str
+    error: float
+    confidence: float = 0.95
+    audit: float = 0.05
+    sample: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Governed:
+    """The threshold that a case is held against, decided once.
+
+    Attributes:
+        confidence: of the case.
+        threshold: the value.
+        state: `learning` (the safe value), `learned`, or `frozen` by a person.
+        version: the position of the entry that set it, 0 for none.
+        drawn: a person sees the case whatever its confidence is.
+    """
+
+    confidence: float
+    threshold: float
+    state: str
+    version: int
+    drawn: bool
+
+    def teaches(self, decision_class: str) -> dict[str, Json]:
+        """What the item of this case says, so that its decision can be learned from."""
+        held = {"held": self.threshold} if self.state != "learning" else {}
+        return {"class": decision_class, "confidence": self.confidence, "drawn": self.drawn, **held}
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Something that a person has to decide before the run goes on.
 
@@ -75,6 +118,12 @@ class Question:
     package: Mapping[str, Json]
     within: float | None = None
     otherwise: Literal["escalate", "reject", "fail"] = "escalate"
+    remind: float | None = None
+    """Seconds before its time is over at which its reviewers are reminded."""
+    teaches: Mapping[str, Json] | None = None
+    """What the answer says something about: class, confidence, drawn (inbox.opened holds it in clear)."""
+    made_by: Sequence[str] = ()
+    """People who made what is asked about, and so may not decide it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +264,30 @@ class Frame(Protocol):
     async def evaluate(self, condition: Any, names: Mapping[str, Json] | None = None) -> Json:
         """The value of a workflow.conditions.Condition over the scope; ambient names in it (`threshold`, `now()`)
         are decided once and recorded."""
+        ...
+
+    async def given(self, condition: Any) -> Mapping[str, Json]:
+        """The values of a condition's ambient names, decided once and recorded. A `threshold` that would release an
+        uncalibrated confidence is one that nothing reaches; `uncalibrated` names it then."""
+        ...
+
+    async def govern(self, condition: Any, learning: Learning) -> Governed | None:
+        """The threshold of a class of decisions for this case, and whether it is drawn; decided once and recorded.
+
+        None when the condition does not look at exactly one calibrated confidence: then nothing is released.
+        """
+        ...
+
+    async def learn(self, learning: Learning) -> None:
+        """Let a class take in what people have decided; another threshold is an entry."""
+        ...
+
+    def makers(self, value: Json) -> Sequence[str]:
+        """The people who gave exactly this value, or edited it into what it is: they may not check it."""
+        ...
+
+    def keep_apart(self, part: str, people: Sequence[str]) -> None:
+        """What is asked of people in a step of this node is decided by others than these."""
         ...
 
     async def decide(self, name: str, value: Callable[[], Json]) -> Json:

@@ -101,6 +101,8 @@ class Session:
     """The keys of votes that the run has come to: below each, a person answers in one branch only."""
     announced: set[str] = field(default_factory=set[str])
     """What branches have let those beside them know (`Frame.announce`)."""
+    apart: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    """Below these keys nothing may be decided by these people: they made what is checked there."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:

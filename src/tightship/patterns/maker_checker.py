@@ -156,6 +156,7 @@ class MakerChecker(Step):
             inner = frame.at(str(number))
             with feedback(inner, objections):
                 made = await inner.step(self.maker)
+            inner.keep_apart(self.checker.part, frame.makers(made))
             verdict = await inner.step(self.checker)
             passed = await self._passed(inner, verdict)
             found = _objections(verdict)
@@ -206,7 +207,8 @@ class MakerChecker(Step):
             tried=history,
             agent=self.maker.result,
         )
-        answer = await frame.ask(Question("review", str(asked["title"]), self.by, asked))
+        makers = frame.makers(made)
+        answer = await frame.ask(Question("review", str(asked["title"]), self.by, asked, made_by=makers))
         if answer.decision == "approve":
             return made
         if answer.decision in ("edit", "answer"):

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from tightship.core.errors import DataMissing, FormatMismatch, LowConfidence, RunFailed, Unforeseen, WorkException
+from tightship.core.errors import (
+    DataMissing,
+    FormatMismatch,
+    LoadError,
+    LowConfidence,
+    RunFailed,
+    Unforeseen,
+    WorkException,
+)
 from tightship.core.ports import Json
-from tightship.effects.frame import Answer, Frame, Question
+from tightship.effects.frame import Answer, Frame, Governed, Learning, Question
 from tightship.patterns._shared import DECISIONS, package, source_before
+from tightship.review.calibrating import fit_scaling, read_outcomes
 from tightship.workflow.conditions import Condition, Expression
-from tightship.workflow.models import Text
+from tightship.workflow.models import Spec, Text
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.tree import Step, patterns
 from tightship.workflow.units import Duration, Name, show_duration
 
+LOWEST: Final = 0.0
+HIGHEST: Final = 2.0
+"""Thresholds beyond every confidence: what holds at the lowest is no matter of confidence, what does not hold at the
+highest is never reviewed."""
 NO_DEADLINE = declare(
     "TS560",
     "error",
@@ -54,13 +68,51 @@ LONGER_THAN_LIFE = declare(
 )
 
 
+LEARNS_FROM_NOTHING = declare(
+    "TS565",
+    "error",
+    "A threshold that learns has no one confidence to learn from",
+    why="What people decide says something about one confidence only; without it nothing would ever be released.",
+    fix="Let `when` hold one comparison of a declared, calibrated confidence with `threshold`.",
+)
+LATE_REMINDER = declare(
+    "TS566",
+    "warning",
+    "A reminder comes before anything could have been done",
+    why="It would come together with the request itself.",
+    fix="Let `remind` be shorter than `within`.",
+)
+
+UNSUPPORTED = declare(
+    "TS567",
+    "warning",
+    "Recorded outcomes do not support a confidence, so it releases nothing",
+    why="A map from the raw number to how often it is right was not found, or did not stand its check.",
+    fix='Record more outcomes ({"confidence": 0.83, "correct": true} a line), or take another source.',
+)
+
+
+class Learn(Spec):
+    """`learn:` of a review: its threshold learns from people's decisions, under a bound on errors.
+
+    At most a share of `error` of the released cases is wrong, with a probability of `confidence`. Once it has learned,
+    a share of `audit` of all cases goes to a person at random; while it learns, a share of `sample`.
+    """
+
+    error: float = Field(gt=0.0, le=0.5)
+    audit: float = Field(default=0.05, gt=0.0, le=1.0)
+    confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
+    sample: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
 @patterns.register("review")
 class Review(Step):
     """`review: {when: CONDITION, by: ROLE, within: 4h, otherwise: escalate|reject|fail, of: STEP, show: […]}`.
 
     Without `when` every run is reviewed; a condition that cannot be evaluated sends the run to the person too. The
     person approves, edits (the edited value replaces the output named in `of`, by default the nearest before), or
-    rejects (`on_reject: escalate|fail`). `show` lists expressions that the person sees besides.
+    rejects (`on_reject: escalate|fail`). `show` lists expressions that the person sees besides. `learn` lets the
+    threshold learn from what people decide; whatever else the condition says is never touched by that.
     """
 
     hands_on = False
@@ -75,6 +127,8 @@ class Review(Step):
     of: Name | None = None
     show: tuple[Expression, ...] = ()
     title: Text | None = None
+    learn: Learn | None = None
+    remind: Duration | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -116,21 +170,103 @@ class Review(Step):
         if self.subject is None or self.subject not in context.place.visible:
             said = f"{self.subject!r} is not bound here" if self.subject else "there is no output before it"
             yield NOTHING_REVIEWED.found(said, context.mark("of"))
+        yield from self._learning_findings(context)
+        yield from self._unsupported(context)
         if self.when is not None and not self.when.names and not self.when.ambient:
             yield NEVER_OR_ALWAYS.found(f"{self.when.source!r} is always the same", context.mark("when"))
 
+    def _learning_findings(self, context: StepCheck) -> Iterable[Finding]:
+        if self.remind is not None and self.deadline is not None and self.remind >= self.deadline:
+            yield LATE_REMINDER.found(f"it reminds {show_duration(self.remind)} before the end", context.mark("remind"))
+        if self.learn is None:
+            return
+        found = {
+            ref.path for ref in (self.when.refs if self.when is not None else ()) if self._states(context, ref.path)
+        }
+        if self.when is None or "threshold" not in self.when.ambient or len(found) != 1:
+            said = "no confidence is" if not found else f"{len(found)} confidences are"
+            yield LEARNS_FROM_NOTHING.found(f"{said} compared with `threshold`", context.mark("learn"))
+
+    def _unsupported(self, context: StepCheck) -> Iterable[Finding]:
+        """Confidences whose recorded outcomes are no ground to release anything."""
+        refs = self.when.refs if self.when is not None and "threshold" in self.when.ambient else ()
+        for path in sorted({ref.path for ref in refs if self._states(context, ref.path)}):
+            bound = context.place.visible[path[0]]
+            spec = None if bound.step is None else context.check.agent(next(iter(bound.step.agents()), ""))
+            stated = None if spec is None else spec.confidence
+            if stated is None or stated.source == "classifier" or stated.calibrated_on is None:
+                continue
+            try:
+                why = fit_scaling(read_outcomes(context.check.files.root / stated.calibrated_on)).why
+            except LoadError as error:
+                why = str(error)
+            if why:
+                yield UNSUPPORTED.found(f"{'.'.join(path)}: {why}", context.mark("when"))
+
+    def _states(self, context: StepCheck, path: tuple[str, ...]) -> bool:
+        """Whether a path is a calibrated confidence of an agent."""
+        bound = context.place.visible.get(path[0]) if len(path) == 2 else None
+        if bound is None or bound.step is None or bound.step.pattern != "agent":
+            return False
+        spec = context.check.agent(next(iter(bound.step.agents()), ""))
+        stated = None if spec is None else spec.confidence
+        return stated is not None and stated.field == path[1] and stated.calibrated_on is not None
+
     async def execute(self, frame: Frame) -> Json:
         """Ask, unless the condition says that nobody needs to look."""
-        why = "every run is reviewed"
-        if self.when is not None:
-            try:
-                if not await frame.evaluate(self.when):
-                    return None
-                why = f"{self.when.source!r} holds"
-            except (DataMissing, FormatMismatch) as error:
-                why = f"the condition could not be evaluated ({error.message}), so a person decides"
-        answer = await frame.ask(await self._question(frame, why))
+        learning = self.learning(self.decision_class(frame.run.workflow))
+        why, governed = await self._why(frame, learning)
+        if not why:
+            return None
+        teaches = governed.teaches(learning.decision_class) if governed and learning else None
+        answer = await frame.ask(replace(await self._question(frame, why), teaches=teaches))
+        if teaches is not None and learning is not None:
+            await frame.learn(learning)
         return self._settle(frame, answer)
+
+    def decision_class(self, workflow: str) -> str:
+        """The class of decisions that its threshold belongs to."""
+        return f"{workflow}/{self.name or self.subject or self.part}"
+
+    def learning(self, decision_class: str) -> Learning | None:
+        """How its threshold learns, if it does."""
+        return None if self.learn is None else Learning(decision_class, **self.learn.model_dump())
+
+    async def _why(self, frame: Frame, learning: Learning | None) -> tuple[str, Governed | None]:
+        """Why a person decides, empty when nobody needs to; and the threshold, where it is that which says so."""
+        if self.when is None:
+            return "every run is reviewed", None
+        try:
+            given = await frame.given(self.when)
+            bare = given.get("uncalibrated")
+            if isinstance(bare, list):
+                said = f"{', '.join(map(str, bare))} is not calibrated, so it releases nothing"
+                return (f"{said}: {self.when.source!r} holds" if self._holds(frame, given) else ""), None
+            if learning is not None:
+                return await self._learned(frame, self.when, learning, given)
+            return (f"{self.when.source!r} holds" if self._holds(frame, given) else ""), None
+        except (DataMissing, FormatMismatch) as error:
+            return f"the condition could not be evaluated ({error.message}), so a person decides", None
+
+    async def _learned(
+        self, frame: Frame, when: Condition, learning: Learning, given: Mapping[str, Json]
+    ) -> tuple[str, Governed | None]:
+        """The same under a learned threshold. What holds at the lowest threshold is no matter of confidence: stakes."""
+        if self._holds(frame, {**given, "threshold": LOWEST}):
+            return f"{when.source!r} holds, whatever the confidence is", None
+        if not self._holds(frame, {**given, "threshold": HIGHEST}):
+            return "", None
+        governed = await frame.govern(when, learning)
+        if governed is None:
+            return "no calibrated confidence between 0 and 1 is there, so nothing is released", None
+        if self._holds(frame, {**given, "threshold": governed.threshold}):
+            return f"{when.source!r} holds: the threshold is {governed.threshold:g} ({governed.state})", governed
+        if governed.drawn:
+            return "this case was drawn at random, whatever its confidence is: its decision checks the others", governed
+        return "", governed
+
+    def _holds(self, frame: Frame, given: Mapping[str, Json]) -> bool:
+        return self.when is not None and self.when.evaluate(frame.scope.names, given)
 
     async def _question(self, frame: Frame, why: str) -> Question:
         names, subject = frame.scope.names, self.subject
@@ -156,7 +292,16 @@ class Review(Step):
             evidence=evidence,
             agent=subject,
         )
-        return Question("review", title, self.by, asked, within=self.deadline, otherwise=self.otherwise or "escalate")
+        return Question(
+            "review",
+            title,
+            self.by,
+            asked,
+            within=self.deadline,
+            otherwise=self.otherwise or "escalate",
+            remind=self.remind,
+            made_by=() if subject is None else frame.makers(names.get(subject)),
+        )
 
     def _settle(self, frame: Frame, answer: Answer) -> Json:
         decided: dict[str, Json] = {"decision": answer.decision, "by": answer.by, "reason": answer.reason}

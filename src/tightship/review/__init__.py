@@ -12,7 +12,14 @@ from tightship.review.inbox import (
     require_item,
 )
 from tightship.review.package import Option, Package, Situation, for_residual, from_exception
-from tightship.review.thresholds import Calibration, Outcome, Thresholds, calibration, outcome_of
+from tightship.review.thresholds import (
+    Calibration,
+    Outcome,
+    Standing,
+    ThresholdsProjection,
+    calibration,
+    outcome_of,
+)
 
 __all__ = [
     "Calibration",
@@ -23,7 +30,8 @@ __all__ = [
     "Outcome",
     "Package",
     "Situation",
-    "Thresholds",
+    "Standing",
+    "ThresholdsProjection",
     "allowed_decisions",
     "calibration",
     "check_decision",

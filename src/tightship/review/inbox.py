@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+import orjson
+
 from tightship.core import kinds
 from tightship.core.errors import BoundaryError, GuardRefused, InputRejected, UnknownName
 from tightship.core.ports import Delta, EntryView, Json
@@ -43,7 +45,8 @@ class Decision:
 @dataclass(frozen=True, slots=True)
 class InboxItem:
     """One row of the `inbox` table. `due`, `opened_at` and `closed_at` are store time (s), 0 where there is none;
-    `package`, `value` and `detail` are addresses. `reason` is what the person has said, once `detail` was opened."""
+    `package`, `value` and `detail` are addresses. `reason` is what the person has said, once `detail` was opened.
+    `made_by` are the people who made what it is about: somebody else decides."""
 
     item: str
     run: str
@@ -61,13 +64,15 @@ class InboxItem:
     opened_at: float
     closed_at: float
     reason: str = ""
+    made_by: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> InboxItem:
         """The item of a table's row."""
         texts = {name: str(row.get(name) or "") for name in _TEXTS}
         times = {name: float(row.get(name) or 0.0) for name in _TIMES}
-        fields: dict[str, Any] = {**texts, **times}
+        made_by = tuple(orjson.loads(row.get("made_by") or "[]"))
+        fields: dict[str, Any] = {**texts, **times, "made_by": made_by}
         return cls(**fields)
 
     @property
@@ -85,24 +90,36 @@ class InboxItem:
 
 
 class InboxProjection:
-    """The `inbox` table: one row an item, open until it is closed."""
+    """The `inbox` table: one row an item, open until it is closed; and what its decision teaches."""
 
     table = "inbox"
     key_columns: Sequence[str] = ("item",)
-    kinds = frozenset({kinds.OPENED, kinds.CLOSED})
+    kinds = frozenset({kinds.OPENED, kinds.CLOSED, kinds.ASSIGNED, kinds.REMINDED})
 
     def fold(self, entry: EntryView) -> Iterable[Delta]:
-        """Open or close the item's row."""
+        """Open or close the item's row, or note who decides it now and that they were reminded."""
         body = entry.body
+        if entry.kind == kinds.ASSIGNED:
+            yield Delta((body["item"],), set={"role": str(body.get("role") or "")})
+            return
+        if entry.kind == kinds.REMINDED:
+            yield Delta((body["item"],), set={"remind": 0.0})
+            return
         if entry.kind == kinds.OPENED:
             names = ("type", "role", "title", "package")
             fields: dict[str, Any] = {name: str(body.get(name) or "") for name in names}
             fields |= {"run": entry.run, "log": entry.log, "due": float(body.get("due") or 0.0)}
+            fields |= {"position": entry.n, "remind": float(body.get("remind") or 0.0)}
+            fields |= {"class": str(body.get("class") or ""), "confidence": float(body.get("confidence") or 0.0)}
+            fields |= {"drawn": int(bool(body.get("drawn"))), "held": float(body.get("held", -1.0))}
+            fields |= {"made_by": _listed(body.get("made_by"))}
             yield Delta((body["item"],), set=fields | {"state": "open", "opened_at": entry.at})
             return
+        spared: dict[str, Any] = {"drawn": 0} if body.get("spared") else {}
         yield Delta(
             (body["item"],),
-            set={
+            set=spared
+            | {
                 "state": "closed",
                 "decision": str(body.get("decision") or ""),
                 "decided_by": str(body.get("by") or ""),
@@ -111,6 +128,10 @@ class InboxProjection:
                 "closed_at": entry.at,
             },
         )
+
+
+def _listed(names: Any) -> str:
+    return orjson.dumps([str(one) for one in names or ()]).decode()
 
 
 def require_item(row: Mapping[str, Any] | None, item: str) -> InboxItem:
@@ -164,7 +185,7 @@ def check_decision(
             f"{item.item} is {_article(item.type)} and does not take {decision.type!r}",
             fix=f"use one of: {', '.join(allowed) or 'none'}",
         )
-    _check_person(by, item, roles, made_by)
+    _check_person(by, item, roles, (*made_by, *item.made_by))
     if _person(by) in map(_person, voted):
         raise BoundaryError(
             f"{by} has answered in the vote that {item.item} belongs to, and one person has one voice",

@@ -5,12 +5,15 @@ A confidence is calibrated when, of all cases with confidence p, a share of p tu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from tightship.core import kinds
 from tightship.core.errors import InputRejected
-from tightship.core.ports import Json
+from tightship.core.ports import Delta, EntryView, Json
+from tightship.effects.frame import Learning
+from tightship.review.learning import safe_threshold
 
 DEFAULT_THRESHOLD: Final = 0.8
 """What counts until a class of decisions has learned its own."""
@@ -71,20 +74,88 @@ def outcome_of(decision: str, confidence: float, *, decision_class: str, **where
     return Outcome(decision_class, confidence, decision == "approve", **where)
 
 
-@dataclass(slots=True)
-class Thresholds:
-    """The confidence from which a result is released without a person, by class of decision."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a class of decisions stands: one row of the `thresholds` table.
 
-    default: float = DEFAULT_THRESHOLD
-    learned: dict[str, float] = field(default_factory=dict[str, float])
+    Attributes:
+        decision_class: `workflow/step`.
+        state: what happened last (`learned`, `drift`, `frozen`, `thawed`, `reset`); empty before anything has.
+        threshold: the learned one, None while it learns.
+        frozen: the one that a person has fixed, None without.
+        version: the position of the entry that set it; 0 before anything has.
+        since: the position from which on cases count.
+        cases, wrong: the evidence: drawn cases from the threshold upwards, and how many were wrong.
+        error, confidence: what is promised of the learned threshold.
+        by, reason, at: who or what set it, why, and when (store time, s).
+    """
 
-    def get(self, decision_class: str) -> float:
-        """The class's own threshold once it has one, else the default."""
-        return self.learned.get(decision_class, self.default)
+    decision_class: str
+    state: str = ""
+    threshold: float | None = None
+    frozen: float | None = None
+    version: int = 0
+    since: int = 0
+    cases: int = 0
+    wrong: int = 0
+    error: float = 0.0
+    confidence: float = 0.0
+    by: str = ""
+    reason: str = ""
+    at: float = 0.0
 
-    def is_learned(self, decision_class: str) -> bool:
-        """Whether the class has a threshold of its own."""
-        return decision_class in self.learned
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Standing:
+        """The standing of a table's row."""
+        fields: dict[str, Any] = {name: None if row[name] < 0 else float(row[name]) for name in ("threshold", "frozen")}
+        fields |= {name: row[name] for name in ("state", "version", "since", "cases", "wrong", "reason", "at")}
+        fields |= {name: float(row[name]) for name in ("error", "confidence")}
+        return cls(row["class"], by=row["by_whom"], **fields)
+
+    def learned(self, learning: Learning) -> float | None:
+        """The learned threshold, where it was certified for what is declared now, or for more."""
+        enough = self.error <= learning.error and self.confidence >= learning.confidence
+        return self.threshold if enough else None
+
+    def in_force(self, learning: Learning, default: float) -> tuple[float, str]:
+        """The threshold that counts, and why: `frozen`, `learned` or `learning`.
+
+        Args:
+            learning: as declared. default: the workflow's or workspace's threshold.
+        """
+        if self.frozen is not None:
+            return self.frozen, "frozen"
+        learned = self.learned(learning)
+        return (safe_threshold(learning, default), "learning") if learned is None else (learned, "learned")
+
+    def as_dict(self) -> dict[str, Json]:
+        """All fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class ThresholdsProjection:
+    """The `thresholds` table: one row a class of decisions."""
+
+    table = "thresholds"
+    key_columns: Sequence[str] = ("class",)
+    kinds = frozenset({kinds.THRESHOLD})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """Set the class's threshold, or begin anew."""
+        body, state = entry.body, str(entry.body["state"])
+        fields: dict[str, Any] = {"state": state, "version": entry.n, "at": entry.at, "by_whom": str(body["by"])}
+        fields["reason"] = str(body.get("reason") or "")
+        if state == "frozen":
+            fields["frozen"] = float(body["threshold"])
+        elif state == "thawed":
+            fields["frozen"] = -1.0
+        else:
+            fields |= {"cases": int(body.get("cases") or 0), "wrong": int(body.get("wrong") or 0)}
+            fields |= {name: float(body.get(name) or 0.0) for name in ("error", "confidence")}
+            fields["threshold"] = float(body["threshold"]) if state == "learned" else -1.0
+            if state != "learned":
+                fields |= {"since": entry.n, "frozen": -1.0}
+        yield Delta((str(body["class"]),), set=fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from tightship.core.ports import Json
 from tightship.effects.frame import Answer, Question
 from tightship.ledger import Guards
 from tightship.runtime.ballots import voice
+from tightship.runtime.governing import kept_apart
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
@@ -68,6 +69,7 @@ async def _rehearsed(frame: NodeFrame, question: Question) -> Answer:
 async def _open(frame: NodeFrame, item: str, key: str, question: Question) -> dict[str, Any]:
     task = frame.task
     journal, clock = task.journal, task.session.shared.world.clock
+    now = clock.now()
     payload, _ = journal.seal({**question.package, **voice(task.session, key, question.type)})
     body: dict[str, Any] = {
         "item": item,
@@ -77,7 +79,11 @@ async def _open(frame: NodeFrame, item: str, key: str, question: Question) -> di
         "package": payload.address,
     }
     if question.within:
-        body["due"] = round(clock.now() + question.within, 3)
+        body["due"] = round(now + question.within, 3)
+    if question.remind and question.within:
+        body["remind"] = round(now + max(0.0, question.within - question.remind), 3)
+    made_by = sorted({*question.made_by, *kept_apart(task.session.apart, key)})
+    body |= {**({"made_by": made_by} if made_by else {}), **(question.teaches or {})}
     await journal.record(kinds.OPENED, key, body, (payload,))
     await task.engine.tell(question.role, item)
     return body

@@ -14,9 +14,11 @@ from tightship.core.errors import LedgerError, RunError, StaleOwner, StoreError,
 from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.fairness import fair_order
+from tightship.runtime.reviewers import ReviewWatch
 from tightship.runtime.sweep import HaltSweep, StallWatch
 from tightship.runtime.takeover import set_apart
 from tightship.runtime.watchdog import Watchdog
+from tightship.workflow.config import Overload
 
 if TYPE_CHECKING:
     from tightship.ledger.sequencer import Sequencer
@@ -68,6 +70,8 @@ class LocalDispatcher:
         self._watchdog: Watchdog | None = None
         self._halts = HaltSweep(engine)
         self._stalls = StallWatch(engine)
+        self.overload: Mapping[str, Overload] = {}
+        """What is done when too much waits for a role, by role."""
         engine.stalls = self._stalls.wanted
         self.workers = 1
         """How many processes execute on this store, as far as is known."""
@@ -83,6 +87,7 @@ class LocalDispatcher:
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
         self._tasks += [asyncio.ensure_future(self._poll()), asyncio.ensure_future(self._stalls.watch())]
+        self._tasks.append(asyncio.ensure_future(ReviewWatch(self._engine, self.overload).watch()))
         if sequence:
             self._watchdog = Watchdog()
             from tightship.ledger.sequencer import Sequencer

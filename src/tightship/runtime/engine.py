@@ -29,6 +29,7 @@ from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.runtime.arrivals import Arrivals
 from tightship.runtime.families import Bounds, Families
 from tightship.runtime.fork import dry
+from tightship.runtime.governing import ThresholdDesk
 from tightship.runtime.program import AGENT, Program
 from tightship.runtime.purse import bounds_of
 from tightship.runtime.run import PARKED, PUT_DOWN, RunTask
@@ -98,6 +99,7 @@ class Engine:
         """Parked runs that stand still for ever: they are ended when they are moved."""
         self._addresses: dict[tuple[str, str], str] = {}
         """Where the definition of each version of a workflow lies."""
+        self.thresholds = ThresholdDesk(ledger)
         self._leaving = False
         self.put_downs = 0
         """How often this process was told to stop driving."""

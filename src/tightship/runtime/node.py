@@ -24,6 +24,8 @@ from tightship.effects.frame import (
     Answer,
     Branch,
     BranchResult,
+    Governed,
+    Learning,
     Question,
     RunFacts,
     Scope,
@@ -31,6 +33,7 @@ from tightship.effects.frame import (
 from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
 from tightship.ledger import Expected
+from tightship.runtime import governing
 from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
 from tightship.runtime.ballots import persons
@@ -302,19 +305,40 @@ class NodeFrame:
     async def evaluate(self, condition: Any, names: Mapping[str, Json] | None = None) -> Json:
         """The condition's value; what is not the run's own data is decided once."""
         scope = self.scope.names if not names else {**self.scope.names, **names}
+        return condition.evaluate(scope, await self.given(condition) if condition.ambient else None)
+
+    async def given(self, condition: Any) -> dict[str, Json]:
+        """The values of a condition's ambient names, decided once."""
         if not condition.ambient:
-            return condition.evaluate(scope)
+            return {}
         key = self.next_key("given")
         shared = [name for name in condition.ambient if name.startswith(SHARED)]
         own = [name for name in condition.ambient if name not in shared]
         given: dict[str, Json] = {}
         if own:
-            given |= await self.once(key, lambda: {name: self.task.program.ambient(name) for name in own})
+            given |= await self.once(key, lambda: governing.given(self.task.program, own, condition))
         for name in shared:  # read through the door, which records it sealed
             args = {"keys": [name.removeprefix(SHARED)]}
             call = local_call(READ, f"{key}/context/{name.removeprefix(SHARED)}", WORKFLOW, args)
             given[name] = (await Door(self.task.session).perform(call))[0]["value"]
-        return condition.evaluate(scope, given)
+        return given
+
+    async def govern(self, condition: Any, learning: Learning) -> Governed | None:
+        """The threshold of a class of decisions for this case."""
+        return await governing.govern(self, condition, learning)
+
+    async def learn(self, learning: Learning) -> None:
+        """Let a class take in what people have decided."""
+        if not self.task.program.rehearsed:
+            await self.task.engine.thresholds.learn(learning)
+
+    def makers(self, value: Json) -> list[str]:
+        """The people who gave this value."""
+        return governing.makers(self, value)
+
+    def keep_apart(self, part: str, people: Sequence[str]) -> None:
+        """What is asked in this step is decided by others than these."""
+        self.task.session.apart[join(self.key, part)] = people
 
     async def decide(self, name: str, value: Callable[[], Json]) -> Json:
         """A value computed once."""

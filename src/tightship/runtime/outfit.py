@@ -17,6 +17,7 @@ from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
 from tightship.ledger import Ledger
 from tightship.runtime.code import Code
+from tightship.runtime.confidence import calibrated
 from tightship.runtime.program import Program
 from tightship.workflow.config import TierSpec
 from tightship.workflow.definition import Definition, from_definition, reach, to_definition, version_hash
@@ -205,6 +206,8 @@ class Outfit:
                     agent = self.files.agent(name)
                     if agent.python is not None:
                         self.code.function(agent)
+                    if agent.confidence is not None:
+                        calibrated(agent, self.files.root)  # fitted before runs begin, not while they wait
                 self._loaded.add(workflow)
 
     def secrets(self) -> Secrets:

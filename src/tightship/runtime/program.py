@@ -14,6 +14,9 @@ from tightship.ledger.keyring import plain_address
 from tightship.ledger.vault import encode
 from tightship.review.package import Package, Situation
 from tightship.runtime.code import Code
+from tightship.runtime.confidence import answering, calibrated, with_confidence
+from tightship.workflow._cel import Ref
+from tightship.workflow.conditions import Expression
 from tightship.workflow.definition import Definition
 from tightship.workflow.models import AgentSpec, Limits
 
@@ -82,6 +85,10 @@ class Program:
         own = set(self.spec.tools())
         own |= {tool.spec.undo.tool for name in own if (tool := tools.get(name)) is not None and tool.spec.undo}
         self.declared = frozenset(own)
+        self._givers: dict[str, list[str]] = {}
+        for step in self.spec.walk():
+            if step.pattern == "agent" and step.result is not None:
+                self._givers.setdefault(step.result, []).extend(step.agents())
 
     @property
     def rehearsed(self) -> bool:
@@ -145,10 +152,10 @@ class Program:
         else:
             from tightship.agents.model import model_agent
 
-            function = model_agent(spec, self._contract)
+            function = model_agent(answering(spec), self._contract)
         return Agent(
             spec.agent,
-            function,
+            function if self.rehearsed else with_confidence(spec, function, self._code.root),
             frozenset(spec.tools),
             _check(spec),
             _seconds(spec, self._agent_seconds),
@@ -212,6 +219,35 @@ class Program:
     def ambient(self, name: str) -> Json:
         """The value of an ambient name, now."""
         return self._ambient(self, name)
+
+    def confidences(self, condition: Expression) -> list[tuple[Ref, AgentSpec]]:
+        """The declared confidences that a condition looks at, with the agents that may have given them."""
+        found: list[tuple[Ref, AgentSpec]] = []
+        for ref in condition.refs:
+            if len(ref.path) == 2:
+                specs = [self.agent_spec(name) for name in self._givers.get(ref.path[0], ())]
+                found += [(ref, one) for one in specs if one.confidence and one.confidence.field == ref.path[1]]
+        return found
+
+    def uncalibrated(self, condition: Expression) -> list[str]:
+        """What keeps a threshold of this condition from releasing: bare confidences, or that it has none at all."""
+        found = self.confidences(condition)
+        bare = [".".join(ref.path) for ref, spec in found if not self.is_calibrated(spec)]
+        return list(dict.fromkeys(bare)) if found else [str(condition.source)]
+
+    def is_calibrated(self, spec: AgentSpec) -> bool:
+        """Whether an agent's confidence was compared with recorded outcomes, and stood the comparison."""
+        return calibrated(spec, self._code.root) if not self.rehearsed else spec.confidence is not None
+
+    def confidence_in(self, condition: Expression, names: Mapping[str, Json]) -> float | None:
+        """The one calibrated confidence that a condition looks at; None where there are none or several."""
+        paths = {ref.path for ref, _ in self.confidences(condition)}
+        if len(paths) != 1 or self.uncalibrated(condition):
+            return None
+        [(name, field)] = paths
+        bound = names.get(name)
+        value = bound.get(field) if isinstance(bound, dict) else None
+        return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
     async def output(self, frame: NodeFrame, last: Json) -> Json:
         """The run's output: as declared, or the last step's."""

@@ -247,7 +247,7 @@ class Workspace:
             self._dispatcher = LocalDispatcher(engine, self.files.config.name)
         else:
             self._dispatcher = WorkerDispatcher(engine, member, self.files.config.name, self._seat.go_on_as)
-        self._dispatcher.gate = self.gate
+        self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
             self._dispatcher.upkeep = Upkeep(Schedules(ledger, self.files.workflows, self._starting), url, build)

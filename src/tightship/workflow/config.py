@@ -281,6 +281,29 @@ def _people(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class Overload(Spec):
+    """When too much waits for a role, and what is done then; nothing is ever approved for that.
+
+    `then`: `escalate` closes reviews beyond the bound as not decided in time, so that their `otherwise` counts;
+    `reassign:ROLE` hands the items to another role; `hold` lets them wait, and only says so.
+    """
+
+    open: int | None = Field(default=None, ge=1)
+    age: Duration | None = None
+    then: Annotated[str, Field(pattern=r"^(escalate|hold|reassign:[a-z][a-z0-9_-]*)$")] = "hold"
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Overload:
+        if self.open is None and self.age is None:
+            raise ValueError("say when it is too much: `open`, `age`, or both")
+        return self
+
+    @property
+    def to(self) -> str | None:
+        """The role that takes over."""
+        return self.then.partition(":")[2] or None
+
+
 class WorkspaceConfig(Spec):
     """The content of `tightship.yaml`."""
 
@@ -291,10 +314,21 @@ class WorkspaceConfig(Spec):
     budgets: Budgets = Budgets()
     admission: Admission = Admission()
     roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
+    overload: Mapping[Name, Overload] = {}
     context: Mapping[KeyPattern, ContextKey] = {}
     feeds: Mapping[Name, FeedSpec] = {}
     limits: Limits = Limits()
     settings: Settings = Settings()
+
+    @model_validator(mode="after")
+    def _overload_names_roles(self) -> WorkspaceConfig:
+        for role, rule in self.overload.items():
+            unknown = next((one for one in (role, rule.to) if one is not None and one not in self.roles), None)
+            if unknown is not None:
+                raise ValueError(f"overload: there is no role {unknown!r}; name its people in `roles`")
+            if rule.to == role:
+                raise ValueError(f"overload: {role!r} cannot hand its items to itself; name another role")
+        return self
 
     def tier_chain(self, name: str) -> list[str]:
         """The tier and those that take over from it, in order; ends at the first that is unknown or repeated."""

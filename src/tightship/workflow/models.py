@@ -172,12 +172,23 @@ class AgentLimits(Spec):
 class Confidence(Spec):
     """Where an agent's confidence comes from; never a model's bare word.
 
-    `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated.
+    `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated; without them it
+    releases nothing. `samples` and `of` belong to `agreement`: how often the agent is asked, and the field on which the
+    answers have to agree.
     """
 
     source: Literal["classifier", "agreement", "logprob", "checker"]
     field: Name = "confidence"
     calibrated_on: Text | None = None
+    of: Name | None = None
+    samples: int = Field(default=5, ge=2, le=20)
+
+    @model_validator(mode="after")
+    def _agrees_on_something(self) -> Confidence:
+        if (self.source == "agreement") != (self.of is not None):
+            said = "agreement needs `of`: the field on which" if self.of is None else "`of` belongs to agreement, where"
+            raise ValueError(f"{said} samples have to agree")
+        return self
 
 
 class AgentSpec(Spec):

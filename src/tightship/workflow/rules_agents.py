@@ -277,7 +277,7 @@ def no_confidence_field(check: Check, rule: Rule) -> Iterator[Finding]:
 @rule(
     "TS214",
     "warning",
-    "A confidence is not calibrated",
+    "A confidence is not calibrated, so it releases nothing",
     why="A number that was never compared with outcomes says nothing about how often the agent is right.",
     fix="Calibrate it on recorded outcomes and name the file in `confidence.calibrated_on`.",
 )
@@ -285,7 +285,10 @@ def uncalibrated(check: Check, rule: Rule) -> Iterator[Finding]:
     """Confidence means something."""
     for agent in check.files.agents.values():
         if agent.confidence is not None and agent.confidence.calibrated_on is None:
-            yield rule.found(f"the confidence of {agent.agent!r} is not calibrated", agent.where("confidence"))
+            said = (
+                f"the confidence of {agent.agent!r} is not calibrated: under a `threshold`, every case goes to a person"
+            )
+            yield rule.found(said, agent.where("confidence"))
 
 
 @rule(
