@@ -184,10 +184,11 @@ class SignReader:
         self._begin_again(message.speaker, form, anew)
         speaker = self._speakers.setdefault(message.speaker, _Speaker(form))
         known = self._known_share(said, speaker)
-        # Between speakers without instructions, the same call is made again because the answer to it was a new one.
-        again = opening in self._openings and (self._waiting or self._last_known >= 0.5)
-        signs.known = _FADE * signs.known + known
-        signs.reopened = _FADE * signs.reopened + again
+        # Without instructions a call and its answer are two messages: what brought news is no standstill, nor is what
+        # comes after it, though it be the same call again.
+        stale = known if self._waiting else min(known, self._last_known)
+        signs.known = _FADE * signs.known + stale
+        signs.reopened = _FADE * signs.reopened + (opening in self._openings and (self._waiting or stale >= 0.5))
         self._last_known = known
         self._openings.add(opening)
         speaker.messages += 1

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tightship.controls.loop_signs import SIGNS, Logistic, SignReader
+from tightship.controls.loop_signs import ANEW, SIGNS, Logistic, SignReader
 from tightship.controls.transcript import Said, likeness, said, transcript, words
 from tightship.core.errors import InputRejected
 
@@ -97,6 +97,8 @@ class LoopModel:
                 Logistic(float(part["intercept"]), {str(name): float(one) for name, one in part["weights"].items()})
                 for part in (document["anew"], document["loop"])
             )
+            if not (set(anew.weights) <= set(ANEW) and set(loop.weights) <= set(SIGNS)):
+                raise ValueError("it weighs signs that there are not")
             return cls(anew, loop, float(document["threshold"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fix = "make it with `python -m benchmarks.loops LOGS --fit FILE`"
@@ -107,6 +109,10 @@ class LoopModel:
 def shipped_model() -> LoopModel:
     """The model that ships with Tightship."""
     return LoopModel.read(json.loads(Path(__file__).with_name("loop_model.json").read_text(encoding="utf-8")))
+
+
+_Circle = tuple[Kind, int, float, str]
+_NONE: Final[_Circle] = ("", 0, 0.0, "")
 
 
 class LoopWatch:
@@ -122,7 +128,7 @@ class LoopWatch:
         self._threshold = self._model.threshold if threshold is None else threshold
         self._signs = SignReader(self._model.anew)
         self._cycles = _Cycles()
-        self._circle: tuple[Kind, int, float, str] = ("", 0, 0.0, "")
+        self._circle = _NONE
         self._position = -1
 
     def read(self, message: Mapping[str, Any]) -> LoopVerdict:
@@ -139,11 +145,14 @@ class LoopWatch:
         signs = self._signs.read(message)
         if not message.aside and message.text.strip():
             self._circle = self._cycles.read(message)
+        elif not signs.rounds:
+            self._circle = _NONE  # a plan was made anew
         values: dict[str, float] = dict(zip(SIGNS, signs.vector(), strict=True))
         score = self._model.loop.probability(values) if self._position else 0.0
         kind, period, sure, reason = self._circle
-        if sure > score:
-            return LoopVerdict(self._position, sure >= self._threshold, sure, kind, period, reason)
+        if kind:
+            score = max(sure, score)
+            return LoopVerdict(self._position, score >= self._threshold, score, kind, period, reason)
         if score < self._threshold:
             return LoopVerdict(self._position, False, score)
         return LoopVerdict(self._position, True, score, "stuck", 0, self._why(values))
@@ -203,7 +212,7 @@ class _Cycles:
         self._texts: dict[str, deque[tuple[int, str, frozenset[str]]]] = {}
         self._next = 0
 
-    def read(self, message: Said) -> tuple[Kind, int, float, str]:
+    def read(self, message: Said) -> _Circle:
         """Take in a message; the shortest cycle that it closes: its kind, period, score and words."""
         state = (message.speaker, message.addressee, self._same_text(message))
         size = len(self._recent)
@@ -215,9 +224,9 @@ class _Cycles:
             times = (self._runs[period] + period) // period
             if times >= TIMES:
                 return self._found(period, times)
-        return "", 0, 0.0, ""
+        return _NONE
 
-    def _found(self, period: int, times: int) -> tuple[Kind, int, float, str]:
+    def _found(self, period: int, times: int) -> _Circle:
         speakers = [speaker for speaker, _, _ in list(self._recent)[-period:]]
         circle = " -> ".join(speakers)
         score = 1 - 0.5**times
