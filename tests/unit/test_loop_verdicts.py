@@ -90,6 +90,32 @@ def test_the_same_step_for_each_item_is_no_loop() -> None:
         lines.append(("assistant", f"calling lookup_invoice for invoice {1000 + number}"))
         lines.append(("tool", f"invoice {1000 + number}: amount {37 * number % 911}.{number:02d}, status open"))
     assert kinds_of(log(*lines)) == set()
+    told = [
+        line
+        for number in range(40)
+        for line in (
+            ("boss (-> clerk)", f"Check invoice {1000 + number}"),
+            (
+                "clerk",
+                f"invoice {1000 + number}: amount {37 * number % 911}.{number:02d}, customer C-{number * 7}, open",
+            ),
+        )
+    ]
+    assert kinds_of(log(*told)) == set()
+
+
+def test_a_log_of_a_few_different_steps_is_no_loop() -> None:
+    assert (
+        kinds_of(
+            log(
+                ("boss (-> clerk)", "Open the archive of the harbour."),
+                ("clerk", "Traceback (most recent call last): the archive could not be opened"),
+                ("boss (-> surfer)", "Look into the town's chronicle."),
+                ("surfer", "It names the year 1887 and the engineer."),
+            )
+        )
+        == set()
+    )
 
 
 def test_asking_again_is_no_loop_as_long_as_the_answer_changes() -> None:

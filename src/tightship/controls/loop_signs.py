@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +33,8 @@ _OPENING: Final = 200
 _COMMONPLACE: Final = 0.75
 """In this share of a speaker's messages a word is a form of theirs and says neither that something is new nor old."""
 _RESTATED: Final = 0.8
+_SAME_SUBJECT: Final = 0.15
+_MOST_INVENTED: Final = 0.3
 _FIRST_QUOTED = re.compile(r"'[^']*'")
 
 
@@ -63,7 +65,8 @@ class Signs:
     Attributes:
         known: share of a reply's words that the run knew already. reopened: replies that open as an earlier one did.
         unanswered: instructions that nobody answered. uptake: share of an instruction's words that are new and come
-            from the reply before it: work goes on from what was found. invention: share of them that come from nowhere.
+            from the reply before it: work goes on from what was found. invention: share of its words that nobody has
+            said before, numbers aside, where it asks what one of the last instructions has asked.
         rounds: rounds of this attempt.
     """
 
@@ -126,6 +129,7 @@ class SignReader:
         self._openings = Memory(_KEPT)
         self._speakers: dict[str, _Speaker] = {}
         self._instruction: frozenset[str] = frozenset()
+        self._asked: deque[frozenset[str]] = deque(maxlen=4)
         self._same = 0.0
         self._reply: frozenset[str] = frozenset()
         self._waiting = False
@@ -168,12 +172,22 @@ class SignReader:
         taken = sum(word in self._reply for word in fresh)
         size = max(1, len(said))
         signs.uptake = _FADE * signs.uptake + taken / size
-        signs.invention = _FADE * signs.invention + (len(fresh) - taken) / size
         self._same = likeness(said, self._instruction)
+        signs.invention = _FADE * signs.invention + self._invented(said) / size
         self._instruction = said
         self._waiting = True
         for word in said:
             self._instructed.add(word)
+
+    def _invented(self, said: frozenset[str]) -> float:
+        """How many words come from nowhere, of an instruction that asks what one of the last has asked."""
+        task = self._task or frozenset()
+        again = any(likeness(said, before) >= _SAME_SUBJECT for before in self._asked)
+        self._asked.append(said)
+        if not again:
+            return 0.0
+        new = sum(not (word in self._known or word in task or any(sign.isdigit() for sign in word)) for word in said)
+        return min(float(new), _MOST_INVENTED * len(said))
 
     def _answer(self, message: Said, said: frozenset[str], anew: bool | None) -> None:
         signs = self.signs

@@ -169,7 +169,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "reopened": "replies begin as earlier ones did",
     "unanswered": "instructions were not answered",
     "uptake": "instructions take up what was found",
-    "invention": "instructions change their words without anything new to go on",
+    "invention": "instructions ask the same in other words",
 }
 
 
