@@ -55,7 +55,10 @@ WORKFLOW: Mapping[str, str] = {
         "Second and further attempts in a run, over all layers together: at a system, at another tier, repairs of an "
         "output, steps tried again or redone, further rounds of maker and checker."
     ),
-    "Limits.repeats": "Identical calls (same tool, same arguments), or identical turns, of one agent.",
+    "Limits.repeats": (
+        "Identical calls (same tool, same arguments), or identical turns, of one agent. Reads that give what they "
+        "never gave before are counted anew ([loops](loops.md))."
+    ),
     "Limits.handoffs": (
         "Times that control passes from one agent to another for one user's request: in the run and all runs below it."
     ),

@@ -21,6 +21,8 @@ from tightship._version import __version__
 if TYPE_CHECKING:
     from tightship.agents.context import AgentContext as AgentContext
     from tightship.connectors.python import tool as tool
+    from tightship.controls.loop_verdicts import LoopVerdict as LoopVerdict
+    from tightship.controls.loop_verdicts import detect_loops as detect_loops
     from tightship.core.errors import BuildMismatch as BuildMismatch
     from tightship.core.errors import ConflictingWrite as ConflictingWrite
     from tightship.core.errors import DataMissing as DataMissing
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from tightship.core.ports import Reply as Reply
     from tightship.core.ports import Request as Request
     from tightship.core.ports import UndoSpec as UndoSpec
+    from tightship.insight.attribution import attribute as attribute
     from tightship.runtime.result import Run as Run
     from tightship.runtime.workspace import Workspace as Workspace
     from tightship.workflow.build import Agent as Agent
@@ -57,6 +60,8 @@ _HOMES = {
     "tightship.workflow.build": ("Agent", "Workflow", "agent", "step"),
     "tightship.connectors.python": ("tool",),
     "tightship.agents.context": ("AgentContext",),
+    "tightship.controls.loop_verdicts": ("LoopVerdict", "detect_loops"),
+    "tightship.insight.attribution": ("attribute",),
     "tightship.core.ports": ("Reply", "Request", "UndoSpec"),
     "tightship.core.errors": (
         "BuildMismatch",
@@ -93,6 +98,7 @@ __all__ = [
     "FormatMismatch",
     "InputRejected",
     "LoadError",
+    "LoopVerdict",
     "LowConfidence",
     "OutOfScope",
     "OutcomeUnknown",
@@ -114,6 +120,8 @@ __all__ = [
     "WriteFailed",
     "__version__",
     "agent",
+    "attribute",
+    "detect_loops",
     "step",
     "tool",
 ]

@@ -207,7 +207,7 @@ async def test_one_reply_cannot_fan_out_without_bound(tmp_path: Path) -> None:
 async def test_the_same_read_again_and_again_is_a_loop_and_ends_the_turn(tmp_path: Path) -> None:
     desk = Desk(tmp_path, [GET])
     run = await desk.run()
-    assert (run.outcome, run.reason) == ("escalated", "LimitReached")
+    assert (run.outcome, run.reason) == ("escalated", "LoopFound")
     assert len(desk.shop.read) == 3
 
 

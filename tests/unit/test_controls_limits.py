@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tightship.controls import Limits, LoopDetector, LoopLimits, RunLimits, Stopwatch
 from tightship.controls.limits import Handoffs
 from tightship.core import kinds
-from tightship.core.errors import LimitReached
+from tightship.core.errors import LimitReached, LoopFound
 from tightship.core.ports import WORKFLOW
 from tightship.core.signals import OverBudget
 
@@ -84,6 +84,28 @@ def test_a_step_that_is_tried_again_may_ask_for_the_same_again() -> None:
         limits.count_repeat(f"{turn}/tool/1", "a", "orders.get", "h")
     with pytest.raises(LimitReached):
         limits.count_repeat("s/a~2/tool/2", "a", "orders.get", "h")
+
+
+def test_a_read_may_be_polled_as_long_as_its_answer_is_new() -> None:
+    """Live and restored alike; an answer that was given before is none, and a write is never polled."""
+    live, restored, log = RunLimits(Limits(repeats=2)), RunLimits(Limits(repeats=2)), Log()
+    for number in range(1, 9):
+        key = f"a/tool/{number}"
+        live.count_repeat(key, "a", "job.status", "h")
+        live.answered(key, f"out {number}")
+        log.add(kinds.SETTLED, key, agent="a", name="job.status", cls="read", args="h", out=f"out {number}")
+    restored.restore(log.entries)
+    for limits in (live, restored):
+        limits.count_repeat("a/tool/9", "a", "job.status", "h")
+        limits.answered("a/tool/9", "out 1")
+        with pytest.raises(LoopFound, match="the same 2 times already"):
+            limits.count_repeat("a/tool/10", "a", "job.status", "h")
+    written, log = RunLimits(Limits(repeats=2)), Log()
+    for number in range(2):
+        log.add(kinds.SETTLED, f"a/tool/{number}", agent="a", name="mail.send", cls="write", args="h", out=f"{number}")
+    written.restore(log.entries)
+    with pytest.raises(LoopFound):
+        written.count_repeat("a/tool/2", "a", "mail.send", "h")
 
 
 def test_what_the_workflow_itself_does_is_bounded_by_its_text() -> None:

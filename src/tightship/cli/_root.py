@@ -22,6 +22,10 @@ COMMANDS: Final = {
     "inbox": ("tightship.cli.inbox:inbox", "What waits for people, and their decisions."),
     "costs": ("tightship.cli.costs:costs", "What it has cost, by workflow, agent, tool or day."),
     "metrics": ("tightship.cli.metrics:metrics", "What there is to do and what today has cost, for Prometheus."),
+    "diagnose": (
+        "tightship.cli.diagnose:diagnose",
+        "Where a run goes round in circles; where to look for its mistake.",
+    ),
     "context": ("tightship.cli.context:context", "The shared context: values, their versions, ages and conflicts."),
     "halt": ("tightship.cli.halt:halt", "Stop a scope at once: a run, workflow, agent, tenant, or all."),
     "unhalt": ("tightship.cli.halt:unhalt", "Let a halted scope go on."),

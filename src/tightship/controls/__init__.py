@@ -24,6 +24,7 @@ from tightship.controls.claims import ClaimsProjection, normalise
 from tightship.controls.halts import Halt, Halts, HaltsProjection, check_scope, scopes_of
 from tightship.controls.leases import ChunkPlanner, EnvelopesProjection, Lease
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
+from tightship.controls.loop_verdicts import LoopModel, LoopVerdict, LoopWatch, detect_loops
 from tightship.controls.loops import LoopDetector, LoopLimits
 from tightship.controls.periods import Forecast, Period, forecast, period_bounds, period_key
 from tightship.controls.rates import Rates
@@ -56,6 +57,9 @@ __all__ = [
     "Limits",
     "LoopDetector",
     "LoopLimits",
+    "LoopModel",
+    "LoopVerdict",
+    "LoopWatch",
     "MemoryShares",
     "Period",
     "Rate",
@@ -71,6 +75,7 @@ __all__ = [
     "StoredShares",
     "Throttle",
     "check_scope",
+    "detect_loops",
     "forecast",
     "normalise",
     "period_bounds",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tightship.core import kinds
-from tightship.core.errors import LimitReached, Unavailable
+from tightship.core.errors import LimitReached, LoopFound, Unavailable
 from tightship.core.ids import derived_id
 from tightship.core.ports import WORKFLOW, EntryView
 from tightship.core.signals import OverBudget
@@ -32,7 +32,8 @@ class Limits:
         calls: effects that agents ask for, refused and cached ones included.
         retries: second and further attempts, over all layers together: at a system, at another tier, repairs of an
             output, steps that are tried again or redone, further rounds of maker and checker.
-        repeats: the same call (same tool, same arguments) by the same agent; what got no answer does not count.
+        repeats: the same call (same tool, same arguments) by the same agent. What got no answer does not count; a read
+            that gives what it never gave before is counted anew, so polling may go on as long as there is news.
     """
 
     turns: int = 60
@@ -49,7 +50,7 @@ class RunLimits:
         scope: what is counted for, as it appears in messages (`run`, `agent:NAME`).
     """
 
-    __slots__ = ("_asked", "_calls", "_retries", "_same", "_turns", "limits", "scope")
+    __slots__ = ("_answers", "_asked", "_calls", "_retries", "_same", "_turns", "limits", "scope")
 
     def __init__(self, limits: Limits | None = None, scope: str = "run") -> None:
         self.limits = limits or Limits()
@@ -59,6 +60,7 @@ class RunLimits:
         self._retries: set[tuple[str, int]] = set()
         self._same: dict[tuple[str, str, str], set[str]] = {}
         self._asked: dict[str, tuple[str, str, str]] = {}
+        self._answers: dict[tuple[str, str, str], set[str]] = {}
 
     def count_turn(self, key: str) -> None:
         """An agent takes its turn under this key.
@@ -86,7 +88,7 @@ class RunLimits:
         """An agent asks for a tool with arguments of this hash (their payload's address, and the line it is in).
 
         Raises:
-            LimitReached: it has asked exactly that too often.
+            LoopFound: it has asked exactly that too often, and learned nothing new by it.
         """
         if agent == WORKFLOW:
             return
@@ -94,9 +96,9 @@ class RunLimits:
         counted = self._same.setdefault(same, set())
         counted.add(key)
         if len(counted) > self.limits.repeats:
-            raise LimitReached(
+            raise LoopFound(
                 f"{agent} has asked {tool} for the same {self.limits.repeats} times already",
-                fix="let the agent use the answer that it has; raise limits.repeats only if the answer changes",
+                fix="let the agent use the answer that it has, or raise limits.repeats",
             )
 
     def unanswered(self, key: str) -> None:
@@ -104,6 +106,16 @@ class RunLimits:
         same = self._asked.pop(key, None)
         if same is not None:
             self._same[same].discard(key)
+
+    def answered(self, key: str, out: str) -> None:
+        """A read under this key was answered with this (its payload's address): with news, the count begins anew."""
+        same = self._asked.get(key)
+        if same is None:
+            return
+        known = self._answers.setdefault(same, set())
+        if known and out not in known:
+            self._same[same] = {key}
+        known.add(out)
 
     def count_retry(self, key: str, attempt: int) -> None:
         """An effect, a turn or a step is tried again; the first attempt is attempt 1 and no retry.
@@ -146,6 +158,8 @@ class RunLimits:
             digest = f"{body['args']}{body.get('line', '')}{_retry(key)}"
             same = self._asked[key] = (str(body.get("agent", "")), str(body.get("name", "")), digest)
             self._same.setdefault(same, set()).add(key)
+        if body.get("cls") == "read" and body.get("out"):
+            self.answered(key, str(body["out"]))
         if (body.get("error") or {}).get("kind") == Unavailable.kind:
             self.unanswered(key)
         attempt = int(body.get("attempt") or 1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tightship.core import kinds
-from tightship.core.errors import LimitReached
+from tightship.core.errors import LoopFound
 from tightship.core.ports import EntryView
 
 State = tuple[str, str]
@@ -83,21 +83,21 @@ class LoopDetector:
             line: the key path of the branch it runs in, empty outside of branches.
 
         Raises:
-            LimitReached: the run goes round in a circle; the message names the circle.
+            LoopFound: the run goes round in a circle; the message names the circle.
         """
         found = self._observe(key, (agent, digest), line)
         if found is not None:
-            raise LimitReached(found, fix=_FIX)
+            raise LoopFound(found, fix=_FIX)
 
     def handoff(self, key: str, source: str, target: str, line: str = "") -> None:
         """Control is about to pass from one agent to another.
 
         Raises:
-            LimitReached: two agents only pass it back and forth.
+            LoopFound: two agents only pass it back and forth.
         """
         bounces = self._bounce(key, source, target, line)
         if bounces >= self.limits.bounces:
-            raise LimitReached(
+            raise LoopFound(
                 f"{source} and {target} hand the work back and forth ({bounces} times in a row) "
                 "and nothing new was learned",
                 fix=_FIX,

@@ -61,6 +61,7 @@ TightshipError
 │   ├── ForkedEffect           an effect from a task that the door did not open
 │   └── WrongShape             an output does not fit the declared shape
 └── LimitReached               turns, calls, rounds or repeats beyond the limit
+    └── LoopFound              agents go round in circles
 
 Control flow that is no error (deny, approval needed, over budget, halted) stands in `signals.py`.
 """
@@ -404,3 +405,7 @@ class WrongShape(BoundaryError):
 
 class LimitReached(TightshipError):
     """A limit on turns, calls, rounds or repeats was reached."""
+
+
+class LoopFound(LimitReached):
+    """Agents go round in circles, and nothing new was learned."""

@@ -161,6 +161,8 @@ class Ticket:
             await self._append(body, (payload,), reservation)
         if call.cls == "read":
             session.loops.news(payload.address, call.line)
+            for limits in session.counters(call.agent):
+                limits.answered(call.key, payload.address)
         if call.ceiling.usd or call.ceiling.tokens:
             for alert in session.chain(call.task).alerts():
                 await self._alert(alert)

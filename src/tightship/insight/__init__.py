@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tightship.insight.attribution import Attribution, Suspect, attribute, attribute_run
 from tightship.insight.costs import (
     GROUPS,
     Cost,
@@ -24,6 +25,7 @@ from tightship.insight.timeline import Event, StepNode, Timeline, entry_line, ro
 
 __all__ = [
     "GROUPS",
+    "Attribution",
     "Cost",
     "CostLine",
     "CostReport",
@@ -36,10 +38,13 @@ __all__ = [
     "RunCosts",
     "RunDecisions",
     "StepNode",
+    "Suspect",
     "Timeline",
     "Trigger",
     "TurnCost",
     "WorkflowDemand",
+    "attribute",
+    "attribute_run",
     "budget_forecast",
     "cost_report",
     "costs_of_run",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tightship.controls.periods import period_key
 from tightship.controls.spend import SUMS
+from tightship.core.errors import LoopFound
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
 from tightship.insight.costs import Cost
@@ -32,6 +33,7 @@ class WorkflowDemand:
         oldest: seconds for which the oldest due run has waited; 0 where none is due.
         waiting: inbox items that wait for a person.
         today: what was spent since midnight UTC.
+        looping: of the waiting items those whose runs ended because agents went round in circles.
     """
 
     tenant: str
@@ -43,6 +45,7 @@ class WorkflowDemand:
     oldest: float = 0.0
     waiting: int = 0
     today: Cost = field(default_factory=Cost)
+    looping: int = 0
 
     def as_dict(self) -> dict[str, Json]:
         """All figures; money in dollars."""
@@ -55,6 +58,7 @@ class WorkflowDemand:
             "code_gone": self.code_gone,
             "oldest_due_seconds": self.oldest,
             "waiting_for_people": self.waiting,
+            "looping": self.looping,
             "today": self.today.as_dict(),
         }
 
@@ -213,9 +217,12 @@ async def _count_items(ledger: Ledger, of: Callable[[str, str], WorkflowDemand])
     """What waits for people, by the workflow of its run."""
     items = await ledger.select("inbox", [("state", "=", "open")])
     runs = sorted({row["run"] for row in items})
-    workflows: dict[str, str] = {}
+    found: dict[str, _Row] = {}
     for start in range(0, len(runs), _IDS):
         for row in await ledger.select("runs", [("id", "in", runs[start : start + _IDS])]):
-            workflows[row["id"]] = row["workflow"]
-    for row in items:
-        of(row["log"], workflows.get(row["run"], "")).waiting += 1
+            found[row["id"]] = row
+    for item in items:
+        run = found.get(item["run"], {})
+        one = of(item["log"], run.get("workflow", ""))
+        one.waiting += 1
+        one.looping += run.get("reason") == LoopFound.__name__

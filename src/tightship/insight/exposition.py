@@ -89,6 +89,12 @@ METRICS: Final = (
         _each(lambda one: one.oldest),
     ),
     Metric("tightship_inbox_open_items", "gauge", "What waits for a person.", _each(lambda one: one.waiting)),
+    Metric(
+        "tightship_inbox_loop_items",
+        "gauge",
+        "What waits for a person because agents went round in circles.",
+        _each(lambda one: one.looping),
+    ),
     Metric("tightship_halted_scopes", "gauge", "Scopes that are halted, by kind.", _halted),
     _today("tightship_calls_total", "Calls that went out", lambda cost: cost.calls),
     _today("tightship_call_errors_total", "Calls that failed", lambda cost: cost.errors),

@@ -145,6 +145,13 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
         "Look at the case, and decide how it goes on.",
         (_RETRY, _BY_HAND, _STOP),
     ),
+    errors.LoopFound: Text(
+        "limit",
+        "agents go round in circles",
+        "The work was stopped because agents did the same over and over, and nothing new was learned by it.",
+        "Look at what was repeated, and decide how the case goes on.",
+        (_BY_HAND, _RETRY, _STOP),
+    ),
     errors.LimitReached: Text(
         "limit",
         "a limit was reached",
