@@ -172,6 +172,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._db: psycopg.Connection[Any] | None = None
+        self._pid = 0
         self._lock = threading.RLock()
         self._closed = threading.Event()
 
@@ -210,6 +211,7 @@ class Link:
         if self._db is None or self._db.closed or self._db.broken:
             self.drop()
             self._db = connect(self.address)
+            self._pid = self._db.info.backend_pid
         return self._db
 
     @property
@@ -222,12 +224,17 @@ class Link:
         """What stays the same as long as the connection does."""
         return self._db
 
+    @property
+    def backend_pid(self) -> int:
+        """The server's process that serves it; 0 when there is no connection. Safe from any thread."""
+        return self._pid
+
     def drop(self) -> None:
         """Close the connection; the next use makes another."""
         if self._db is not None:
             with contextlib.suppress(Exception):
                 self._db.close()
-            self._db = None
+            self._db, self._pid = None, 0
 
     def patiently(self, work: Callable[[psycopg.Connection[Any]], _T], seconds: float = RETRY_SECONDS) -> _T:
         """Do something that may be done twice; when the connection is lost meanwhile, on another one.

@@ -348,6 +348,10 @@ class Keyring:
         for name in names:
             self.look_up(name, create=True)
 
+    def has(self, name: str) -> bool:
+        """Whether the key is in memory."""
+        return name in self._keys
+
     def stands(self, name: str) -> bool:
         """Whether the key is in memory and on the disk, so that every process has the same."""
         return name in self._keys and name not in self._pending

@@ -79,6 +79,11 @@ class PostgresBackend:
         """The server and database, without user and password."""
         return self.address.shown
 
+    @property
+    def writing_as(self) -> int:
+        """The server's process that this one writes through, as notices name it; 0 when there is none."""
+        return self._link.backend_pid
+
     # --- the writer's side -----------------------------------------------------------------------
 
     def begin(self, asked: Asked = NOTHING) -> Opening:
