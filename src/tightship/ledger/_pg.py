@@ -26,6 +26,7 @@ from tightship.core.errors import (
     StoreVersionError,
     TightshipError,
 )
+from tightship.ledger._pg_arrays import dumpers
 from tightship.ledger._sql import script as script_of
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ def connect(address: Address) -> psycopg.Connection[Any]:
     with translate_errors(address):
         db: psycopg.Connection[Any] = driver.connect(**address.parameters, autocommit=True)
         try:
+            for kind, dumper in dumpers():
+                db.adapters.register_dumper(kind, dumper)
             # The schema's name is a plain one (`Address.of`).
             db.execute(_SESSION.format(schema=address.schema).encode())
             row = db.execute("SELECT current_setting('synchronous_commit')").fetchone()
@@ -263,23 +266,6 @@ class Link:
         self._closed.set()
         with self._lock:
             self.drop()
-
-
-def ask_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Several statements as one message; what each gives. A transaction that they begin is watched by the server.
-
-    In pipeline mode the client sends a flush behind its sync, and from then on the server (PostgreSQL 15 to 18) no
-    longer counts how long the open transaction waits for its client: one that is frozen would hold its locks for ever.
-    """
-    text = "; ".join(sql for sql, _ in statements)
-    values = [value for _, given in statements for value in given]
-    found: list[list[tuple[Any, ...]]] = []
-    with load_driver().ClientCursor(db) as cursor:
-        cursor.execute(text, values or None)
-        while True:
-            found.append(cursor.fetchall() if cursor.description else [])
-            if not cursor.nextset():
-                return found
 
 
 def run_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:

@@ -43,6 +43,15 @@ HALTED: Final[Look] = ("halts", (("state", "=", "on"),))
 """The scopes that are halted."""
 
 
+FACTS: Final[dict[str, tuple[str, ...]]] = {
+    "halts": ("scope",),
+    "runs": ("id", "state", "epoch", "last_signal"),
+    "claims": ("key", "run", "effect", "state"),
+    "inbox": ("item", "state"),
+}
+"""What guards look at of each table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the guards of a batch look at: runs, business keys and inbox items by their keys."""
@@ -113,7 +122,7 @@ class Backend(Protocol):
         ...
 
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
-        """Rows of a projection, read inside the transaction."""
+        """Rows of a projection, read inside the transaction; of what `begin` was asked for, at least `FACTS`."""
         ...
 
     def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
