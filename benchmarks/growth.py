@@ -305,6 +305,7 @@ def _measure(job: Job, store: str) -> Outcome:
 def _analyse() -> None:
     """What the server's autovacuum does within a minute or so, which the measurement does not wait for."""
     import psycopg
+
     from benchmarks.postgres import VARIABLE
 
     with psycopg.connect(os.environ[VARIABLE], autocommit=True) as db:

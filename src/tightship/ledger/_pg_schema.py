@@ -15,7 +15,7 @@ from tightship.ledger._pg import OLDEST, Address, connect, script, too_old, tran
 if TYPE_CHECKING:
     import psycopg
 
-MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_rates", "0004_claims")
+MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_rates", "0004_claims", "0005_listing")
 KEY_MIGRATIONS: Final = ("keys_0001",)
 SKEW_SECONDS: Final = 60.0
 """How far a machine's clock may be from the server's before it is said."""

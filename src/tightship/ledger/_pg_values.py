@@ -13,7 +13,7 @@ from tightship.core.ports import Delta
 from tightship.ledger._pg import Statement, script
 from tightship.ledger._pg_arrays import ARRAYS, Array, Blobs, Integers, Texts
 from tightship.ledger._rows import Seeds
-from tightship.ledger._schema import check_condition, check_order, projection_tables
+from tightship.ledger._schema import check_condition, check_order, implied, projection_tables
 from tightship.ledger.backend import Batch, Condition
 from tightship.ledger.entries import POSITION_BITS, SealedPayload, entry_crc, payload_crc
 from tightship.ledger.projections import Deltas
@@ -157,6 +157,7 @@ def select_statement(
         else:
             parts.append(f"{column} {op} %s::{kind}")
             values.append(value)
+    parts += implied(name, where)
     check_order(table, order)
     terms = [f"{column} {direction.upper()}" for column, direction in order]
     # the key settles ties, so that all stores answer in the same order every time
