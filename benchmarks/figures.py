@@ -67,6 +67,10 @@ MEASUREMENTS = (
     Measurement("team_postgres", rounds=2, sides=("ours", "langgraph", "dbos"), postgres=True),
     Measurement("failover", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
     Measurement("halt", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
+    # Minutes each, and what they ask for does not wander: a store's size, a process's memory.
+    Measurement("growth", rounds=1, sides=("ours",), module="benchmarks.growth"),
+    Measurement("growth_postgres", rounds=1, sides=("ours",), postgres=True, module="benchmarks.growth"),
+    Measurement("memory", rounds=1, sides=("ours",), module="benchmarks.memory"),
 )
 
 FIGURES = (
@@ -146,6 +150,28 @@ FIGURES = (
         "halt",
         "from the call of a halt until the last new effect of any run, 4 workers, 500 runs",
         Target(200.0),
+    ),
+    *(
+        Figure(
+            f"growth_{what}_{store}",
+            "x",
+            measurement,
+            f"{meaning}: with 1,000,000 stored runs over with 10,000",
+            Target(2.0),
+        )
+        for store, measurement in (("sqlite", "growth"), ("postgres", "growth_postgres"))
+        for what, meaning in (
+            ("list", "the slowest of the questions that `runs list` asks"),
+            ("append", "one append with nothing else in flight"),
+            ("resume", "from opening the workspace until a run that was put down has ended"),
+        )
+    ),
+    Figure(
+        "memory_growth_mb_100k_runs",
+        "MB",
+        "memory",
+        "by which a worker's memory grew from its 20,000th run to its 100,000th",
+        Target(20.0),
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
     Figure("import_s", "s", "startup", "the import that a program starts with", Target(0.2)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import sqlite3
 import stat
@@ -13,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,6 +30,7 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger import Ledger
+from tightship.ledger._hmac import hmac_sha256
 from tightship.ledger.keyring import MASTER_VARIABLE, FileKeyStore, Keyring, KeyStore, WrappedKey, load_master
 
 
@@ -349,3 +353,8 @@ def test_a_conflict_is_told_although_the_flush_that_found_it_failed() -> None:
     assert ours.flush() == ["subject:1"]
     assert ours.conflicts == {"subject:1"}
     assert theirs.key("subject:2") == kept
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_short_hmac_is_the_librarys(key: bytes, data: bytes) -> None:
+    assert hmac_sha256(key, data) == hmac.digest(key, data, "sha256")

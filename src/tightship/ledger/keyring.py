@@ -33,6 +33,7 @@ from tightship.core.errors import (
     TamperError,
 )
 from tightship.core.world import World
+from tightship.ledger._hmac import hmac_sha256
 from tightship.ledger._schema import check_structure, statements
 from tightship.ledger._sql import connect, connect_read_only, corrupt, read_version, script, translate_errors
 
@@ -486,7 +487,7 @@ def combine(keys: list[bytes]) -> bytes:
 
 def derive(key: bytes, purpose: bytes) -> bytes:
     """A key for one purpose (expand step of RFC 5869, one block)."""
-    return hmac.digest(key, purpose + b"\x01", "sha256")
+    return hmac_sha256(key, purpose + b"\x01")
 
 
 def plain_address(data: bytes) -> str:
