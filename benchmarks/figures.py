@@ -70,6 +70,10 @@ MEASUREMENTS = (
     Measurement("failover", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
     Measurement("halt", rounds=2, sides=("ours",), postgres=True, module="benchmarks.fleet"),
     Measurement("context_notice", rounds=2, sides=("ours",), postgres=True, module="benchmarks.context", loopback=True),
+    # Minutes each, and what they ask for does not wander: a store's size, a process's memory.
+    Measurement("growth", rounds=1, sides=("ours",), module="benchmarks.growth"),
+    Measurement("growth_postgres", rounds=1, sides=("ours",), postgres=True, module="benchmarks.growth"),
+    Measurement("memory", rounds=1, sides=("ours",), module="benchmarks.memory"),
 )
 
 FIGURES = (
@@ -156,6 +160,28 @@ FIGURES = (
         "context_notice",
         "from a write of the shared context to its notice in another process over loopback, 1,000 writes/s",
         Target(25.0),
+    ),
+    *(
+        Figure(
+            f"growth_{what}_{store}",
+            "x",
+            measurement,
+            f"{meaning}: with 1,000,000 stored runs over with 10,000",
+            Target(2.0),
+        )
+        for store, measurement in (("sqlite", "growth"), ("postgres", "growth_postgres"))
+        for what, meaning in (
+            ("list", "the slowest of the questions that `runs list` asks"),
+            ("append", "one append with nothing else in flight"),
+            ("resume", "from opening the workspace until a run that was put down has ended"),
+        )
+    ),
+    Figure(
+        "memory_growth_mb_100k_runs",
+        "MB",
+        "memory",
+        "by which a worker's memory grew from its 50,000th run, when its caches are full, to its 100,000th",
+        Target(10.0),
     ),
     Figure("help_s", "s", "startup", "the command line's --help, the whole process", Target(0.3)),
     Figure("import_s", "s", "startup", "the import that a program starts with", Target(0.2)),

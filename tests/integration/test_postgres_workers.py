@@ -154,6 +154,27 @@ async def test_others_mail_is_told_in_order_and_nothing_else(store: Store, ledge
     await follower.close()
 
 
+async def test_a_follower_looks_only_when_others_have_appended_what_it_follows(
+    store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await store.open()
+    heard: list[int] = []
+    ledger.listen(lambda entries, foreign: heard.extend(entry.body["n"] for entry in entries if foreign))
+    follower = Follower.start(ledger, every=60)  # it looks by itself too late for this test
+    await say(other, "r", 0)
+    await until(lambda: heard == [0])
+    looks: list[int] = []
+    look = ledger.backend.foreign_by  # type: ignore[attr-defined]
+    monkeypatch.setattr(ledger.backend, "foreign_by", lambda *args: looks.append(1) or look(*args))
+    for n in range(5):
+        await say(ledger, "ours", n)
+        await other.append(note("noise", n=n))
+    assert len(looks) <= 1  # the one that was under way
+    await say(other, "r", 1)
+    await until(lambda: heard == [0, 1])
+    await follower.close()
+
+
 async def test_a_follower_goes_on_after_its_session_was_ended(store: Store, ledger: Ledger) -> None:
     other = await store.open()
     heard: list[int] = []
@@ -171,12 +192,12 @@ async def test_a_follower_goes_on_after_its_session_was_ended(store: Store, ledg
 async def test_without_any_notice_others_mail_is_found(
     store: Store, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tightship.ledger import postgres
+    from tightship.ledger import _pg_values
 
     other = await store.open()
-    script_of = postgres.script
-    mute = {"notify": "SELECT %s::text, %s::text"}
-    monkeypatch.setattr(postgres, "script", lambda name: mute.get(name) or script_of(name))
+    script_of = _pg_values.script
+    mute = script_of("append").replace("pg_notify(%s, %s)", "%s::text, %s::text")
+    monkeypatch.setattr(_pg_values, "script", lambda name: mute if name == "append" else script_of(name))
     heard: list[Entry] = []
     ledger.listen(lambda entries, foreign: heard.extend(entries))
     follower = Follower.start(ledger)

@@ -11,7 +11,7 @@ from tightship.core import kinds
 from tightship.core.errors import TightshipError
 from tightship.effects.journal import Journal
 from tightship.effects.outcomes import describe
-from tightship.ledger.entries import Draft, Entry, Guards
+from tightship.ledger.entries import Draft, Entry, Guards, Line
 from tightship.runtime.ending import Escalate
 from tightship.runtime.run import INTERRUPTED, Done
 
@@ -32,7 +32,9 @@ class ReadOnly(SimLedger):
     first: dict[tuple[str, str], Entry]
     """What the first run recorded, by kind and key."""
 
-    def append(self, *drafts: Draft, guards: Guards | None = None, log: str = "default") -> asyncio.Future[list[Entry]]:
+    def append(
+        self, *drafts: Draft, guards: Guards | None = None, log: str = "default", line: Line | None = None
+    ) -> asyncio.Future[list[Entry]]:
         """Compare with the first run in place of appending."""
         future: asyncio.Future[list[Entry]] = asyncio.get_running_loop().create_future()
         found: list[Entry] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tightship.ledger._schema import empty_database, select_sql
+from tightship.ledger._schema import empty_database, implied, select_sql
 
 LATEST = [("started_at", "desc")]
 
@@ -18,11 +18,30 @@ def plan(where: list[tuple[str, str, Any]]) -> list[str]:
         return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
-@pytest.mark.parametrize("where", [[], [("workflow", "=", "support")], [("outcome", "=", "escalated")]])
-def test_the_latest_runs_are_listed_from_an_index_and_sorted_by_nobody(where: list[tuple[str, str, Any]]) -> None:
-    assert plan(where) == ["SCAN runs USING INDEX runs_started"]
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        ([], "SCAN runs USING INDEX runs_started"),
+        ([("workflow", "=", "support")], "SEARCH runs USING INDEX runs_workflow (workflow=?)"),
+        ([("outcome", "=", "escalated")], "SEARCH runs USING INDEX runs_outcome (outcome=?)"),
+    ],
+)
+def test_the_latest_runs_are_listed_from_an_index_and_sorted_by_nobody(
+    where: list[tuple[str, str, Any]], index: str
+) -> None:
+    assert plan(where) == [index]
 
 
-def test_open_runs_are_found_by_their_state_and_only_they_are_sorted() -> None:
-    steps = plan([("state", "=", "parked")])
-    assert steps[0] in ("SEARCH runs USING INDEX runs_open (state=?)", "SCAN runs USING INDEX runs_started")
+@pytest.mark.parametrize("where", [("state", "=", "parked"), ("state", "in", ["queued", "running"])])
+def test_open_runs_are_found_by_their_state_and_only_they_are_sorted(where: tuple[str, str, Any]) -> None:
+    assert plan([where])[0] == "SEARCH runs USING INDEX runs_open (state=?)"
+
+
+def test_children_are_found_by_their_parents() -> None:
+    assert plan([("parent", "in", ["r-1", "r-2"])])[0] == "SEARCH runs USING INDEX runs_parent (parent=?)"
+
+
+def test_what_an_index_leaves_out_is_still_found() -> None:
+    assert implied("runs", [("state", "in", ["ended", "running"])]) == []
+    assert implied("runs", [("state", "!=", "running"), ("parent", "=", ""), ("outcome", "=", "")]) == []
+    assert implied("inbox", [("state", "=", "open")]) == []

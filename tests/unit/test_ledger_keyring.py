@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import sqlite3
 import stat
@@ -13,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,6 +30,7 @@ from tightship.core.errors import (
 )
 from tightship.core.world import World
 from tightship.ledger import Ledger
+from tightship.ledger._hmac import hmac_sha256
 from tightship.ledger.keyring import FileKeyStore, Keyring, KeyStore, WrappedKey
 from tightship.ledger.master_key import MASTER_VARIABLE, load_master
 from tightship.ledger.vault import Vault
@@ -429,3 +433,8 @@ def test_a_person_who_comes_back_while_the_key_is_being_destroyed_gets_another_o
     other.forget(name)  # it has heard of the erasure; the row is still there
     assert store.get(name) is not None
     assert other.subject("default", "ada") == f"{name}.2"
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_short_hmac_is_the_librarys(key: bytes, data: bytes) -> None:
+    assert hmac_sha256(key, data) == hmac.digest(key, data, "sha256")

@@ -11,7 +11,7 @@ import orjson
 from tightship.core import kinds
 from tightship.core.errors import StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Json
-from tightship.ledger import Draft, Entry, Guards, Ledger, SealedPayload
+from tightship.ledger import Draft, Entry, Guards, Ledger, Line, SealedPayload
 from tightship.ledger.vault import ScopeKeys, encode
 
 Body = dict[str, Any]
@@ -29,6 +29,14 @@ class Read(NamedTuple):
     max_age: float | None = None
 
 
+class Ahead(NamedTuple):
+    """An entry that its run has gone on from; `lost` is called when it could not be written."""
+
+    future: asyncio.Future[list[Entry]]
+    body: Body
+    lost: Callable[[], None] | None
+
+
 class Journal:
     """What a run's entries say, indexed by key, and its pen.
 
@@ -36,6 +44,7 @@ class Journal:
         effects: the final settle of each effect (attempts that were followed by another are not final).
         admitted: admits without a settle, with their store time: what a crash has left open.
         broken: why nothing more can be written.
+        line: the order of its entries on their way to the disk.
         ahead: entries that the run has gone on from before they were on the disk, by kind and key.
         again: the last attempt of each effect that was to be tried again and has no final settle yet.
         turns, nodes, decided, notes: recorded outputs, decisions and notes by key.
@@ -57,7 +66,8 @@ class Journal:
         self.admitted: dict[str, tuple[Body, float]] = {}
         self.again: dict[str, Body] = {}
         self.broken: TightshipError | None = None
-        self.ahead: dict[tuple[str, str], tuple[asyncio.Future[list[Entry]], Callable[[], None] | None]] = {}
+        self.line = Line()
+        self.ahead: dict[tuple[str, str], Ahead] = {}
         self.turns: dict[str, Body] = {}
         self.nodes: dict[str, Body] = {}
         self.decided: dict[str, Json] = {}
@@ -209,9 +219,17 @@ class Journal:
         return found
 
     def unfinished(self) -> list[tuple[str, Body]]:
-        """Effects that were begun and have no final settle, with what was admitted: of those that cost or write."""
+        """Effects that were begun and have no final settle, with what was admitted: of those that cost or write.
+
+        One whose settle is on its way to the disk is finished: the run has gone on from it.
+        """
         open_ = {key: body for key, body in self.again.items() if "not_after" in body}
-        return [*open_.items(), *((key, body) for key, (body, _) in self.admitted.items() if key not in open_)]
+        open_ |= {key: body for key, (body, _) in self.admitted.items() if key not in open_}
+        return [(key, body) for key, body in open_.items() if (kinds.SETTLED, key) not in self.ahead]
+
+    def costs(self) -> list[Body]:
+        """Every settle, those on their way to the disk included."""
+        return [*self.settled, *(one.body for (kind, _), one in self.ahead.items() if kind == kinds.SETTLED)]
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -263,7 +281,7 @@ class Journal:
         if self.broken is not None:
             raise self.broken
         draft = Draft(self.run, kind, key, body, self.epoch, payloads)
-        return self.ledger.append(draft, guards=guards, log=self.log)
+        return self.ledger.append(draft, guards=guards, log=self.log, line=self.line)
 
     async def record(
         self,
@@ -292,7 +310,7 @@ class Journal:
         """
         if self.broken is not None:
             raise self.broken
-        future = self.ledger.append(*drafts, guards=guards, log=self.log)
+        future = self.ledger.append(*drafts, guards=guards, log=self.log, line=self.line)
         try:
             return await future
         finally:
@@ -324,23 +342,23 @@ class Journal:
             if lost is not None:
                 lost()
             raise
-        self.ahead[kind, key] = future, lost
+        self.ahead[kind, key] = Ahead(future, body, lost)
         future.add_done_callback(self._catch_up)
         if len(self.ahead) > MOST_AHEAD:
-            await asyncio.wait([next(iter(self.ahead.values()))[0]])
+            await asyncio.wait([next(iter(self.ahead.values())).future])
 
     def _catch_up(self, _: asyncio.Future[list[Entry]]) -> None:
         """Take in what has come to the disk, in the order of appending."""
-        for name, (future, lost) in list(self.ahead.items()):
-            if not future.done():
+        for name, one in list(self.ahead.items()):
+            if not one.future.done():
                 return
             del self.ahead[name]
-            self._take_in(future)
-            error = future.exception()
+            self._take_in(one.future)
+            error = one.future.exception()
             if isinstance(error, TightshipError):
                 self.broken = error
-                if lost is not None:
-                    lost()
+                if one.lost is not None:
+                    one.lost()
 
     async def landed(self, kind: str, key: str) -> None:
         """Wait for an entry that the run has gone on from.
@@ -348,10 +366,10 @@ class Journal:
         Raises:
             the error, when it could not be appended.
         """
-        future, _ = self.ahead.get((kind, key), (None, None))
-        if future is not None:
-            await future
-            self._catch_up(future)
+        one = self.ahead.get((kind, key))
+        if one is not None:
+            await one.future
+            self._catch_up(one.future)
 
     async def drain(self) -> None:
         """Wait for all of them.
@@ -360,7 +378,7 @@ class Journal:
             what has kept an entry from the disk: the run must not end or park as if it were there.
         """
         while self.ahead:
-            await asyncio.wait([future for future, _ in self.ahead.values()])
+            await asyncio.wait([one.future for one in self.ahead.values()])
         if self.broken is not None:
             raise self.broken
 

@@ -1,6 +1,6 @@
 """The one log that everything is a reading of: group commit, sealed payloads, projections, Merkle proofs."""
 
-from tightship.ledger.entries import Draft, Entry, Expected, Guards, SealedPayload
+from tightship.ledger.entries import Draft, Entry, Expected, Guards, Line, SealedPayload
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger, MemoryState
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Expected",
     "Guards",
     "Ledger",
+    "Line",
     "MemoryState",
     "SealedPayload",
 ]

@@ -25,7 +25,7 @@ def prepare(ledger: Ledger, unit: Unit) -> bool:
                     draft.payloads = tuple(_to_file(ledger, one, limit) for one in draft.payloads)
                     break
     except (StoreError, LedgerError) as error:
-        unit.refusal = error
+        unit.refuse(error)
         return False
     return True
 

@@ -26,6 +26,7 @@ from tightship.core.errors import (
     StoreVersionError,
     TightshipError,
 )
+from tightship.ledger._pg_arrays import dumpers
 from tightship.ledger._sql import script as script_of
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def connect(address: Address) -> psycopg.Connection[Any]:
     with translate_errors(address):
         db: psycopg.Connection[Any] = driver.connect(**address.parameters, autocommit=True)
         try:
+            for kind, dumper in dumpers():
+                db.adapters.register_dumper(kind, dumper)
             db.execute(session_settings(address.schema))
             row = db.execute("SELECT current_setting('synchronous_commit')").fetchone()
             if row is None or row[0] not in ("on", "remote_apply"):
@@ -178,6 +181,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._db: psycopg.Connection[Any] | None = None
+        self._pid = 0
         self._lock = threading.RLock()
         self._closed = threading.Event()
 
@@ -216,6 +220,7 @@ class Link:
         if self._db is None or self._db.closed or self._db.broken:
             self.drop()
             self._db = connect(self.address)
+            self._pid = self._db.info.backend_pid
         return self._db
 
     @property
@@ -228,12 +233,17 @@ class Link:
         """What stays the same as long as the connection does."""
         return self._db
 
+    @property
+    def backend_pid(self) -> int:
+        """The server's process that serves it; 0 when there is no connection. Safe from any thread."""
+        return self._pid
+
     def drop(self) -> None:
         """Close the connection; the next use makes another."""
         if self._db is not None:
             with contextlib.suppress(Exception):
                 self._db.close()
-            self._db = None
+            self._db, self._pid = None, 0
 
     def patiently(self, work: Callable[[psycopg.Connection[Any]], _T], seconds: float = RETRY_SECONDS) -> _T:
         """Do something that may be done twice; when the connection is lost meanwhile, on another one.
@@ -262,23 +272,6 @@ class Link:
         self._closed.set()
         with self._lock:
             self.drop()
-
-
-def ask_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Several statements as one message; what each gives. A transaction that they begin is watched by the server.
-
-    In pipeline mode the client sends a flush behind its sync, and from then on the server (PostgreSQL 15 to 18) no
-    longer counts how long the open transaction waits for its client: one that is frozen would hold its locks for ever.
-    """
-    text = "; ".join(sql for sql, _ in statements)
-    values = [value for _, given in statements for value in given]
-    found: list[list[tuple[Any, ...]]] = []
-    with load_driver().ClientCursor(db) as cursor:
-        cursor.execute(text, values or None)
-        while True:
-            found.append(cursor.fetchall() if cursor.description else [])
-            if not cursor.nextset():
-                return found
 
 
 def run_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:

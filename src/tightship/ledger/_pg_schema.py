@@ -14,7 +14,15 @@ from tightship.ledger._pg import OLDEST, Address, connect, script, too_old, tran
 if TYPE_CHECKING:
     import psycopg
 
-MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_rates", "0004_claims", "0005_upkeep", "0006_reviews")
+MIGRATIONS: Final = (
+    "0001_ledger",
+    "0002_context",
+    "0003_rates",
+    "0004_claims",
+    "0005_upkeep",
+    "0006_reviews",
+    "0007_listing",
+)
 KEY_MIGRATIONS: Final = ("keys_0001",)
 
 

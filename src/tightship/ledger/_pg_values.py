@@ -11,8 +11,9 @@ import orjson
 from tightship.core.errors import LedgerError
 from tightship.core.ports import Delta
 from tightship.ledger._pg import Statement, script
+from tightship.ledger._pg_arrays import ARRAYS, Array, Blobs, Integers, Texts
 from tightship.ledger._rows import Seeds
-from tightship.ledger._schema import check_condition, check_order, projection_tables
+from tightship.ledger._schema import check_condition, check_order, implied, projection_tables
 from tightship.ledger.backend import Batch, Condition
 from tightship.ledger.entries import POSITION_BITS, SealedPayload, entry_crc, payload_crc
 from tightship.ledger.projections import Deltas
@@ -22,15 +23,20 @@ PAYLOAD_BYTES: Final = 32 * 1024 * 1024
 """About how many bytes of payloads one statement takes."""
 
 
-def entry_values(batch: Batch, seeds: Seeds) -> list[list[Any]]:
+def entry_values(batch: Batch, seeds: Seeds) -> list[Array]:
     """The columns of a batch's entries: id, run, data, crc, kind."""
     ids: list[int] = []
     crcs: list[int] = []
     for log_id, n, run, data, log, _ in batch.rows:
         ids.append(log_id << POSITION_BITS | n)
         crcs.append(entry_crc(seeds[log], run.encode(), data))
-    runs = [row[2] for row in batch.rows]
-    return [ids, runs, [row[3].decode() for row in batch.rows], crcs, [row[5] for row in batch.rows]]
+    return [
+        Integers.of(ids),
+        Texts.of([row[2] for row in batch.rows]),
+        Texts.encoded([row[3] for row in batch.rows]),
+        Integers.of(crcs),
+        Texts.of([row[5] for row in batch.rows]),
+    ]
 
 
 def kind_of(text: str) -> str:
@@ -38,26 +44,45 @@ def kind_of(text: str) -> str:
     return orjson.loads(text)["kind"]
 
 
-def payload_statements(batch: Batch) -> list[Statement]:
-    """Inserts of a batch's payloads, as many as their size needs."""
-    statements: list[Statement] = []
+def append_statements(batch: Batch, seeds: Seeds, schema: str, notice: str) -> list[Statement]:
+    """Everything of a batch but its projections: payloads, entries, heads, the store's time, and the notice.
+
+    Args:
+        seeds: of the entries' checksums. schema: whose channel is told. notice: what it is told.
+
+    Raises:
+        LedgerError: a value does not fit its column.
+    """
+    *large, payloads = payload_columns(batch)
+    heads = sorted((log_id, log, head) for log, (log_id, head) in batch.heads.items())
+    ids, names, ends = zip(*heads, strict=True)
+    values = [*payloads, *entry_values(batch, seeds), Integers.of(ids), Texts.of(names), Integers.of(ends)]
+    statements: list[Statement] = [(script("insert_payloads"), columns) for columns in large]
+    return [*statements, (script("append"), [*values, batch.last, schema, notice])]
+
+
+def payload_columns(batch: Batch) -> list[list[Array]]:
+    """The columns of a batch's payloads, in as many parts as their size needs, one at least."""
+    parts: list[list[Array]] = []
     part: list[SealedPayload] = []
     size = 0
     for payload in batch.payloads.values():
         part.append(payload)
         size += len(payload.data or b"")
         if size > PAYLOAD_BYTES:
-            statements.append(_payloads(part))
+            parts.append(_payloads(part))
             part, size = [], 0
-    if part:
-        statements.append(_payloads(part))
-    return statements
+    if part or not parts:
+        parts.append(_payloads(part))
+    return parts
 
 
-def _payloads(part: Sequence[SealedPayload]) -> Statement:
+def _payloads(part: Sequence[SealedPayload]) -> list[Array]:
+    """Address, scope, data, crc."""
     raws = [bytes.fromhex(payload.address) for payload in part]
     crcs = [payload_crc(raw, one.scope, one.data or b"") for raw, one in zip(raws, part, strict=True)]
-    return script("insert_payloads"), [raws, [one.scope for one in part], [one.data or b"" for one in part], crcs]
+    data = [one.data or b"" for one in part]
+    return [Blobs.of(raws), Texts.of([one.scope for one in part]), Blobs.of(data), Integers.of(crcs)]
 
 
 def delta_statements(deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> list[Statement]:
@@ -81,7 +106,7 @@ def delta_statements(deltas: Deltas, tables: dict[str, tuple[str, ...]]) -> list
     return statements
 
 
-def _column(table: str, column: str, cells: Sequence[Any]) -> list[Any]:
+def _column(table: str, column: str, cells: Sequence[Any]) -> Array:
     """The values of one column as its type has them: numbers are exact, and nothing is taken for something else."""
     kind = projection_tables()[table].types[column]
     taken = {float: (int, float), int: (int,)}.get(kind, (kind,))
@@ -92,7 +117,7 @@ def _column(table: str, column: str, cells: Sequence[Any]) -> list[Any]:
         if not isinstance(cell, taken):
             raise LedgerError(f"a value does not fit its column: {table}.{column} takes no {type(cell).__name__}")
         values.append(kind(cell))
-    return values
+    return ARRAYS[kind].of(values)
 
 
 @cache
@@ -105,7 +130,7 @@ def upsert_sql(table: str, key: tuple[str, ...], sets: tuple[str, ...], adds: tu
     sql = script("upsert").format(
         table=table,
         columns=", ".join(columns),
-        arrays=", ".join(f"%s::{TYPES[types[column]]}[]" for column in columns),
+        arrays=", ".join(f"%b::{TYPES[types[column]]}[]" for column in columns),
         key=", ".join(key),
         changes=f"UPDATE SET {', '.join(changes)}" if changes else "NOTHING",
     )
@@ -132,6 +157,7 @@ def select_statement(
         else:
             parts.append(f"{column} {op} %s::{kind}")
             values.append(value)
+    parts += implied(name, where)
     check_order(table, order)
     terms = [f"{column} {direction.upper()}" for column, direction in order]
     # the key settles ties, so that all stores answer in the same order every time

@@ -17,12 +17,14 @@ from tightship.ledger._sql import ERRORS, corrupt, read_version, script
 from tightship.ledger.backend import Row, Rows
 from tightship.ledger.projections import Deltas
 
-MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_upkeep", "0004_reviews")
+MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_upkeep", "0004_reviews", "0005_listing")
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
 """Tables that are the log itself; all others are projections."""
 OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">=", "in"})
 ROWS_PER_STATEMENT: Final = 64
+_LEFT_OUT: Final = {("runs", "state"): "ended", ("runs", "outcome"): "", ("runs", "parent"): ""}
+"""Columns with an index of the rows that have any other value than this."""
 _T = TypeVar("_T")
 
 
@@ -258,6 +260,17 @@ def check_order(table: Table, order: Sequence[tuple[str, str]]) -> None:
             raise ValueError(direction)
 
 
+def implied(name: str, where: Sequence[tuple[str, str, Any]]) -> list[str]:
+    """Conditions that follow from these: SQLite takes a partial index only where its own condition is among them."""
+    found: list[str] = []
+    for column, op, value in where:
+        left_out = _LEFT_OUT.get((name, column))
+        asked = [value] if op == "=" else list(value) if op == "in" else [left_out]
+        if left_out is not None and left_out not in asked:
+            found.append(f"{column} <> '{left_out}'")
+    return found
+
+
 def select_sql(
     name: str,
     where: Sequence[tuple[str, str, Any]],
@@ -280,6 +293,7 @@ def select_sql(
         else:
             parts.append(f"{column} {op} ?")
             values.append(value)
+    parts += implied(name, where)
     check_order(table, order)
     terms = [f"{column} {direction.upper()}" for column, direction in order]
     # the key settles ties, so that both stores answer in the same order every time

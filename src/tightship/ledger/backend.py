@@ -43,6 +43,16 @@ HALTED: Final[Look] = ("halts", (("state", "=", "on"),))
 """The scopes that are halted."""
 
 
+FACTS: Final[dict[str, tuple[str, ...]]] = {
+    "halts": ("scope",),
+    "runs": ("id", "state", "epoch", "last_signal"),
+    "claims": ("key", "run", "effect", "state"),
+    "inbox": ("item", "state"),
+    "context": ("scope", "key", "version", "busy", "used", "since", "as_of", "used_at"),
+}
+"""What guards look at of each table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the guards of a batch look at: runs, business keys, inbox items and shared values by their keys."""
@@ -56,7 +66,7 @@ class Asked:
     def looks(self) -> list[Look]:
         """The same as selections from projections."""
         keyed = (("runs", "id", self.runs), ("claims", "key", self.claims), ("inbox", "item", self.items))
-        looks = [HALTED, *((table, ((column, "in", keys),)) for table, column, keys in keyed if keys)]
+        looks: list[Look] = [HALTED, *((table, ((column, "in", keys),)) for table, column, keys in keyed if keys)]
         if self.context:
             scopes, keys = (tuple(sorted(set(part))) for part in zip(*self.context, strict=True))
             looks.append(("context", (("scope", "in", scopes), ("key", "in", keys))))
@@ -119,7 +129,7 @@ class Backend(Protocol):
         ...
 
     def look(self, table: str, where: Sequence[Condition]) -> list[dict[str, Any]]:
-        """Rows of a projection, read inside the transaction."""
+        """Rows of a projection, read inside the transaction; of what `begin` was asked for, at least `FACTS`."""
         ...
 
     def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:

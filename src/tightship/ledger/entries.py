@@ -9,7 +9,7 @@ from zlib import crc32
 
 import orjson
 
-from tightship.core.errors import PayloadTooLarge, TamperError
+from tightship.core.errors import GuardRefused, PayloadTooLarge, TamperError
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.merkle.tiles import MAX_ENTRY_BYTES
 
@@ -113,6 +113,16 @@ class Guards:
 
 
 @dataclass(slots=True)
+class Line:
+    """The units of one run in the order of appending: once one could not be written, none behind it is.
+
+    A refusal by a guard breaks nothing: whoever asked for it goes on otherwise.
+    """
+
+    broken: bool = False
+
+
+@dataclass(slots=True)
 class Unit:
     """Drafts that are appended together or not at all; or a claim, whose drafts are made inside the transaction."""
 
@@ -124,6 +134,13 @@ class Unit:
     entries: list[Entry] = field(default_factory=list[Entry])
     refusal: Exception | None = None
     claiming: Claiming | None = None
+    line: Line | None = None
+
+    def refuse(self, error: Exception | None) -> None:
+        """Note why it is kept out, if it is; what comes behind it in its line then is, too."""
+        self.refusal = error
+        if error is not None and self.line is not None and not isinstance(error, GuardRefused):
+            self.line.broken = True
 
 
 def encode_tail(draft: Draft, nonce: str) -> bytes:

@@ -1,7 +1,7 @@
 """Tells a process of a shared store what others have appended: LISTEN to be woken, then read from the last position.
 
-A NOTIFY may be lost, and a LISTEN is deaf after the server was restarted; so nothing is taken from the notice but that
-it is time to look, and without one the follower looks every quarter of a second.
+A NOTIFY may be lost, and a LISTEN is deaf after the server was restarted; so nothing is taken from the notice but
+whether it is time to look, and without one the follower looks every quarter of a second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tightship.ledger._pg import Link, translate_errors
 from tightship.ledger.postgres import PostgresBackend
 
 if TYPE_CHECKING:
+    from psycopg import Notify
+
     from tightship.ledger.entries import Entry
     from tightship.ledger.ledger import Ledger
 
@@ -109,10 +111,18 @@ class Follower:
                 self._stop.wait(self._every)
 
     def _wait(self) -> None:
-        """Until something is heard, for a while at most."""
+        """Until something is heard that may be followed, for a while at most."""
+        end = time.monotonic() + self._every
         with self._link.held() as db, translate_errors(self._backend.address):
-            for _ in db.notifies(timeout=self._every, stop_after=1):
-                return
+            while (left := end - time.monotonic()) > 0:
+                if any([self._concerns(notice) for notice in db.notifies(timeout=left, stop_after=1)]):
+                    return
+
+    def _concerns(self, notice: Notify) -> bool:
+        """Whether others may have appended what is followed; this process's own batches are none of its business."""
+        if notice.pid == self._backend.writing_as:
+            return False
+        return self._only is None or not self._only <= kinds.TOLD or '"mail":false' not in notice.payload
 
     def _on_loop(self, work: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us

@@ -28,6 +28,7 @@ from tightship.core.errors import (
     TamperError,
 )
 from tightship.core.world import World
+from tightship.ledger._hmac import hmac_sha256
 from tightship.ledger._schema import check_structure, statements
 from tightship.ledger._sql import connect, connect_read_only, corrupt, read_version, script, translate_errors
 
@@ -284,6 +285,10 @@ class Keyring:
         for name in wanted:
             self.look_up(name, create=True)
 
+    def has(self, name: str) -> bool:
+        """Whether the key is in memory."""
+        return name in self._keys
+
     def stands(self, name: str) -> bool:
         """Whether the key is in memory and on the disk, so that every process has the same."""
         return name in self._keys and name not in self._pending
@@ -443,7 +448,7 @@ def combine(keys: list[bytes]) -> bytes:
 
 def derive(key: bytes, purpose: bytes) -> bytes:
     """A key for one purpose (expand step of RFC 5869, one block)."""
-    return hmac.digest(key, purpose + b"\x01", "sha256")
+    return hmac_sha256(key, purpose + b"\x01")
 
 
 def plain_address(data: bytes) -> str:

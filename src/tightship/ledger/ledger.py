@@ -30,6 +30,7 @@ from tightship.ledger.entries import (
     Draft,
     Entry,
     Guards,
+    Line,
     SealedPayload,
     Unit,
     decode,
@@ -148,16 +149,18 @@ class Ledger:
     # --- appending -------------------------------------------------------------------------------
 
     def append(
-        self, *drafts: Draft, guards: Guards | None = None, log: str = DEFAULT_LOG
+        self, *drafts: Draft, guards: Guards | None = None, log: str = DEFAULT_LOG, line: Line | None = None
     ) -> asyncio.Future[list[Entry]]:
         """Append drafts together, durably. The future gives the entries once they are on the disk.
+
+        With a `line`, nothing is appended behind what could not be written before.
 
         Raises (through the future):
             StaleOwner: the run was taken over. GuardRefused: a guard did not hold. StoreError: the disk.
         """
         token = self.world.chance.token
         tails = tuple([encode_tail(draft, token(12).hex()) for draft in drafts])
-        return self._writer.submit(Unit(log, drafts, guards, tails))
+        return self._writer.submit(Unit(log, drafts, guards, tails, line=line))
 
     async def claim(self, owner: str, build: str, limit: int, live: bool = True) -> list[dict[str, Any]]:
         """Take over runs that are due, each with a `run.claimed` entry of the next epoch.

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
 from tightship.core.world import SystemClock
 from tightship.ledger import pg_lock
-from tightship.ledger._pg import Address, Link, Statement, ask_together, run_together, script
+from tightship.ledger._pg import Address, Link, Statement, run_together, script
+from tightship.ledger._pg_opening import Opener
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
-from tightship.ledger._pg_values import delta_statements, entry_values, kind_of, payload_statements, select_statement
+from tightship.ledger._pg_values import append_statements, delta_statements, kind_of, select_statement
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
-from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Opening, Row, Rows
+from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Look, Opening, Row, Rows
 from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
@@ -77,7 +78,8 @@ class PostgresBackend:
         self._link = Link(address)
         self._reader = Link(address)
         self._seeds = Seeds()
-        self._looked: dict[tuple[str, tuple[Condition, ...]], list[dict[str, Any]]] = {}
+        self._opener = Opener(self.clock.hear)
+        self._looked: dict[Look, list[dict[str, Any]]] = {}
         self._statements: list[Statement] = []
         self._batch: Batch | None = None
         self._session: object = None
@@ -89,6 +91,11 @@ class PostgresBackend:
         """The server and database, without user and password."""
         return self.address.shown
 
+    @property
+    def writing_as(self) -> int:
+        """The server's process that this one writes through, as notices name it; 0 when there is none."""
+        return self._link.backend_pid
+
     # --- the writer's side -----------------------------------------------------------------------
 
     def begin(self, asked: Asked = NOTHING) -> Opening:
@@ -96,23 +103,11 @@ class PostgresBackend:
 
         A connection that was lost is made anew: nothing has been written yet.
         """
-        looks = [] if asked is NOTHING else asked.looks()
-        selects = [select_statement(table, where, (), None) for table, where in looks]
-        first: list[Statement] = [("BEGIN", ()), (script("lock_store"), ()), (script("heads"), ())]
-
-        def read(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
-            sent = time.monotonic()
-            found = ask_together(db, first + selects)
-            if found[1]:
-                self.clock.hear(found[1][0][3], sent, time.monotonic())
-            return found
-
         self._statements, self._batch = list[Statement](), None
-        _, store, heads, *found = self._link.patiently(read)
+        (store, heads), self._looked = self._link.patiently(lambda db: self._opener.ask(db, asked))
         self._session = self._link.session
         if not store:
             raise StoreError("the store's row is gone", where=self.where, fix="restore the store from your backup")
-        self._looked = {look: _named(look[0], rows) for look, rows in zip(looks, found, strict=True)}
         _, _, last, now = store[0]
         return Opening({name: (log_id, head) for log_id, name, head in heads}, now, last)
 
@@ -164,16 +159,10 @@ class PostgresBackend:
 
     def write(self, batch: Batch, tables: dict[str, tuple[str, ...]]) -> None:
         """Make the batch ready; it goes to the server with the commit."""
-        statements = payload_statements(batch)
-        statements.append((script("insert_entries"), entry_values(batch, self._seeds)))
-        statements += delta_statements(batch.deltas, tables)
-        heads = sorted((log_id, log, head) for log, (log_id, head) in batch.heads.items())
-        statements.append((script("set_heads"), [list(column) for column in zip(*heads, strict=True)]))
-        statements.append((script("set_store"), (batch.last,)))
+        statements = append_statements(batch, self._seeds, self.address.schema, notice_of(batch))
         if due := due_elsewhere(batch):
             statements.append((script("wake_workers"), (due,)))
-        statements.append((script("notify"), (self.address.schema, notice_of(batch))))
-        self._statements = statements
+        self._statements = [*delta_statements(batch.deltas, tables), *statements]
         self._batch = batch
 
     def commit(self) -> None:
@@ -217,7 +206,7 @@ class PostgresBackend:
         while True:  # the process can do nothing sensible before it knows
             try:
                 # behind the lock: the old session may be about to commit, or has not been noticed as dead
-                self._link.patiently(lambda db: ask_together(db, [("BEGIN", ()), (script("lock_store"), ())]))
+                self._link.patiently(lambda db: self._opener.ask(db, NOTHING))
                 there = self._between(log, log_id, n - 1, n, 1) == [(n, data)]
                 self.rollback()
                 break

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, TightshipError
+from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Delta
 from tightship.core.world import Clock
 from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
@@ -80,7 +80,7 @@ class Committer:
             try:
                 foreign += self._commit([unit])
             except TightshipError as error:
-                unit.refusal = error
+                unit.refuse(error)
         return foreign
 
     def forget(self) -> None:
@@ -106,7 +106,7 @@ class Committer:
                 if unit.claiming is not None:
                     self._claim(unit, unit.claiming, heads, batch)
                 else:
-                    unit.refusal = self._judge(unit, facts, batch.deltas) or self._take(unit, heads, batch)
+                    unit.refuse(self._judge(unit, facts, batch.deltas) or self._take(unit, heads, batch))
             if batch.rows:
                 self._backend.write(batch, self._folder.tables)
             self._backend.commit()
@@ -195,6 +195,8 @@ class Committer:
             head = self._runs.get(draft.run)
             if head is None or not head.exists or head.ended or head.epoch != draft.epoch:
                 return StaleOwner(f"run {draft.run} is no longer owned at epoch {draft.epoch}")
+        if unit.line is not None and unit.line.broken:
+            return StoreError("an entry before this one could not be written, so this one is not")
         return None if unit.guards is None else self._guard(unit, unit.guards, facts, deltas)
 
     def _guard(self, unit: Unit, guards: Guards, facts: _Facts, deltas: Deltas) -> Exception | None:

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tightship.core.errors import PayloadTooLarge, TamperError
+from tightship.ledger._hmac import BLOCK_BYTES, INNER, OUTER
 from tightship.ledger.entries import SealedPayload
 from tightship.ledger.keyring import Key, Keyring, combine, derive, erased_key, plain_address
 
@@ -27,8 +28,6 @@ COMPRESS_FROM = 192
 """Bytes from which compression is tried."""
 MAX_BYTES = 16 * 1024 * 1024
 """The largest value that is taken, in bytes of JSON."""
-_BLOCK_BYTES = 64
-"""Bytes of a block of SHA-256."""
 _HASH_DIGITS = 56
 _NONCE_BYTES = 12
 _RAW, _ZLIB = b"\x00", b"\x01"
@@ -44,11 +43,10 @@ class ScopeKeys:
         key = combine([key.secret for key in keys])
         self._time = f"{int(max(key.created for key in keys)) & 0xFFFFFFFF:08x}"
         self.aead = AESGCM(derive(key, b"seal"))
-        # The two halves of HMAC-SHA256 (RFC 2104) with their key hashed in. `hmac.digest` sets the key up for every
-        # value, and gives up the interpreter lock on the way, for which the writer's thread then makes it wait.
-        salt = derive(key, b"salt").ljust(_BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in salt))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in salt))
+        # The two halves of HMAC-SHA256 with their key hashed in, which is done once and not for every value.
+        salt = derive(key, b"salt").ljust(BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(salt.translate(INNER))
+        self._outer = hashlib.sha256(salt.translate(OUTER))
 
     def address(self, data: bytes) -> str:
         """The address that these bytes have in this scope."""

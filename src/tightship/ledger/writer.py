@@ -87,6 +87,19 @@ def _closed() -> StoreError:
     return StoreError("the ledger is closed", fix="open it again")
 
 
+def commit_units(
+    commit: CommitFunction, units: list[Unit], caught: type[BaseException]
+) -> tuple[list[Entry], Exception | None]:
+    """Commit a batch: others' entries, and the error that has kept all of it from the disk, and what comes behind."""
+    try:
+        return commit(units), None
+    except caught as failure:
+        error = _passable(failure)
+    for unit in units:
+        unit.refuse(error)
+    return [], error
+
+
 def resolve_units(units: list[Unit], error: BaseException | None) -> None:
     """Give each caller its outcome."""
     for unit in units:
@@ -172,13 +185,7 @@ class ThreadWriter:
                 return
 
     def _commit_batch(self, units: list[Unit]) -> None:
-        error: BaseException | None = None
-        foreign: list[Entry] = []
-        try:
-            foreign = self._commit(units)
-        except BaseException as failure:
-            error = _passable(failure)
-        self._call(self._finish, units, foreign, error)
+        self._call(self._finish, units, *commit_units(self._commit, units, BaseException))
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -242,13 +249,7 @@ class LoopWriter:
         units, self._waiting = self._waiting, []
         if not units:
             return
-        error: BaseException | None = None
-        foreign: list[Entry] = []
-        try:
-            foreign = self._commit(units)
-        except Exception as failure:
-            error = failure
-        finish(self._deliver, units, foreign, error)
+        finish(self._deliver, units, *commit_units(self._commit, units, Exception))
 
     async def close(self) -> None:
         """Commit what waits."""

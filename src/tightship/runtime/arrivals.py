@@ -12,6 +12,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._coming: dict[str, asyncio.Event] = {}
+        self._mail: set[str] = set()
 
     def __contains__(self, run: str) -> bool:
         return run in self._coming
@@ -20,6 +21,15 @@ class Arrivals:
         """Wait while the run is on its way."""
         while (coming := self._coming.get(run)) is not None:
             await coming.wait()
+
+    def note_mail(self, run: str) -> None:
+        """Something was heard for a run that is not here yet; if it is on its way, it has to look for its mail."""
+        if run in self._coming:
+            self._mail.add(run)
+
+    def has_mail(self, run: str) -> bool:
+        """Whether something was heard for it while it was on its way."""
+        return run in self._mail
 
     @contextmanager
     def expect(self, runs: Iterable[str]) -> Generator[None]:
@@ -31,4 +41,5 @@ class Arrivals:
         finally:
             for run, event in events.items():
                 del self._coming[run]
+                self._mail.discard(run)
                 event.set()

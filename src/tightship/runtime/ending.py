@@ -53,14 +53,17 @@ class Ending:
         task = self._task
         self._known = task.interruption
         self._flying = {key for key, _ in task.journal.unfinished()}
-        await task.session.drain()
+        # An end goes to the disk behind what the run has gone on from, in the same transaction if it can.
+        await (task.session.drain() if isinstance(cause, BaseException) else task.session.flights.drain())
         if task.erased:
+            await task.session.drain()
             cause = task.forget()
         if not isinstance(cause, BaseException):
             await self._tidy()
             outcome = await self._complete(cause.output)
             if outcome is not None:
                 return outcome
+            await task.session.drain()
             if task.interruption is None:
                 return TAKEN  # a person has taken the run over before its end could be written
             cause = task.interruption  # a cancel or halt came first
@@ -216,10 +219,12 @@ class Ending:
             at = str(journal.entries[0].body.get("key", ""))
             drafts.append(child_signal(task.program.parent, facts.id, at, body, await self._actions()))
         try:
-            entries = await journal.ledger.append(*drafts, guards=Guards(seen=task.seen), log=journal.log)
+            guards = Guards(seen=task.seen)
+            entries = await journal.ledger.append(*drafts, guards=guards, log=journal.log, line=journal.line)
         except GuardRefused:
             await task.read_mail()
             return False
+        await journal.drain()  # what lay before it has come with it
         journal.index(entries[len(before)])
         return True
 
@@ -233,10 +238,10 @@ class Ending:
     def _totals(self) -> dict[str, Any]:
         journal = self._task.journal
         totals = {"usd": 0, "tokens_in": 0, "tokens_out": 0}
-        for body in journal.settled:
+        for body in journal.costs():
             for name in totals:
                 totals[name] += int(body.get(name) or 0)
-        totals["calls"] = sum(kinds.went_out(body) for body in journal.settled)
+        totals["calls"] = sum(kinds.went_out(body) for body in journal.costs())
         handoffs = self._task.session.handoffs
         passed = {"handoffs": sorted(handoffs[0].counted)} if handoffs and handoffs[0].counted else {}
         return {**totals, **passed, "seconds": round(self._task.session.watch.used, 3)}

@@ -124,7 +124,9 @@ class Engine:
                 driven = self._runs.get(entry.run)
                 if driven is not None:
                     driven.task.take(entry)
-                elif kind == kinds.SIGNAL:
+                    continue
+                self._arrivals.note_mail(entry.run)
+                if kind == kinds.SIGNAL:
                     self.due(entry.run)
             elif kind == kinds.STARTED and not entry.body.get("owner"):
                 self.due(entry.run)
@@ -161,7 +163,9 @@ class Engine:
             await beginning.record()
             self._families.begin(run, start.parent, bounds_of(program))
             session = self._sessions.new(beginning.facts, beginning.journal, program)
-            self._runs[run] = Driven(RunTask(self, program, session))
+            # nobody could write to an id before it was made, and what was written since is heard
+            unread = bool(start.id) or self._arrivals.has_mail(run)
+            self._runs[run] = Driven(RunTask(self, program, session, unread))
         return run
 
     # --- taking over -----------------------------------------------------------------------------

@@ -60,9 +60,9 @@ class Waiting:
 
 
 class RunTask:
-    """A run while this process owns it."""
+    """A run while this process owns it. `unread`: mail may have come that this process was not told of."""
 
-    def __init__(self, engine: Engine, program: Program, session: Session) -> None:
+    def __init__(self, engine: Engine, program: Program, session: Session, unread: bool = True) -> None:
         self.engine = engine
         self.program = program
         self.session = session
@@ -70,12 +70,11 @@ class RunTask:
         self.waiting: dict[str, Waiting] = {}
         self.deadlines: dict[str, float] = {}
         """Store time (s) by which steps that are under way have to end, by key."""
-        self.seen = 0
+        self.seen, self._unread = 0, unread
         self.ended: Run | None = None
         self._names: dict[str, Json] = {"input": dict(session.facts.input)}
         self._tried: list[str] = []
-        self._busy = 0
-        self._parking = False
+        self._busy, self._parking = 0, False
         self._held: list[Entry] = []
         self._rung: list[Waiting] = []
         self._read = self.journal.entries[-1].n if self.journal.entries else 0
@@ -105,7 +104,8 @@ class RunTask:
         """
         self.session.watch.start()
         self.began = self.session.shared.world.clock.now()
-        await self.read_mail()  # what came while it was loaded
+        if self._unread:
+            await self.read_mail()  # what came while it was loaded
         for entry in self.journal.signals:
             self._note_signal(entry)
         self.restarts = max(0, idle_claims(self.journal.entries) - 1)  # this owner's own claim is the last of them

@@ -8,7 +8,6 @@ from typing import Any
 
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused
-from tightship.core.ids import new_id
 from tightship.core.ports import Json
 from tightship.core.signals import Halted
 from tightship.core.world import World
@@ -17,6 +16,7 @@ from tightship.effects.journal import Journal
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
+from tightship.runtime.reserve import Reserve
 from tightship.runtime.start import Start
 from tightship.workflow.conditions import Expression
 from tightship.workflow.types import check_input
@@ -55,16 +55,16 @@ class Starter:
 
     Args:
         ledger: where they are recorded.
-        world: chance, for their ids.
+        world: time and chance, for their ids.
         program: the program of a workflow as it stands.
         build: the code that they are pinned to.
     """
 
     def __init__(self, ledger: Ledger, world: World, program: Callable[[str], Program], build: str) -> None:
         self._ledger = ledger
-        self._world = world
         self._program = program
         self._build = build
+        self._reserve = Reserve(ledger.vault.keyring, world)
 
     async def prepare(self, start: Start, owner: str) -> Beginning:
         """Check the input and seal it; `owner` drives the run, and without one it is queued.
@@ -78,7 +78,7 @@ class Starter:
         if start.parent:
             program = program.for_parent(start.parent)
         given = check_input(program.spec.input, start.input, start.workflow)
-        run = start.id or new_id("r", self._world)
+        run = start.id or self._reserve.take()
         facts = RunFacts(run, start.workflow, start.tenant, given)
         scope = await self._scope(facts, program, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)

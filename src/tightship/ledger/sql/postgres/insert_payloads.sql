@@ -1,3 +1,3 @@
 INSERT INTO payloads (address, scope, data, crc)
-SELECT * FROM unnest(%b::bytea[], %s::text[], %b::bytea[], %s::bigint[])
+SELECT * FROM unnest(%b::bytea[], %b::text[], %b::bytea[], %b::bigint[])
 ON CONFLICT (address) DO NOTHING
