@@ -23,6 +23,8 @@ from tightship.workflow.build import Agent, Workflow
 
 AgentFunction = Callable[[Any, dict[str, Any]], Awaitable[Any]]
 PERSON = "ann"
+OTHER = "ben"
+"""Who decides about what `PERSON` has made."""
 
 
 def tool(name: str, *script: Any, **fields: Any) -> ScriptedTool:
@@ -88,7 +90,7 @@ class Desk:
         self.tools = {one.spec.name: one for one in tools}
         self.state = MemoryState()
         self.folder = Path(tempfile.mkdtemp(prefix="tightship-desk-"))
-        (self.folder / "tightship.yaml").write_text(f"name: desk\nroles: {{operator: [{PERSON}]}}\n{config}")
+        (self.folder / "tightship.yaml").write_text(f"name: desk\nroles: {{operator: [{PERSON}, {OTHER}]}}\n{config}")
         self._specs: list[Any] = []
         self._functions: dict[str, AgentFunction] = {}
         self._lives = 0
@@ -156,14 +158,14 @@ class Desk:
         """A person's hands."""
         return await self.ws.operator()
 
-    async def answer(self, kind: str = "approve", value: Any = None, type: str = "") -> str:
+    async def answer(self, kind: str = "approve", value: Any = None, type: str = "", by: str = PERSON) -> str:
         """Somebody decides the one item that is open and asks for something; its type."""
         operator = await self.operator()
         items = [item for item in await operator.items() if item.type not in ("escalation", "residual")]
         assert len(items) == 1, items
-        await operator.decide(items[0].item, Decision(kind, PERSON, value))  # type: ignore[arg-type]
+        await operator.decide(items[0].item, Decision(kind, by, value))  # type: ignore[arg-type]
         assert not type or items[0].type == type
         return items[0].type
 
 
-__all__ = ["PERSON", "Desk", "Hanging", "Served", "lost", "simulate", "tool", "write"]
+__all__ = ["OTHER", "PERSON", "Desk", "Hanging", "Served", "lost", "simulate", "tool", "write"]

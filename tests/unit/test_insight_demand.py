@@ -168,12 +168,14 @@ FIGURES = st.builds(
     WorkflowDemand,
     WORDS,
     WORDS,
-    COUNTS,
-    COUNTS,
-    COUNTS,
-    st.floats(0, 1e9),
-    COUNTS,
-    st.builds(Cost, *[COUNTS] * 9),
+    due=COUNTS,
+    running=COUNTS,
+    parked=COUNTS,
+    code_gone=COUNTS,
+    oldest=st.floats(0, 1e9),
+    waiting=COUNTS,
+    looping=COUNTS,
+    today=st.builds(Cost, *[COUNTS] * 9),
 )
 
 

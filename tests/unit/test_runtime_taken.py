@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from engine_desk import PERSON, Desk, Hanging, simulate, tool, write
+from engine_desk import OTHER, PERSON, Desk, Hanging, simulate, tool, write
 
 from tightship.core import kinds
 from tightship.core.errors import ActRefused, BoundaryError, InputRejected, NotTaken, UnknownName
@@ -282,7 +282,7 @@ def test_an_edit_counts_for_open_steps_and_the_old_value_stays_in_the_log() -> N
         await settle(desk)
         item = (await operator.items())[0]
         assert (await operator.item(item.item))[1]["evidence"]["read"] == {"text": "corrected"}
-        await desk.answer("approve")
+        await desk.answer("approve", by=OTHER)  # who edited it may not approve it
         await settle(desk)
         ended = await desk.only()
         assert ended.output["read"] == "corrected" and "corrected" in ended.output["answer"]
