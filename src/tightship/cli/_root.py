@@ -21,6 +21,10 @@ COMMANDS: Final = {
     "runs": ("tightship.cli.runs:runs", "List, show, explain, resume, fork, cancel runs; take them over."),
     "inbox": ("tightship.cli.inbox:inbox", "What waits for people, and their decisions."),
     "costs": ("tightship.cli.costs:costs", "What it has cost, by workflow, agent, tool or day."),
+    "coordination": (
+        "tightship.cli.coordination:coordination",
+        "How agents work together: handoffs, and what coordination takes.",
+    ),
     "metrics": ("tightship.cli.metrics:metrics", "What there is to do and what today has cost, for Prometheus."),
     "diagnose": (
         "tightship.cli.diagnose:diagnose",

@@ -84,14 +84,14 @@ def _token(host: str) -> str:
 async def _serve(shell: Shell, host: str, port: int, token: str) -> None:
     from tightship.cli._open import looking
     from tightship.cli._work import stoppable
-    from tightship.insight import demand
+    from tightship.insight import Lately, demand
 
-    stop = asyncio.Event()
+    stop, lately = asyncio.Event(), Lately()
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
 
         async def read() -> Demand:
-            return await demand(ledger, await _living(ledger))
+            return await demand(ledger, await _living(ledger), lately)
 
         app = build_app(read, token)
         with listening(host, port) as listener:

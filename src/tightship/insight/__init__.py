@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from tightship.insight.attribution import Attribution, Suspect, attribute, attribute_run
+from tightship.insight.boundaries import Refusals, refusals
+from tightship.insight.coordination import (
+    Coordination,
+    Effort,
+    Lately,
+    Pair,
+    coordination_of,
+    coordination_of_many,
+    coordination_report,
+)
 from tightship.insight.costs import (
     GROUPS,
     Cost,
@@ -26,13 +36,18 @@ from tightship.insight.timeline import Event, StepNode, Timeline, entry_line, ro
 __all__ = [
     "GROUPS",
     "Attribution",
+    "Coordination",
     "Cost",
     "CostLine",
     "CostReport",
     "Datum",
     "Decision",
     "Demand",
+    "Effort",
     "Event",
+    "Lately",
+    "Pair",
+    "Refusals",
     "RepeatedCall",
     "Rule",
     "RunCosts",
@@ -46,6 +61,9 @@ __all__ = [
     "attribute",
     "attribute_run",
     "budget_forecast",
+    "coordination_of",
+    "coordination_of_many",
+    "coordination_report",
     "cost_report",
     "costs_of_run",
     "demand",
@@ -54,6 +72,7 @@ __all__ = [
     "exposition",
     "load",
     "needed",
+    "refusals",
     "report",
     "row_line",
     "run_costs",

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tightship.controls.periods import period_key
+from tightship.controls.periods import period_bounds, period_key
 from tightship.controls.spend import SUMS
 from tightship.core.errors import LoopFound
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
+from tightship.insight.coordination import Coordination, Lately
 from tightship.insight.costs import Cost
 from tightship.insight.freshness import Freshness, freshness
 from tightship.ledger import Ledger
@@ -34,6 +35,7 @@ class WorkflowDemand:
         waiting: inbox items that wait for a person.
         today: what was spent since midnight UTC.
         looping: of the waiting items those whose runs ended because agents went round in circles.
+        lately: how the latest requests of today have been coordinated that have ended.
     """
 
     tenant: str
@@ -46,6 +48,7 @@ class WorkflowDemand:
     waiting: int = 0
     today: Cost = field(default_factory=Cost)
     looping: int = 0
+    lately: Coordination = field(default_factory=Coordination)
 
     def as_dict(self) -> dict[str, Json]:
         """All figures; money in dollars."""
@@ -60,6 +63,7 @@ class WorkflowDemand:
             "waiting_for_people": self.waiting,
             "looping": self.looping,
             "today": self.today.as_dict(),
+            "lately": self.lately.as_dict(),
         }
 
 
@@ -110,12 +114,13 @@ class Demand:
         }
 
 
-async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Demand:
+async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: Lately | None = None) -> Demand:
     """What there is to do, with what today has cost. It reads every open run's row.
 
     Args:
         ledger: with the projections of a workspace. Rehearsals are left out.
         living: ids of the workers that live, where that is known: a run of another one counts as due.
+        lately: what has read the latest requests so far, for whoever reads again and again.
     """
     now = ledger.world.clock.now()
     found: dict[tuple[str, str], WorkflowDemand] = {}
@@ -146,6 +151,9 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Deman
     for row in await ledger.select("spend", [("day", "=", period_key("day", now))]):
         one = of(row["log"], row["workflow"])
         one.today += Cost(*(int(row[name]) for name in SUMS))
+    latest = await (lately or Lately()).read(ledger, period_bounds("day", now)[0])
+    for (tenant, workflow), found_lately in latest.items():
+        of(tenant, workflow).lately = found_lately
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
     return Demand(now, tuple(found[key] for key in sorted(found)), scopes, await freshness(ledger))

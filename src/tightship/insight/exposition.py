@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tightship._version import __version__
+from tightship.insight.coordination import UNITS
 from tightship.insight.costs import Cost
 from tightship.insight.demand import Demand, WorkflowDemand
 
@@ -62,6 +63,41 @@ def _conflicts(demand: Demand) -> Iterable[_Sample]:
             yield {"keys": one.family, "kind": kind}, one.counts[f"{kind}_conflicts"]
 
 
+def _shares(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.workflows:
+        for unit in UNITS:
+            share = one.lately.share(unit)
+            if share is not None:
+                yield {"tenant": one.tenant, "workflow": one.workflow, "of": _OF[unit]}, share
+
+
+_OF: Final = {"turns": "turns", "tokens": "tokens", "usd": "dollars", "ms": "seconds"}
+_PASSING: Final = ("handoffs", "returned", "misroutes", "rework")
+
+
+def _handoffs(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.workflows:
+        for pair in one.lately.pairs.values():
+            for what in _PASSING:
+                told = {"source": pair.source, "target": pair.target, "what": what}
+                yield {"tenant": one.tenant, "workflow": one.workflow, **told}, getattr(pair, what)
+
+
+def _retention(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.workflows:
+        for pair in one.lately.pairs.values():
+            if pair.retention is not None:
+                told = {"source": pair.source, "target": pair.target}
+                yield {"tenant": one.tenant, "workflow": one.workflow, **told}, pair.retention
+
+
+def _refused(demand: Demand) -> Iterable[_Sample]:
+    for one in demand.workflows:
+        for (agent, kind), count in sorted(one.lately.refused.items()):
+            yield {"tenant": one.tenant, "workflow": one.workflow, "agent": agent, "kind": kind}, count
+
+
+_LATELY: Final = " in the latest 1,000 requests that have begun today and ended."
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -103,6 +139,11 @@ METRICS: Final = (
     _today("tightship_cache_hits_total", "Calls that the cache answered", lambda cost: cost.hits),
     _today("tightship_cost_dollars_total", "Money spent", lambda cost: cost.usd / 1e9),
     Metric("tightship_tokens_total", "counter", f"Tokens of model calls{_SINCE}", _tokens),
+    Metric("tightship_recent_requests", "gauge", f"Requests{_LATELY}", _each(lambda one: one.lately.runs)),
+    Metric("tightship_recent_coordination_ratio", "gauge", f"Share of coordination{_LATELY}", _shares),
+    Metric("tightship_recent_handoffs", "gauge", f"Handoffs, and what went wrong with them{_LATELY}", _handoffs),
+    Metric("tightship_recent_handoff_facts_ratio", "gauge", f"Share of facts that arrived{_LATELY}", _retention),
+    Metric("tightship_recent_role_refusals", "gauge", f"What lay outside of agents' roles{_LATELY}", _refused),
     Metric(
         "tightship_context_age_seconds",
         "gauge",

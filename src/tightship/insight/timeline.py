@@ -24,6 +24,8 @@ from tightship.insight._reading import (
     short,
 )
 from tightship.insight._tree import StepNode, draw, step_tree
+from tightship.insight.boundaries import Refusals, listed, refusals
+from tightship.insight.coordination import Coordination, coordination_of
 from tightship.insight.costs import RunCosts, requests_below, run_costs
 from tightship.ledger import Ledger
 
@@ -61,6 +63,8 @@ class Timeline:
         undone: compensations.
         residual: what remains outside and could not be undone, or whose outcome nobody knows.
         costs: where money, tokens and calls went.
+        refused: what lay outside of agents' roles, by agent and kind.
+        coordination: how well its agents work together, with the runs below it; None where only its entries are known.
     """
 
     summary: Mapping[str, Json]
@@ -72,6 +76,8 @@ class Timeline:
     undone: tuple[Event, ...]
     residual: tuple[str, ...]
     costs: RunCosts
+    refused: Refusals
+    coordination: Coordination | None = None
 
     def as_dict(self) -> dict[str, Json]:
         """The view as JSON."""
@@ -81,6 +87,8 @@ class Timeline:
             **{name: [event.as_dict() for event in getattr(self, name)] for name in _EVENTS},
             "residual": list(self.residual),
             "costs": self.costs.as_dict(),
+            "refused": listed(self.refused),
+            "coordination": None if self.coordination is None else self.coordination.as_dict(),
         }
 
     def render(self, keys: bool = False) -> str:
@@ -96,10 +104,13 @@ class Timeline:
             f"started {clock(float(summary['started_at']))} UTC, took {duration(float(summary['seconds']))}, "
             f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls{below}"
         )
+        if self.coordination is not None:
+            lines.append(f"coordination: {self.coordination}")
         lines += ["", *draw(self.steps, keys)]
         for name in _EVENTS:
             events: tuple[Event, ...] = getattr(self, name)
             lines += _block(name, [str(event) for event in events])
+        lines += _block("outside of roles", [f"{agent}: {kind} x {n}" for (agent, kind), n in self.refused.items()])
         lines += _block("remains outside", self.residual)
         lines += _block("repeated calls", [str(one) for one in self.costs.repeated])
         return "\n".join(lines)
@@ -124,7 +135,8 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     view = timeline(entries, await ledger.values(wanted, erased=ERASED))
     requests = view.costs.total.calls + await requests_below(ledger, run)
     summary = {**view.summary, "requests": requests}
-    return replace(view, summary=summary, costs=replace(view.costs, requests=requests))
+    costs = replace(view.costs, requests=requests)
+    return replace(view, summary=summary, costs=costs, coordination=await coordination_of(ledger, run))
 
 
 def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = None) -> Timeline:
@@ -157,6 +169,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
         undone=tuple(_undone(entries)),
         residual=tuple(_residual(entries, detail)),
         costs=costs,
+        refused=refusals(entries),
     )
 
 

@@ -46,6 +46,27 @@ def retention(before: Mapping[str, Json], given: Mapping[str, Json]) -> Retentio
     return Retention(kept, len(facts))
 
 
+class Known:
+    """All facts that the briefs of a chain have held so far, and how many of them a brief still holds."""
+
+    def __init__(self) -> None:
+        self._facts = list[tuple[str, Json]]()
+
+    def still(self, given: Mapping[str, Json]) -> Retention:
+        """How many of the facts known so far stand in this brief, of how many; then it adds its own."""
+        found = [(name, one) for name, value in given.items() for one in _facts(value)]
+        kept = sum(_among(fact, found) for fact in self._facts)
+        held = Retention(kept, len(self._facts))
+        for fact in found:
+            if not _among(fact, self._facts):
+                self._facts.append(fact)
+        return held
+
+
+def _among(fact: tuple[str, Json], facts: list[tuple[str, Json]]) -> bool:
+    return any(name == fact[0] and _same(one, fact[1]) for name, one in facts)
+
+
 def _facts(value: Json) -> list[Json]:
     if value is None or value == "":
         return []

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from tightship.core.errors import HandoffRefused, HandoffsExhausted, RunFailed
 from tightship.core.ports import Json
 from tightship.effects.frame import CONSTRAINTS, Frame
-from tightship.patterns._brief import Brief, retention
+from tightship.patterns._brief import Brief, Known, retention
 from tightship.patterns._shared import feedback
 from tightship.workflow.models import Fields
 from tightship.workflow.readiness import Finding, StepCheck, declare
@@ -20,6 +20,7 @@ from tightship.workflow.units import Name
 
 BRIEF = "brief"
 PEERS = "peers"
+OBJECTIONS = "objections"
 
 NO_HANDOFF_FIELD = declare(
     "TS620",
@@ -64,9 +65,9 @@ class Handoff(Step):
 
     `first` begins. An agent that finishes gives its output; one that passes the work on gives an output with
     `handoff: {to: AGENT, brief: {…}}`. `to` has to be one of its peers, and the brief has to fit: else it goes back to
-    the sender once, then to a person. Inside, `brief` is the brief that came with the work (empty at first) and
-    `peers` are the agents to whom it may be handed. `as` gives a step in place of an agent of that name. The output is
-    that of whoever finished.
+    the sender once, then to a person. Inside, `brief` is the brief that came with the work (empty at first), `peers`
+    are the agents to whom it may be handed, and `objections` is what was wrong with the handoff that came back. `as`
+    gives a step in place of an agent of that name. The output is that of whoever finished.
     """
 
     record = True
@@ -117,6 +118,7 @@ class Handoff(Step):
         """What came with the work, and to whom it may go."""
         yield BRIEF
         yield PEERS
+        yield OBJECTIONS
 
     def describe(self) -> str:
         """In words."""
@@ -154,7 +156,7 @@ class Handoff(Step):
     async def execute(self, frame: Frame) -> Json:
         """Pass the work on until somebody finishes it."""
         at, brief, trail = self.first, dict[str, Json](), [self.first]
-        contract = Brief(self.brief, self.keep)
+        contract, known = Brief(self.brief, self.keep), Known()
         for number in range(1, self.max + 2):
             inner = frame.at(str(number))
             output, passed = await self._turn(inner, at, brief, contract)
@@ -163,8 +165,9 @@ class Handoff(Step):
             if number > self.max:
                 break
             target, given = passed
-            held = retention(brief, given)
-            await inner.hand_over(at, target, number=number, facts=held.facts, kept=held.kept, brief=given)
+            held, still = retention(brief, given), known.still(given)
+            told: dict[str, Json] = {"facts": held.facts, "kept": held.kept, "known": still.facts, "still": still.kept}
+            await inner.hand_over(at, target, number=number, **told, brief=given)
             at, brief = target, given
             trail.append(target)
         said = f"the work was handed over {self.max} times ({' -> '.join(trail)}) and nobody finished it"
@@ -181,9 +184,10 @@ class Handoff(Step):
         self, frame: Frame, at: str, brief: Mapping[str, Json], contract: Brief
     ) -> tuple[Json, tuple[str, dict[str, Json]] | None]:
         """A turn of the agent that has the work: its output, and where it goes with which brief, if it goes on."""
-        outer = {name: frame.scope.names.get(name) for name in (BRIEF, PEERS, CONSTRAINTS)}
+        outer = {name: frame.scope.names.get(name) for name in (BRIEF, PEERS, OBJECTIONS, CONSTRAINTS)}
         frame.bind(BRIEF, dict(brief))
         frame.bind(PEERS, list[Json](self.peers.get(at, ())))
+        frame.bind(OBJECTIONS, [])
         held = brief.get(CONSTRAINTS)
         if isinstance(held, list | tuple):
             before = outer[CONSTRAINTS]
@@ -192,10 +196,13 @@ class Handoff(Step):
             output = await frame.step(self._parties[at])
             problems = self._problems(at, output, brief, contract)
             if problems:
-                await frame.note("handoff.returned", source=at, target=_target(output), problems=problems, again=True)
+                await self._returned(frame, at, output, problems, again=True)
+                frame.bind(OBJECTIONS, list[Json](problems))
                 with feedback(frame, problems):
                     output = await frame.at("again").step(self._parties[at])
                 problems = self._problems(at, output, brief, contract)
+                if problems:
+                    await self._returned(frame, at, output, problems, again=False)
         finally:
             for name, value in outer.items():
                 if value is None:
@@ -211,6 +218,18 @@ class Handoff(Step):
             )
         asked = _asked(output)
         return output, None if asked is None else (str(asked["to"]), dict(asked.get(BRIEF) or {}))
+
+    async def _returned(self, frame: Frame, at: str, output: Json, problems: list[str], *, again: bool) -> None:
+        """Record that a handoff did not pass: whose, to whom, and whether that is a peer; the second is final."""
+        target = _target(output)
+        allowed = target in self.peers.get(at, ())
+        told: dict[str, Json] = {"source": at, "kind": "brief" if allowed else "peer", "problems": problems}
+        # what is no name of the workflow is what somebody wrote
+        told["target" if target in self._parties else "asked"] = target
+        if again:
+            await frame.note("handoff.returned", **told, again=True)
+        else:
+            await frame.note("handoff.refused", **told)
 
     def _problems(self, at: str, output: Json, before: Mapping[str, Json], contract: Brief) -> list[str]:
         """What is wrong with the handoff that an output asks for; empty when there is none, or it may pass."""

@@ -96,6 +96,12 @@ class MakerChecker(Step):
         if self.settle is not None:
             yield from self.settle.steps()
 
+    def coordinates(self) -> Iterator[Step]:
+        """The checker, which makes nothing, and the judge."""
+        yield self.checker
+        if self.settle is not None:
+            yield from self.settle.steps()
+
     def introduces(self) -> Iterator[str]:
         """The answers for the judge."""
         if self.settle is not None:

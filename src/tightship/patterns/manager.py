@@ -115,6 +115,7 @@ class Manager(Step):
     """
 
     written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
+    named = frozenset({"tasks"})
     record = True
     isolated = True
 
@@ -152,6 +153,11 @@ class Manager(Step):
         yield self.plan
         yield from (worker.do for worker in self.workers.values())
         yield from (step for step in (self.synthesise, *self.settle.steps(), self.fallback) if step is not None)
+
+    def coordinates(self) -> Iterator[Step]:
+        """All but the workers, and what stands in for them all."""
+        yield self.plan
+        yield from (step for step in (self.synthesise, *self.settle.steps()) if step is not None)
 
     def labels(self) -> Iterator[str]:
         """Their places."""

@@ -117,6 +117,10 @@ class Vote(Step):
         yield from self.voters
         yield from self.settle.steps()
 
+    def coordinates(self) -> Iterator[Step]:
+        """The judge: voters do the work, each for itself."""
+        return self.settle.steps()
+
     def once(self) -> Iterator[tuple[str, Step]]:
         """Each voter under its number."""
         yield from ((f"{number}/{step.part}", step) for number, step in enumerate(self.voters, 1))

@@ -55,7 +55,7 @@ SHARED = "context."
 """What a condition's names of the shared context begin with."""
 PLAIN = frozenset(
     {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
-    | {"source", "target", "number", "facts", "kept"}
+    | {"source", "target", "number", "facts", "kept", "known", "still"}
 )
 """Fields of a note that name parts of the workflow, never what anybody wrote."""
 

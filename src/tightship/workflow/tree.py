@@ -127,6 +127,8 @@ class Step(BaseModel):
     """Fields that stand in files under another name: the field, and how it is written."""
     hands_on: ClassVar[bool] = True
     """Whether its output is something that the next step may take as its input."""
+    named: ClassVar[frozenset[str]] = frozenset()
+    """Parts of its key below which a name stands that the run has given (a planned task's id)."""
 
     name: Name | None = None
     on: Behaviours = {}
@@ -209,6 +211,13 @@ class Step(BaseModel):
         None for a pattern whose inside may run several times: it is one piece of work to whoever takes it over.
         """
         return ((child.part, child) for child in self.children())
+
+    def coordinates(self) -> Iterator[Step]:
+        """The steps directly inside that only serve the others: they plan, check, judge or put together (O5).
+
+        Whoever did the work alone would not need them: their turns and calls are coordination.
+        """
+        return iter(())
 
     def labels(self) -> Iterator[str]:
         """A wish for each child's part, in order; without one its name or pattern is taken."""
