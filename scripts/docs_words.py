@@ -28,6 +28,18 @@ WORKFLOW: Mapping[str, str] = {
     ),
     "WorkflowSpec.threshold": "The value of `threshold` in this workflow's conditions; else that of `settings`.",
     "WorkflowSpec.schedule": "When it starts by itself, once per slot ([schedules](workflows.md#schedules)).",
+    "WorkflowSpec.need": "What the work is like. `check` then advises how agents should work together ([need](#need)).",
+    "Need.order": (
+        "`fixed`: the same steps follow each other in every run. `free`: what comes next follows from the content."
+    ),
+    "Need.independent": "Parts of the work do not need each other's results.",
+    "Need.complexity": (
+        "`low`: one agent sees all that it needs. `high`: the work has to be taken apart first, and nobody can list "
+        "the parts beforehand."
+    ),
+    "Need.sovereignty": "Several parties do parts of it, each of which decides over its own data and money.",
+    "Need.regulated": "Somebody else has to have seen it before it goes out.",
+    "Need.volume": "`high`: so many runs a day that what each costs counts.",
     "Schedule.cron": "Five fields: minute, hour, day, month, weekday; or `@hourly`, `@daily`, `@weekly`, `@monthly`.",
     "Schedule.timezone": "Whose time it is: a name of the IANA database.",
     "Schedule.input": "What each run is started with.",

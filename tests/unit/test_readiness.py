@@ -103,6 +103,15 @@ def settling(rule: str) -> dict[str, Any]:
     return voting(f"{{voters: [n0, n1], within: 30s, settle: {rule}}}")
 
 
+def needing(need: str, steps: str) -> dict[str, Any]:
+    """A workflow that declares what its work is like, with agents for its steps."""
+    return more(steps, HEAD.replace("steps:", f"need: {need}\nsteps:")) | agents(3)
+
+
+ROUTED = "  - handoff: {first: n0, peers: {n0: [n1], n1: []}, brief: {problem: str}}\n"
+PLANNED = "  - manager: {plan: n0, workers: {do: n1}, within: 1m}\n"
+PINGED = "  - n0\n  - checkpoint: n0.x > 0\n  - action: desk.ping\n    with: {to: '\"b\"'}\n    undo: none\n"
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
     ("TS305", changed(CONFIG, "sqlite:.tightship", "postgresql://ts:hunter2@db.example/ts")),
@@ -140,6 +149,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS115", changed(SUPPORT, "  - triage\n", "  - triage: {within: 10m}\n")),
     ("TS116", changed(SUPPORT, "systems: [desk]", "systems: [crm]")),
     ("TS117", more("  - triage\n", HEAD.replace("steps:", 'schedule: {cron: "0 7 * * *", input: {id: 7}}\nsteps:'))),
+    # what the work is like
+    ("TS120", needing("{order: fixed}", ROUTED)),
+    ("TS120", needing("{order: fixed}", PLANNED)),
+    ("TS121", needing("{order: free}", "  - n0\n  - n1\n")),
+    ("TS122", needing("{independent: true}", "  - n0\n  - n1\n")),
+    ("TS123", needing("{complexity: low}", PLANNED)),
+    ("TS124", needing("{complexity: high}", "  - n0\n")),
+    ("TS125", needing("{regulated: true}", PINGED)),
+    ("TS126", needing("{sovereignty: true}", "  - n0\n")),
+    ("TS127", needing("{volume: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
     # agents
     ("TS200", changed(QUALITY, 'output: {ok: bool, objections: "list[str]"}\n', "")),
     ("TS201", changed(QUALITY, "input: {respond: object}\n", "")),
@@ -482,6 +501,23 @@ QUIET = [
     ),
     ("TS405", more("  - when: {if: 'input.id == \"x\"', then: triage, else: triage}\n  - checkpoint: triage.urgent\n")),
     ("TS104", changed(SUPPORT, "escalate_to: lead\n", "")),
+    ("TS120", needing("{order: free}", ROUTED)),
+    ("TS120", needing("{order: fixed}", "  - n0\n  - n1\n")),
+    ("TS121", needing("{order: free}", ROUTED)),
+    ("TS121", needing("{}", "  - n0\n  - n1\n")),
+    ("TS122", needing("{independent: true}", "  - concurrent: [n0, n1]\n")),
+    ("TS123", needing("{complexity: high}", PLANNED)),
+    ("TS124", needing("{complexity: high}", PLANNED)),
+    ("TS125", needing("{regulated: true}", "  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED)),
+    ("TS125", needing("{regulated: false}", PINGED)),
+    ("TS126", needing("{sovereignty: true}", "  - workflow: support\n")),
+    ("TS127", needing("{volume: high, complexity: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
+    (
+        "TS127",
+        needing(
+            "{volume: high}", "  - when: {if: 'input.id == \"x\"', then: {vote: {voters: [n0, n1], within: 1m}}}\n"
+        ),
+    ),
     ("TS304", changed(CONFIG, "https://desk.example", "http://127.0.0.1:8000")),
     ("TS304", changed(CONFIG, "https://desk.example", "http://[::1]:8000")),
     (

@@ -281,6 +281,20 @@ class Schedule(Spec):
     tenant: Annotated[str, Field(min_length=1, max_length=200)] = "default"
 
 
+class Need(Spec):
+    """What the work of a workflow is like, as far as it matters to how agents should work together (P11).
+
+    What is not said gives no advice.
+    """
+
+    order: Literal["fixed", "free"] | None = None
+    independent: bool = False
+    complexity: Literal["low", "high"] | None = None
+    sovereignty: bool = False
+    regulated: bool = False
+    volume: Literal["low", "high"] | None = None
+
+
 class WorkflowSpec(Spec):
     """A workflow: its whole map (W1), its bounds, and its steps."""
 
@@ -301,6 +315,8 @@ class WorkflowSpec(Spec):
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     schedule: Schedule | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says when runs start, not what they do."""
+    need: Need = Field(default=Need(), exclude=True)
+    """No part of it either: `check` reads it, no run does."""
     steps: Children
 
     trigger: Text | None = None
