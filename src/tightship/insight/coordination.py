@@ -13,12 +13,14 @@ that of turns, and of calls outside of turns; waiting for people is neither.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tightship.core import kinds
+from tightship.core.errors import WorkspaceError
 from tightship.core.money import show_usd, to_usd
 from tightship.core.ports import EntryView, Json
 from tightship.insight._reading import Effect, duration, effects, turn_of, turns
@@ -31,6 +33,7 @@ UNITS: Final = ("turns", "tokens", "usd", "ms")
 _MARKS: Final = re.compile(r"[~+!].*")
 _STRETCH: Final = re.compile(r"(?P<stretch>(?P<step>.*/)(?P<number>\d+))/note:handoff(?:\.returned|\.refused)?/\d+\Z")
 _RETURNED: Final = ("handoff.returned", "handoff.refused")
+_UNKNOWN: Final = Step()
 _BATCH: Final = 100
 """Families of runs that are read together."""
 
@@ -367,15 +370,22 @@ async def _batch(ledger: Ledger, wanted: Sequence[str]) -> dict[str, Coordinatio
     families = dict[str, dict[str, tuple[Sequence[EntryView], Step]]]()
     for run, found in entries.items():
         body = found[0].body
-        families.setdefault(heads[run], {})[run] = found, roots[str(body["definition"])]
+        families.setdefault(heads[run], {})[run] = found, roots.get(str(body.get("definition")), _UNKNOWN)
     return {run: family(found) for run, found in families.items()}
 
 
-async def _roots(ledger: Ledger, runs: Iterable[Sequence[EntryView]]) -> dict[str, Any]:
-    """The steps of the definitions that the runs are bound to, by address."""
-    addresses = list(dict.fromkeys(str(found[0].body["definition"]) for found in runs))
-    values = await ledger.values(addresses)
-    return {address: from_definition(values[address]).workflow.root for address in addresses}
+async def _roots(ledger: Ledger, runs: Iterable[Sequence[EntryView]]) -> dict[str, Step]:
+    """The steps of the definitions that the runs are bound to, by address.
+
+    One that this version cannot read has none: its turns are work, but for those that only hand over.
+    """
+    found = dict.fromkeys(str(entries[0].body.get("definition") or "") for entries in runs)
+    values = await ledger.values([address for address in found if address])
+    roots = dict[str, Step]()
+    for address, definition in values.items():
+        with contextlib.suppress(WorkspaceError, ValueError):
+            roots[address] = from_definition(definition).workflow.root
+    return roots
 
 
 async def coordination_report(
