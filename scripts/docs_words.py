@@ -211,6 +211,9 @@ STEPS: Mapping[str, str] = {
     ),
     "WorkflowStep.workflow": "The workflow, as a run of its own. Its output is called like it, with `_` for `-`.",
     "WorkflowStep.with_": "Its input. Without it: this run's input.",
+    "WorkflowStep.escalated": (
+        "What this run goes on with where the child escalates. Without it this run escalates as well."
+    ),
 }
 
 AGENT: Mapping[str, str] = {

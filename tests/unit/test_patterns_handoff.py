@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightship.core import kinds
-from tightship.core.errors import LoadError
+from tightship.core.errors import LoadError, OutOfScope
 from tightship.ledger import Entry
 from tightship.patterns import WorkflowStep, load_all
 from tightship.patterns._brief import Brief, retention
@@ -133,6 +133,81 @@ def test_agents_that_go_on_handing_over_end_at_the_steps_own_bound_with_the_whol
         run = await desk.run()
         assert run.outcome == "escalated" and run.reason == "HandoffsExhausted"
         assert len(handoffs(run.entries)) == 3
+
+    simulate(play)
+
+
+def test_two_agents_that_only_pass_the_work_back_and_forth_are_stopped_before_the_bound():
+    async def play(sim: Any) -> None:
+        desk = Desk(sim)
+        three(desk, front=plays(to("light")), light=plays(to("water")), water=plays(to("light")))
+        desk.workflow(Handoff(first="front", peers=PEERS, brief=BRIEF, max=8))
+        run = await desk.run()
+        assert run.outcome == "escalated" and run.reason == "LoopFound"
+        assert [one.body["target"] for one in handoffs(run.entries)] == ["light", "water", "light", "water"]
+
+    simulate(play)
+
+
+def test_what_is_known_along_a_chain_is_counted_and_an_answered_question_is_no_loss():
+    async def play(sim: Any) -> None:
+        desk = Desk(sim)
+        three(
+            desk,
+            front=plays(to("light", problem="a", constraints=["x", "y"], open_questions=["q", "r"])),
+            light=plays(to("water", problem="a", constraints=["x"], open_questions=["r"])),
+            water=plays({"answer": "ok"}),
+        )
+        desk.workflow(Handoff(first="front", peers=PEERS, brief=BRIEF))
+        run = await desk.run()
+        told = [tuple(one.body[name] for name in ("facts", "kept", "known", "still")) for one in handoffs(run.entries)]
+        assert told == [(0, 0, 0, 0), (4, 3, 4, 3)]  # problem, customer, x and y; y got lost
+
+    simulate(play)
+
+
+def test_objections_reach_a_workflow_that_stands_for_an_agent():
+    async def play(sim: Any) -> None:
+        desk, seen = Desk(sim), list[Any]()
+
+        def ask(ctx: Any, given: Mapping[str, Any]) -> Any:
+            seen.append(given["objections"])
+            return to("light") if given["objections"] else {"handoff": {"to": "boss", "brief": brief()}}
+
+        desk.agent("asker", plays(ask), tools=[], input={"objections": "list[str]"})
+        desk.workflow("asker", name="front-desk", input={"objections": "list[str]"})
+        three(desk, light=plays({"answer": "ok"}), water=plays({}))
+        front = WorkflowStep("front-desk", with_={"objections": "objections"})
+        desk.workflow(Handoff(first="front", peers=PEERS, brief=BRIEF, **{"as": {"front": front}}))
+        run = await desk.run()
+        assert run.outcome == "completed" and run.output == {"answer": "ok"}
+        assert seen[0] == [] and "'boss' is no peer" in seen[1][0]
+
+    simulate(play)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_domain_that_escalates_leaves_the_case_to_its_own_people_and_takes_the_run_with_it_only_where_nothing_is_said(
+    goes_on: bool,
+):
+    async def play(sim: Any) -> None:
+        desk = Desk(sim)
+
+        def fails(ctx: Any, given: Mapping[str, Any]) -> Any:
+            raise OutOfScope("not mine")
+
+        three(desk, front=plays(to("light")), water=plays({}), lamp=plays(fails))
+        desk.workflow("lamp", name="light-desk")
+        said = {"escalated": {"answer": '"they will write"'}} if goes_on else {}
+        light = WorkflowStep("light-desk", **said)
+        desk.workflow(Handoff(first="front", peers=PEERS, brief=BRIEF, **{"as": {"light": light}}))
+        run = await desk.run()
+        assert run.outcome == ("completed" if goes_on else "escalated")
+        if goes_on:
+            assert run.output == {"answer": "they will write"}
+        items = await (await desk.operator()).items()
+        assert [item.type for item in items] == ["escalation"] * (1 if goes_on else 2)
+        assert run.id not in {item.run for item in items} or not goes_on
 
     simulate(play)
 

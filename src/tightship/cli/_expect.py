@@ -7,6 +7,10 @@
 | `action` | the names of the writes that the run has done and not taken back, in order |
 | `undone` | the names of the writes that it has taken back, in the order of taking back |
 | `output` | its fields stand in what the run gave |
+| `handoffs` | the way that the work took: `[reception > billing]` |
+| `returned` | handoffs that did not pass: who made them, and of which kind: `[reception: brief]` |
+| `kept` | true: of all facts that were ever handed over, all stood in the last brief |
+| `below` | the runs below it in the order of their ends, with what they have done: `[billing-desk: completed: refunds.create]` |
 | a mapping (`refund`, …) | its fields stand among the arguments of one of these writes |
 | `absent` | texts that stand in no argument of these writes |
 | `pair` | of all lines with the same value, one run alone has done the mapping's write |
@@ -70,8 +74,10 @@ class Comparison:
         pairs: dict[str, list[tuple[Verdict, bool]]] = {}
         for record, expected, entries in sorted(self.lines, key=lambda line: line[0].line):
             writes = await writes_of(ledger, entries)
+            below = await _below(ledger, entries) if "below" in expected else []
             verdict = _judge(record, expected, writes)
             verdict.differences.extend(_of_undone(expected, entries))
+            verdict.differences.extend(_of_passing(expected, entries, below))
             found.append(verdict)
             if "pair" in expected:
                 done = any(_among(wanted, writes) for _, wanted in _wanted(expected))
@@ -151,6 +157,37 @@ def _of_undone(expected: Mapping[str, Any], entries: Sequence[Entry]) -> list[st
     if list(expected["undone"]) == done:
         return []
     return [f"expected {', '.join(expected['undone']) or 'nothing'} to be undone, got {', '.join(done) or 'nothing'}"]
+
+
+async def _below(ledger: Ledger, entries: Sequence[Entry]) -> list[str]:
+    """The runs below one, as they ended: workflow, outcome, reason or what they have done."""
+    ends = [entry.body for entry in entries if entry.kind == kinds.SIGNAL and entry.body["type"] == "child"]
+    runs = await ledger.runs_entries([body["child"] for body in ends])
+    told: list[str] = []
+    for body in ends:
+        found = runs[body["child"]]
+        done = ", ".join(name for name, _ in await writes_of(ledger, found))
+        parts = (found[0].body["workflow"], body["outcome"], body.get("reason"), done)
+        told.append(": ".join(str(part) for part in parts if part))
+    return told
+
+
+def _of_passing(expected: Mapping[str, Any], entries: Sequence[Entry], below: Sequence[str]) -> list[str]:
+    """How the work passed from one agent to another, and what the runs below have done."""
+    notes = [entry.body for entry in entries if entry.kind == kinds.NOTE]
+    passed = [body for body in notes if body["type"] == "handoff"]
+    back = [body for body in notes if body["type"] in ("handoff.returned", "handoff.refused")]
+    got: dict[str, Any] = {
+        "handoffs": [f"{body['source']} > {body['target']}" for body in passed],
+        "returned": [f"{body['source']}: {body['kind']}" for body in back],
+        "kept": bool(passed) and passed[-1]["known"] == passed[-1]["still"],
+        "below": list(below),
+    }
+    return [
+        f"expected {name} {expected[name]}, got {value}"
+        for name, value in got.items()
+        if name in expected and expected[name] != value
+    ]
 
 
 def _wanted(expected: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Json]]]:

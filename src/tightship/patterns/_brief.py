@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tightship.core.ports import Json
 from tightship.workflow.types import object_schema, shape_of
+
+
+OPEN: Final = "open_questions"
+"""The field whose items are meant to go: a question that was answered is no fact that was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Brief:
 
 def retention(before: Mapping[str, Json], given: Mapping[str, Json]) -> Retention:
     """How much of a brief has arrived in the next: each field is a fact, and so is each item of a list."""
-    facts = [(name, one) for name, value in before.items() for one in _facts(value)]
+    facts = _named_facts(before)
     kept = sum(any(_same(one, other) for other in _facts(given.get(name))) for name, one in facts)
     return Retention(kept, len(facts))
 
@@ -54,13 +58,17 @@ class Known:
 
     def still(self, given: Mapping[str, Json]) -> Retention:
         """How many of the facts known so far stand in this brief, of how many; then it adds its own."""
-        found = [(name, one) for name, value in given.items() for one in _facts(value)]
+        found = _named_facts(given)
         kept = sum(_among(fact, found) for fact in self._facts)
         held = Retention(kept, len(self._facts))
         for fact in found:
             if not _among(fact, self._facts):
                 self._facts.append(fact)
         return held
+
+
+def _named_facts(brief: Mapping[str, Json]) -> list[tuple[str, Json]]:
+    return [(name, one) for name, value in brief.items() if name != OPEN for one in _facts(value)]
 
 
 def _among(fact: tuple[str, Json], facts: list[tuple[str, Json]]) -> bool:

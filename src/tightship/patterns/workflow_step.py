@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from tightship.core.errors import Unforeseen
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Values
@@ -36,16 +37,26 @@ CHILD_DEPTH = declare(
     fix="Flatten the workflows, or raise limits.depth.",
 )
 
+TAKES_ALL = declare(
+    "TS573",
+    "advice",
+    "A party that escalates takes the whole run with it",
+    why="The parties are sovereign: what one of them leaves to its own people need not stop the others.",
+    fix="Say in `escalated` what the run goes on with: `escalated: {answer: '\"our team will write\"'}`.",
+)
+
 
 @patterns.register("workflow")
 class WorkflowStep(Step):
     """`workflow: NAME` with `with: {…}`; without it the child gets this run's input. Its output is bound to the
-    workflow's name (with `_` for `-`), or to `name`."""
+    workflow's name (with `_` for `-`), or to `name`. A child that escalates leaves the case to its own people; with
+    `escalated: {…}` this run goes on with those values, without it this run ends as well."""
 
     short = "workflow"
 
     workflow: WorkflowName
     with_: Values | None = None
+    escalated: Values | None = None
 
     def __init__(self, workflow: Any = None, /, **fields: Any) -> None:
         """The workflow's name first, or as `workflow=`."""
@@ -66,6 +77,11 @@ class WorkflowStep(Step):
     def describe(self) -> str:
         """In words."""
         return f"workflow **{self.workflow}** as a run of its own"
+
+    def conduct(self) -> list[str]:
+        """What happens when it goes wrong."""
+        goes_on = ["the child escalates: its own people have the case, and this run goes on"]
+        return [*super().conduct(), *(goes_on if self.escalated is not None else [])]
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
@@ -91,6 +107,8 @@ class WorkflowStep(Step):
                 yield CHILD_BUDGET.found(
                     f"{self.workflow!r} may use more {unit} than {context.workflow.workflow!r} has", context.mark()
                 )
+        if context.workflow.need.sovereignty and self.escalated is None:
+            yield TAKES_ALL.found(f"nothing is said for when {self.workflow!r} escalates", context.mark())
         limit = context.workflow.limits.over(context.check.files.config.limits).depth
         depth = _depth(context, self.workflow, frozenset())
         if depth > limit:
@@ -99,7 +117,13 @@ class WorkflowStep(Step):
     async def execute(self, frame: Frame) -> Json:
         """Start the child and wait for its output."""
         give = dict(frame.run.input) if self.with_ is None else await frame.evaluate(self.with_)
-        return await frame.child(self.workflow, give)
+        try:
+            return await frame.child(self.workflow, give)
+        except Unforeseen as error:
+            if self.escalated is None or error.evidence.get("outcome") != "escalated":
+                raise
+            await frame.note("child.escalated", step=self.workflow, child=error.evidence.get("child"))
+            return await frame.evaluate(self.escalated)
 
 
 def _depth(context: StepCheck, name: str, above: frozenset[str]) -> int:

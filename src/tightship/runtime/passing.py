@@ -22,8 +22,9 @@ async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[st
     """
     session, journal = frame.task.session, frame.task.journal
     key = frame.next_key(f"note:{HANDOFF}")
+    line = frame.key.rpartition("/")[0]  # that of the whole step: each turn in it has one of its own
     if key in journal.notes:
-        session.loops.handoff(key, source, target, frame.line)
+        session.loops.handoff(key, source, target, line)
         return
     refused = f"{key}/refused"
     if refused in journal.decided:
@@ -32,7 +33,7 @@ async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[st
     try:
         for counter in session.handoffs:
             counter.check(one)
-        session.loops.handoff(key, source, target, frame.line)
+        session.loops.handoff(key, source, target, line)
     except LimitReached as error:
         await journal.decide(refused, error.message)
         raise
