@@ -159,6 +159,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS125", needing("{regulated: true}", PINGED)),
     ("TS126", needing("{sovereignty: true}", "  - n0\n")),
     ("TS127", needing("{volume: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
+    ("TS573", needing("{sovereignty: true}", "  - workflow: support\n")),
     # agents
     ("TS200", changed(QUALITY, 'output: {ok: bool, objections: "list[str]"}\n', "")),
     ("TS201", changed(QUALITY, "input: {respond: object}\n", "")),
@@ -511,6 +512,8 @@ QUIET = [
     ("TS125", needing("{regulated: true}", "  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED)),
     ("TS125", needing("{regulated: false}", PINGED)),
     ("TS126", needing("{sovereignty: true}", "  - workflow: support\n")),
+    ("TS573", needing("{}", "  - workflow: support\n")),
+    ("TS573", needing("{sovereignty: true}", "  - workflow: support\n    escalated: {x: '1'}\n")),
     ("TS127", needing("{volume: high, complexity: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
     (
         "TS127",

@@ -10,7 +10,7 @@
 | `handoffs` | the way that the work took: `[reception > billing]` |
 | `returned` | handoffs that did not pass: who made them, and of which kind: `[reception: brief]` |
 | `kept` | true: of all facts that were ever handed over, all stood in the last brief |
-| `below` | the runs below it in the order of their ends, with what they have done: `[billing-desk: completed: refunds.create]` |
+| `below` | the runs below it as they ended, with their writes: `[billing-desk: completed: refunds.create]` |
 | a mapping (`refund`, …) | its fields stand among the arguments of one of these writes |
 | `absent` | texts that stand in no argument of these writes |
 | `pair` | of all lines with the same value, one run alone has done the mapping's write |

@@ -9,7 +9,6 @@ from typing import Any, Final
 from tightship.core.ports import Json
 from tightship.workflow.types import object_schema, shape_of
 
-
 OPEN: Final = "open_questions"
 """The field whose items are meant to go: a question that was answered is no fact that was lost."""
 
