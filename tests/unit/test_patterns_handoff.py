@@ -186,6 +186,40 @@ def test_objections_reach_a_workflow_that_stands_for_an_agent():
     simulate(play)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_holds_stands_in_every_turn_of_the_runs_below_also_after_a_crash(killed: bool):
+    async def play(sim: Any) -> None:
+        desk, seen, hangs = Desk(sim), list[Any](), asyncio.Event()
+
+        async def lamp(ctx: Any, given: Mapping[str, Any]) -> Any:
+            seen.append(ctx.constraints)
+            if killed and len(seen) == 1:
+                hangs.set()
+                await asyncio.get_running_loop().create_future()
+            return {"answer": "ok"}
+
+        three(desk, front=plays(to("light", constraints=["no ladder"])), water=plays({}), lamp=lamp)
+        desk.workflow("lamp", name="fuse-desk", constraints=["by daylight"])
+        desk.workflow(WorkflowStep("fuse-desk"), name="light-desk", constraints=["be quick"])
+        light = WorkflowStep("light-desk")
+        desk.workflow(
+            Handoff(first="front", peers=PEERS, brief=BRIEF, **{"as": {"light": light}}), constraints=["be brief"]
+        )
+        begun = desk.begin()
+        if killed:
+            await hangs.wait()
+            await asyncio.sleep(1.0)
+            desk.kill()
+            await desk.resume()
+        else:
+            await begun
+        run = await desk.only()
+        assert run.outcome == "completed" and run.output == {"answer": "ok"}
+        assert seen == [["by daylight", "be quick", "be brief", "no ladder"]] * (2 if killed else 1)
+
+    simulate(play)
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_domain_that_escalates_leaves_the_case_to_its_own_people_and_takes_the_run_with_it_only_where_nothing_is_said(
     goes_on: bool,

@@ -17,15 +17,24 @@ from tightship.ledger import Expected
 CONSTRAINTS: Final = "constraints"
 """The name in the scope that holds what every turn below has to keep: `ctx.constraints` of the agents inside."""
 
+UNBOUND: Final = frozenset({"input", "feedback", CONSTRAINTS})
+"""Names of the scope that no step has given."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What stays the same for a whole run."""
+    """What stays the same for a whole run. `handed` is what held where a run above it has started it (F4)."""
 
     id: str
     workflow: str
     tenant: str
     input: Mapping[str, Json]
+    handed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[str, Json]:
+        """What is bound before the first step."""
+        return {"input": dict(self.input)} | ({CONSTRAINTS: list(self.handed)} if self.handed else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from tightship.core import kinds
 from tightship.core.errors import GuardRefused, Unforeseen
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
+from tightship.effects.frame import CONSTRAINTS
 from tightship.ledger import Draft, SealedPayload
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
     ended = ended_child(task.journal.signals, child)
     if ended is None:
         try:
-            await task.engine.start_child(task, child, workflow, give, key)
+            await task.engine.start_child(task, child, workflow, give, key, _holds(frame))
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
@@ -40,6 +41,12 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
         needed=f"look at run {child}",
         evidence={"child": child, "outcome": ended["outcome"], "package": ended.get("package", "")},
     )
+
+
+def _holds(frame: NodeFrame) -> list[str]:
+    """What every turn here has to keep, and so every turn below: declared, and handed over with the work."""
+    handed = frame.scope.names.get(CONSTRAINTS)
+    return [*frame.task.program.spec.constraints, *(handed if isinstance(handed, list | tuple) else ())]
 
 
 _HOW = {"escalated": "was escalated", "failed": "failed", "cancelled": "was cancelled"}

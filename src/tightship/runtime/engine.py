@@ -314,15 +314,16 @@ class Engine:
         journal.load(entries, sealed)
         try:
             given = await journal.value(body["input"])
+            handed = tuple(await journal.value(body["handed"])) if "handed" in body else ()
         except PayloadErased:  # it cannot go on; what its end says is sealed under a key of its own
-            given = {}
+            given, handed = {}, ()
             journal.scope = self.ledger.vault.scope((f"{row['id']}.erased",))
         program = await self._pinned_program(body["definition"])
         if not row["live"]:
             program = dry(program)
         if row["parent"]:
             program = program.for_parent(row["parent"])
-        facts = RunFacts(row["id"], row["workflow"], row["tenant"], given)
+        facts = RunFacts(row["id"], row["workflow"], row["tenant"], given, handed)
         await self._families.join(row["id"], row["parent"], entries, childless)
         task = RunTask(self, program, self._sessions.revived(facts, journal, program, entries))
         task.erased = journal.scope != body["scope"]
@@ -418,8 +419,10 @@ class Engine:
 
     # --- children --------------------------------------------------------------------------------
 
-    async def start_child(self, parent: RunTask, child: str, workflow: str, give: Mapping[str, Json], key: str) -> None:
-        """Start a child run and drive it beside its parent."""
+    async def start_child(
+        self, parent: RunTask, child: str, workflow: str, give: Mapping[str, Json], key: str, handed: Sequence[str] = ()
+    ) -> None:
+        """Start a child run and drive it beside its parent; `handed` is what holds where it is started."""
         facts = parent.session.facts
         live = parent.program.live
         depth = int(parent.journal.entries[0].body.get("depth", 0)) + 1
@@ -428,7 +431,17 @@ class Engine:
                 f"{workflow} would be workflow {depth} below the first, and {parent.program.limits.depth} are allowed",
                 fix="flatten the workflows, or raise limits.depth",
             )
-        start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key, live=live, depth=depth)
+        start = Start(
+            workflow,
+            give,
+            tenant=facts.tenant,
+            id=child,
+            parent=facts.id,
+            key=key,
+            live=live,
+            depth=depth,
+            handed=handed,
+        )
         try:
             await self.start(start)
         except InputRejected as error:

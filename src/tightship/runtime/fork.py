@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tightship.runtime.result import Run
     from tightship.runtime.workspace import Workspace
 
-_PINNED: Final = ("workflow", "version", "definition", "input", "tenant", "scope", "priority")
+_PINNED: Final = ("workflow", "version", "definition", "input", "handed", "tenant", "scope", "priority")
 """What a fork has in common with the run that it comes from."""
 _NOT_COPIED: Final = frozenset(
     {"usd", "tokens_in", "tokens_out", "cached_in", "ms", "attempt", "undo", "claim", "releases"}

@@ -25,7 +25,7 @@ from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.models import WorkflowSpec
 from tightship.workflow.types import check_input
 
-_INHERITED: Final = ("workflow", "version", "definition", "tenant", "build", "priority", "live")
+_INHERITED: Final = ("workflow", "version", "definition", "handed", "tenant", "build", "priority", "live")
 """What a linked run has in common with the run whose escalation was answered."""
 
 

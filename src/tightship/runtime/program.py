@@ -10,6 +10,7 @@ from tightship.agents.turn import Agent, AgentFunction
 from tightship.core.errors import DataMissing, NotDeclared, UnknownName, WrongShape
 from tightship.core.ports import Json, Tool, ToolSpec
 from tightship.core.signals import Cancelled
+from tightship.effects.frame import UNBOUND
 from tightship.ledger.keyring import plain_address
 from tightship.ledger.vault import encode
 from tightship.review.package import Package, Situation
@@ -280,7 +281,7 @@ class Program:
     def context(self, frame: NodeFrame, agent: str = "") -> Situation:
         """Where a node of a run stands, for a person."""
         facts = frame.run
-        partial = {name: value for name, value in frame.scope.names.items() if name != "input"}
+        partial = {name: value for name, value in frame.scope.names.items() if name not in UNBOUND}
         return Situation(facts.id, facts.workflow, frame.key, agent, frame.task.tried(), partial)
 
     def ending_context(self, task: RunTask) -> Situation:

@@ -27,7 +27,7 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, Signal, Taken
-from tightship.effects.frame import Scope
+from tightship.effects.frame import UNBOUND, Scope
 from tightship.effects.outcomes import describe, describe_signal, restore, restore_signal
 from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards, SealedPayload
@@ -72,7 +72,7 @@ class RunTask:
         """Store time (s) by which steps that are under way have to end, by key."""
         self.seen, self._unread = 0, unread
         self.ended: Run | None = None
-        self._names: dict[str, Json] = {"input": dict(session.facts.input)}
+        self._names: dict[str, Json] = session.facts.names
         self._tried: list[str] = []
         self._busy, self._parking = 0, False
         self._held: list[Entry] = []
@@ -285,7 +285,7 @@ class RunTask:
 
     def partial(self) -> dict[str, Json]:
         """What finished steps have given so far."""
-        return {name: value for name, value in self._names.items() if name not in ("input", "feedback")}
+        return {name: value for name, value in self._names.items() if name not in UNBOUND}
 
     def know(self, values: Mapping[str, Json]) -> None:
         """Take in what finished steps have given, of a run that is not walked through."""

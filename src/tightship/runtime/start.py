@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tightship.core.errors import TightshipError
@@ -12,7 +12,10 @@ from tightship.runtime.result import Run
 
 @dataclass(slots=True)
 class Start:
-    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
+    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
+
+    `handed` is what holds where a run above has started it.
+    """
 
     workflow: str
     input: Mapping[str, Json]
@@ -25,6 +28,7 @@ class Start:
     live: bool = True
     linked: str = ""
     depth: int = 0
+    handed: Sequence[str] = ()
 
 
 @dataclass(slots=True)

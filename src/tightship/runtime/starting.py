@@ -79,13 +79,17 @@ class Starter:
             program = program.for_parent(start.parent)
         given = check_input(program.spec.input, start.input, start.workflow)
         run = start.id or self._reserve.take()
-        facts = RunFacts(run, start.workflow, start.tenant, given)
+        handed = tuple(one for one in dict.fromkeys(start.handed) if one not in program.spec.constraints)
+        facts = RunFacts(run, start.workflow, start.tenant, given, handed)
         scope = await self._scope(facts, program, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
         payload, _ = journal.seal(given)
         stored = self._ledger.define_once(program.address, lambda: program.definition_json)
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
         body = self._body(start, owner, program) | {"input": payload.address, "scope": scope}
+        if handed:
+            sealed, _ = journal.seal(list(handed))
+            body["handed"], stored = sealed.address, (sealed, *stored)
         return Beginning(facts, program, journal, body, (payload, *stored), guards)
 
     def _body(self, start: Start, owner: str, program: Program) -> dict[str, Any]:
