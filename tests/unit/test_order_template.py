@@ -134,7 +134,8 @@ def test_the_template_is_ready() -> None:
     load_all()
     connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://127.0.0.1:1", NoAuth(), World())
     tools = {name: connector.tool(name).spec for name in connector.tools()}
-    assert check_workspace(load_workspace(TEMPLATE), tools) == []
+    found = check_workspace(load_workspace(TEMPLATE), tools)
+    assert [str(one) for one in found if one.severity in ("error", "warning")] == []
 
 
 def test_goods_money_and_papers_agree_in_the_company(played: Any) -> None:
