@@ -83,7 +83,13 @@ def test_a_kill_in_a_saga_forward_or_in_undo_leaves_the_same_in_the_company(monk
     calls = [n for n, label in enumerate(points, start=1) if label.startswith("call") and "credit" not in label]
     cases = [f"{n}:{side}" for n, side in zip(calls[1:-2:4], itertools.cycle(("after", "before")), strict=False)]
     back = [n for n in calls if n > turn]
-    cases += [f"{turn}:before", f"{turn}:after", f"{ends}:after", f"{back[0]}:after,3:after", f"{back[2]}:before,2:after"]
+    cases += [
+        f"{turn}:before",
+        f"{turn}:after",
+        f"{ends}:after",
+        f"{back[0]}:after,3:after",
+        f"{back[2]}:before,2:after",
+    ]
     played = check(cases, points)
     assert [case for case in cases if played[case]["killed"] != case.count(":")] == []
 

@@ -248,7 +248,9 @@ def test_a_process_that_dies_anywhere_leaves_the_same_company_behind(tmp_path: P
                     if ended.error is not None:
                         raise ended.error
             head = await shop.ledger.head()
-            writes = Counter((row["operation"], row["path"], str(row["body"].get("order_id"))) for row in shop.company.ledger())
+            writes = Counter(
+                (row["operation"], row["path"], str(row["body"].get("order_id"))) for row in shop.company.ledger()
+            )
             return shop.company.digest(), writes, head
 
         return alone(tmp_path, story, case)

@@ -50,8 +50,8 @@ def demo(shell: Shell, folder: Path, template: str, keep: bool, concurrency: int
     """Make a workspace from a template, start the sample company on loopback, and let the team do its work.
 
     Each line of the template's input says what should come of it; the demo compares, and exits with 1 when not all
-    agree. What a template's faults.json names fails for a while meanwhile. The workspace stays, so that everything it prints
-    at the end can be tried.
+    agree. What a template's faults.json names fails for a while meanwhile. The workspace stays, so that everything it
+    prints at the end can be tried.
     """
     shell.folder = folder
     _prepare(shell, folder, template, keep)

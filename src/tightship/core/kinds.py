@@ -12,7 +12,7 @@ from typing import Any, Final
 # --- runs --------------------------------------------------------------------------------------------
 STARTED: Final = "run.started"
 """workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
-[reference, parent, key, depth, priority, linked, forked, live: false for a rehearsal]"""
+[reference, parent, key, depth, until, priority, linked, forked, live: false for a rehearsal]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tightship._version import __version__
+from tightship.controls.incidents import BREAKER, INVENTED
 from tightship.insight.costs import Cost
 from tightship.insight.demand import Demand, WorkflowDemand
 
@@ -62,6 +63,14 @@ def _conflicts(demand: Demand) -> Iterable[_Sample]:
             yield {"keys": one.family, "kind": kind}, one.counts[f"{kind}_conflicts"]
 
 
+def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]:
+    return lambda demand: (
+        (dict(zip(("tenant", *labels), (one.tenant, one.name, one.state), strict=True)), one.count)
+        for one in demand.incidents
+        if one.kind == kind
+    )
+
+
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -103,6 +112,18 @@ METRICS: Final = (
     _today("tightship_cache_hits_total", "Calls that the cache answered", lambda cost: cost.hits),
     _today("tightship_cost_dollars_total", "Money spent", lambda cost: cost.usd / 1e9),
     Metric("tightship_tokens_total", "counter", f"Tokens of model calls{_SINCE}", _tokens),
+    Metric(
+        "tightship_breaker_changes_total",
+        "counter",
+        f"Breakers that opened or closed, by what they stand before{_SINCE}",
+        _incidents(BREAKER, "name", "state"),
+    ),
+    Metric(
+        "tightship_invented_arguments_total",
+        "counter",
+        f"Calls whose arguments lay outside their domain{_SINCE}",
+        _incidents(INVENTED, "tool", "agent"),
+    ),
     Metric(
         "tightship_context_age_seconds",
         "gauge",

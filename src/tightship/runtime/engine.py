@@ -429,6 +429,7 @@ class Engine:
                 fix="flatten the workflows, or raise limits.depth",
             )
         start = Start(workflow, give, tenant=facts.tenant, id=child, parent=facts.id, key=key, live=live, depth=depth)
+        start.until = parent.session.until(key)
         try:
             await self.start(start)
         except InputRejected as error:

@@ -12,7 +12,8 @@ from tightship.runtime.result import Run
 
 @dataclass(slots=True)
 class Start:
-    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run."""
+    """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
+    A child run ends at the store time `until` (s), with the step of its parent that waits for it."""
 
     workflow: str
     input: Mapping[str, Json]
@@ -25,6 +26,7 @@ class Start:
     live: bool = True
     linked: str = ""
     depth: int = 0
+    until: float | None = None
 
 
 @dataclass(slots=True)
