@@ -63,10 +63,10 @@ class ModelDesk(Desk):
 
     def open(self) -> None:
         super().open()
-        self.ws = Workspace.open(
-            self.folder, world=self.world, ledger=self.ledger, tools=self.tools, model=self.model
+        self.ws = Workspace.open(self.folder, world=self.world, ledger=self.ledger, tools=self.tools, model=self.model)
+        spec = Agent(
+            "clerk", owner="test", purpose="refunds", model="cheap", tools=list(self.tools), output={"text": "str"}
         )
-        spec = Agent("clerk", owner="test", purpose="refunds", model="cheap", tools=list(self.tools), output={"text": "str"})
         self._specs = [spec]
         self.ws.add(spec)
 
@@ -221,7 +221,9 @@ def test_a_declared_breaker_opens_on_errors_and_closes_after_a_good_probe(declar
 def test_a_breaker_on_spend_ends_the_chain_by_its_declared_behaviour() -> None:
     async def story(sim: Simulation) -> None:
         dear = tool("shop.dear", *["fine"] * 50, price=Usage(usd=400_000_000))
-        desk = Desk(sim, [dear], "breakers: {workflows: {flow: {spend: 1.00, window: 1h, cooldown: 10m, longest: 1h}}}\n")
+        desk = Desk(
+            sim, [dear], "breakers: {workflows: {flow: {spend: 1.00, window: 1h, cooldown: 10m, longest: 1h}}}\n"
+        )
 
         async def look(ctx: Any, given: dict[str, Any]) -> Any:
             for n in range(10):
@@ -269,7 +271,9 @@ def test_what_takes_back_is_not_held_back_by_a_workflows_breaker() -> None:
     async def story(sim: Simulation) -> None:
         undo = write("shop.undo", {}, idempotency="key")
         tools = [write("shop.do", {}, idempotency="key"), tool("shop.bad", *[Unavailable("down")] * 50), undo]
-        desk = Desk(sim, tools, "breakers: {workflows: {flow: {minimum: 2, error_rate: 0.5, cooldown: 1h, longest: 1h}}}\n")
+        desk = Desk(
+            sim, tools, "breakers: {workflows: {flow: {minimum: 2, error_rate: 0.5, cooldown: 1h, longest: 1h}}}\n"
+        )
         looker("bad", desk, 3)
 
         async def fail(ctx: Any, given: dict[str, Any]) -> Any:

@@ -223,7 +223,7 @@ async def _break_down(shell: Shell, workspace: Workspace) -> None:
     token = default_secrets(workspace.files.root).get(_TOKEN)
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
         answer = await client.put(f"{connector.base_url}/_faults", json=orjson.loads(faults.read_bytes()))
-    if answer.status_code != httpx2.codes.OK:
+    if not answer.is_success:
         raise Unavailable(f"the sample company did not take {_FAULTS}: {answer.text[:200]}", where=str(faults))
     shell.note(f"some of its systems fail for a while, as {faults} says")
 
