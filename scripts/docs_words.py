@@ -268,8 +268,12 @@ WORKSPACE: Mapping[str, str] = {
     ),
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
-    "WorkspaceConfig.breakers": "What is left alone for a while when it fails, is slow or spends too much ([breakers](settings.md#breakers)).",
-    "WorkspaceConfig.domains": "What arguments of tools have to be, by tool and argument ([domains](settings.md#domains-of-arguments)).",
+    "WorkspaceConfig.breakers": (
+        "What is left alone for a while when it fails, is slow or spends too much ([breakers](settings.md#breakers))."
+    ),
+    "WorkspaceConfig.domains": (
+        "What arguments of tools have to be, by tool and argument ([domains](settings.md#domains-of-arguments))."
+    ),
     "BreakersSpec.systems": "Of every system (a host, or a tool that names none) that has no breaker of its own below.",
     "BreakersSpec.providers": "Of single systems: a host, or `model.TIER`.",
     "BreakersSpec.tools": "Of single tools, whatever host they talk to.",
@@ -284,10 +288,15 @@ WORKSPACE: Mapping[str, str] = {
     "BreakerSpec.cooldown": "How long it stays open the first time; each failed probe doubles it.",
     "BreakerSpec.longest": "How long it stays open at most.",
     "BreakerSpec.probes": "Good calls in a row that close it again.",
-    "DomainCheck.exists": "A reading tool that has to find the value. No answer, an empty one and `data_missing` mean that it does not exist.",
+    "DomainCheck.exists": (
+        "A reading tool that has to find the value. No answer, an empty one and `data_missing` mean that it "
+        "does not exist."
+    ),
     "DomainCheck.as_": "What that tool calls the value. Without it: as the argument is called.",
     "DomainCheck.one_of": "The values that are allowed.",
-    "DomainCheck.that": "What has to hold: a condition over `value`, `args`, `found.ARGUMENT` (what `exists` found) and `input`.",
+    "DomainCheck.that": (
+        "What has to hold: a condition over `value`, `args`, `found.ARGUMENT` (what `exists` found) and `input`."
+    ),
     "DomainCheck.cache": "How long what was found counts for other calls.",
     "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",
     "Admission.running": "Runs that one process works on at once; further ones wait.",
@@ -363,7 +372,10 @@ CONNECTORS: Mapping[str, str] = {
     "Overlay.timeout": "Time until a call counts as unanswered.",
     "Overlay.cache_seconds": "How long a read may be answered from the cache.",
     "Overlay.requests_per_second": "The rate that the other side allows.",
-    "Overlay.hedge": "Time after which a read that was not answered is asked a second time ([hedged reads](connectors.md#hedged-reads)).",
+    "Overlay.hedge": (
+        "Time after which a read that was not answered is asked a second time ([hedged "
+        "reads](connectors.md#hedged-reads))."
+    ),
     "Overlay.description": "What it does, for people and models.",
     "LookupSettings.operation": "The operationId of a read.",
     "LookupSettings.by": "The field by which the write is found among several. Without it: `reference`.",
