@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
 from tightship.patterns import _settle, gate, load_all
-from tightship.workflow import config, context_feeds, context_keys, models, steps, tree, units
+from tightship.workflow import config, context_feeds, context_keys, models, safeguards, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -58,6 +58,12 @@ _SPELLED: Mapping[str, str] = {
     "SourceSpec.with_": "mapping of arguments to expressions",
     "Gate.agents": "name or list of names",
     "Gate.on": "key or list of keys",
+    "WorkspaceConfig.domains": "mapping of tools to arguments to domains",
+    "DomainCheck.one_of": "list of values",
+    "BreakersSpec.providers": "mapping of names to breakers",
+    "BreakersSpec.tools": "mapping of names to breakers",
+    "BreakersSpec.agents": "mapping of names to breakers",
+    "BreakersSpec.workflows": "mapping of names to breakers",
     "WorkspaceConfig.tiers": "mapping of names to tiers",
     "Budgets.tenants": "mapping of tenants to periods",
     "Budgets.workflows": "mapping of workflows to periods",
@@ -148,6 +154,9 @@ _HEADINGS: Mapping[str, str] = {
     "Admission": "admission",
     "Share": "share",
     "Bulkhead": "bulkhead",
+    "BreakersSpec": "breakers",
+    "BreakerSpec": "breaker",
+    "DomainCheck": "domain",
     "Overload": "overload",
     "Budgets": "budgets",
     "Periods": "periods",
@@ -226,6 +235,9 @@ def documented() -> dict[str, type[BaseModel]]:
         config.Share,
         config.Bulkhead,
         config.Overload,
+        safeguards.BreakersSpec,
+        safeguards.BreakerSpec,
+        safeguards.DomainCheck,
         config.Budgets,
         config.Periods,
         config.Settings,

@@ -283,6 +283,36 @@ WORKSPACE: Mapping[str, str] = {
     ),
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
+    "WorkspaceConfig.breakers": (
+        "What is left alone for a while when it fails, is slow or spends too much ([breakers](settings.md#breakers))."
+    ),
+    "WorkspaceConfig.domains": (
+        "What arguments of tools have to be, by tool and argument ([domains](settings.md#domains-of-arguments))."
+    ),
+    "BreakersSpec.systems": "Of every system (a host, or a tool that names none) that has no breaker of its own below.",
+    "BreakersSpec.providers": "Of single systems: a host, or `model.TIER`.",
+    "BreakersSpec.tools": "Of single tools, whatever host they talk to.",
+    "BreakersSpec.agents": "Of all calls of an agent.",
+    "BreakersSpec.workflows": "Of all calls of a workflow's runs.",
+    "BreakerSpec.window": "The time over which calls are counted.",
+    "BreakerSpec.minimum": "Calls in it below which errors and slowness open nothing.",
+    "BreakerSpec.error_rate": "The share of calls without an answer from which it opens.",
+    "BreakerSpec.slow_after": "How long a call takes that counts as slow. Without it: none does.",
+    "BreakerSpec.slow_rate": "The share of slow calls from which it opens.",
+    "BreakerSpec.spend": "What calls may cost within the window; from there on it opens.",
+    "BreakerSpec.cooldown": "How long it stays open the first time; each failed probe doubles it.",
+    "BreakerSpec.longest": "How long it stays open at most.",
+    "BreakerSpec.probes": "Good calls in a row that close it again.",
+    "DomainCheck.exists": (
+        "A reading tool that has to find the value. No answer, an empty one and `data_missing` mean that it "
+        "does not exist."
+    ),
+    "DomainCheck.as_": "What that tool calls the value. Without it: as the argument is called.",
+    "DomainCheck.one_of": "The values that are allowed.",
+    "DomainCheck.that": (
+        "What has to hold: a condition over `value`, `args`, `found.ARGUMENT` (what `exists` found) and `input`."
+    ),
+    "DomainCheck.cache": "How long what was found counts for other calls.",
     "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",
     "Admission.running": "Runs that one process works on at once; further ones wait.",
     "Admission.tenant": "What every tenant may have of both.",
@@ -357,6 +387,10 @@ CONNECTORS: Mapping[str, str] = {
     "Overlay.timeout": "Time until a call counts as unanswered.",
     "Overlay.cache_seconds": "How long a read may be answered from the cache.",
     "Overlay.requests_per_second": "The rate that the other side allows.",
+    "Overlay.hedge": (
+        "Time after which a read that was not answered is asked a second time ([hedged "
+        "reads](connectors.md#hedged-reads))."
+    ),
     "Overlay.description": "What it does, for people and models.",
     "LookupSettings.operation": "The operationId of a read.",
     "LookupSettings.by": "The field by which the write is found among several. Without it: `reference`.",

@@ -8,6 +8,8 @@
 CHAOS_STORE is the URL of a Postgres server's database, and each case then has a schema of its own there; with the
 word `postgres` a server is started for that.
 
+CHAOS_PLAY=orders drives sagas in place of refunds (driver.py).
+
 CHAOS_KEEP names a folder to which what is left of a case with a difference is copied.
 
 The processes are forked from one that has loaded everything, since loading is most of what a short process does. Each

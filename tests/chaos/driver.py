@@ -10,6 +10,8 @@ found, and the points, to `report.json`.
 idempotency key of its own, `blind` finds nothing when it looks a write up, `credulous` finds whatever it looks for.
 `tamper` changes a letter of the ledger at the end.
 
+`CHAOS_PLAY` says what is driven: `refunds` (without it), or `orders`, whose sagas hold sagas and child runs.
+
     CHAOS_POINT=12 CHAOS_SIDE=after COMPANY_TOKEN=… python tests/chaos/driver.py FOLDER again|resume
 """
 
@@ -44,18 +46,27 @@ from tightship.ledger.sqlite import SqliteBackend
 from tightship.review.inbox import Decision
 from tightship.runtime.workspace import projections
 
-WORKFLOW = "refund"
 _SHARED = {"ask": False, "fail": False, "amount": 12.5}
-TICKETS: dict[str, dict[str, Any]] = {
+_REFUNDS: dict[str, dict[str, Any]] = {
     "plain": {**_SHARED, "ticket": "T-3003", "order": "O-2001", "customer": "C-1001"},
     "undone": {**_SHARED, "ticket": "T-3006", "order": "O-2003", "customer": "C-1003", "fail": True},
     "reviewed": {**_SHARED, "ticket": "T-3007", "order": "O-2004", "customer": "C-1004", "ask": True},
 }
-"""Run one after the other, so that the points come in the same order every time."""
-RACE: dict[str, dict[str, Any]] = {
+_RACE: dict[str, dict[str, Any]] = {
     name: {**_SHARED, "ticket": "T-3008", "order": "O-2006", "customer": "C-1006"} for name in ("race-1", "race-2")
 }
-"""Two runs at once for one claim. Which of them gets it is nobody's promise, so they come last."""
+_ORDERS: dict[str, dict[str, Any]] = {
+    "sold": {"order": "O-2010", "customer": "C-1010", "sku": "SKU-513", "hand_over": True, "fail": False},
+    "undone": {"order": "O-2073", "customer": "C-1020", "sku": "SKU-504", "hand_over": False, "fail": True},
+    "left": {"order": "O-2082", "customer": "C-1003", "sku": "SKU-518", "hand_over": True, "fail": True},
+}
+_PLAYS: dict[str, tuple[str, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]] = {
+    "refunds": ("refund", _REFUNDS, _RACE),
+    "orders": ("cash", {name: {**one, "amount": 10.0} for name, one in _ORDERS.items()}, {}),
+}
+WORKFLOW, TICKETS, RACE = _PLAYS[os.environ.get("CHAOS_PLAY", "refunds")]
+"""Tickets run one after the other, so that the points come in the same order every time. In the race two runs want one
+claim; which of them gets it is nobody's promise, so they come last."""
 ROUNDS = 20
 """How often the tickets are gone through before a run that has not ended counts as stuck."""
 

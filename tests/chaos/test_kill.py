@@ -70,6 +70,30 @@ def test_killing_what_goes_on_as_well_changes_nothing(calm: dict[str, Any]):
     assert all(one["killed"] == 2 for one in played.values())
 
 
+def test_a_kill_in_a_saga_forward_or_in_undo_leaves_the_same_in_the_company(monkeypatch: pytest.MonkeyPatch):
+    """Sampled points: calls on the way forward and back, the turn-around, a child's end; and a second kill in undo."""
+    monkeypatch.setenv("CHAOS_PLAY", "orders")
+    calm = play([])[0]
+    assert not calm["error"], calm["error"]
+    report, points = calm["report"], calm["report"]["points"]
+    undone = [name for cls, name, how in report["effects"]["undone"] if cls == "undo" and how == "done"]
+    assert undone == ["invoices.void", "shipments.cancel", "payments.void", "reservations.release"]
+    assert ["undo", "payments.void", "WriteFailed"] in report["effects"]["left"]
+    turn, ends = points.index("append decided") + 1, points.index("append run.ended+signal") + 1
+    calls = [n for n, label in enumerate(points, start=1) if label.startswith("call") and "credit" not in label]
+    cases = [f"{n}:{side}" for n, side in zip(calls[1:-2:4], itertools.cycle(("after", "before")), strict=False)]
+    back = [n for n in calls if n > turn]
+    cases += [
+        f"{turn}:before",
+        f"{turn}:after",
+        f"{ends}:after",
+        f"{back[0]}:after,3:after",
+        f"{back[2]}:before,2:after",
+    ]
+    played = check(cases, points)
+    assert [case for case in cases if played[case]["killed"] != case.count(":")] == []
+
+
 @pytest.mark.parametrize(
     ("broken", "call", "side", "what"),
     [

@@ -207,6 +207,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS310", changed(CONFIG, "lead: [ann, ben]", "lead: [ann, ben]\n  idle: [cleo, dan]")),
     ("TS311", changed(CONFIG, "openapi: desk.json", 'openapi: "https://desk.example/openapi.json"')),
     ("TS312", {"desk.json": None}),
+    ("TS340", changed(CONFIG, "tiers:\n", "domains: {desk.reply: {body: {exists: desk.retract}}}\ntiers:\n")),
+    ("TS341", changed(CONFIG, "tiers:\n", "breakers: {agents: {nobody: {minimum: 3}}}\ntiers:\n")),
     ("TS313", changed(CONFIG, "sqlite:.tightship", '"memory:"')),
     (
         "TS314",

@@ -45,7 +45,10 @@ class ModelTool:
 
     async def perform(self, request: Request) -> Reply:
         """One attempt (models.port.Model.request)."""
-        reply = await self._models.request(self._request, self._on_text)
+        settings = self._request.settings
+        left = self._models.left(request.not_after)
+        asked = replace(self._request, settings=replace(settings, timeout=min(settings.timeout, left)))
+        reply = await self._models.request(asked, self._on_text)
         value = reply.message.as_json()
         for name in ("output", "refusal", "problem"):
             if getattr(reply, name) is not None:

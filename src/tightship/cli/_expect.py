@@ -4,7 +4,7 @@
 |---|---|
 | `outcome` | the run's outcome; `review` for one that waits for a person |
 | `reason_kind` | the run's reason |
-| `action` | the names of the writes that the run has done and not taken back, in order |
+| `action` | the names of the writes that the run and its child runs have done and not taken back, in order |
 | `undone` | the names of the writes that it has taken back, in the order of taking back |
 | `output` | its fields stand in what the run gave |
 | `handoffs` | the way that the work took: `[reception > billing]` |
@@ -76,7 +76,7 @@ class Comparison:
             writes = await writes_of(ledger, entries)
             below = await _below(ledger, entries) if "below" in expected else []
             verdict = _judge(record, expected, writes)
-            verdict.differences.extend(_of_undone(expected, entries))
+            verdict.differences.extend(await _of_undone(ledger, expected, entries))
             verdict.differences.extend(_of_passing(expected, entries, below))
             found.append(verdict)
             if "pair" in expected:
@@ -91,19 +91,38 @@ class Comparison:
 
 
 async def writes_of(ledger: Ledger, entries: Sequence[Entry]) -> list[Write]:
-    """The writes that a run has done and not taken back, with their arguments, in the order of settling."""
-    addresses: dict[str, str] = {}
-    names: dict[str, str] = {}
+    """The writes that a run and its child runs have done and not taken back, with their arguments, in the order of
+    settling."""
+    addresses = {entry.key: entry.body["args"] for entry in entries if _is_write(entry, kinds.ADMITTED)}
+    done = [
+        (entry.n, entry.key, entry.body["name"], addresses.get(entry.key, ""))
+        for entry in entries
+        if _is_write(entry, kinds.SETTLED) and "out" in entry.body
+    ]
+    done += [(one["n"], key, one["name"], one["args"]) for key, one in (await _of_children(ledger, entries)).items()]
+    left = sorted(one for one in done if not _taken_back(entries, one[1]))
+    values = await ledger.values([address for *_, address in left if address], erased={})
+    return [(name, values.get(address, {})) for *_, name, address in left]
+
+
+async def _of_children(ledger: Ledger, entries: Sequence[Entry]) -> dict[str, Mapping[str, Any]]:
+    """What child runs have told their parent of their writes, by the keys under which the parent takes them back."""
+    found: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
         body = entry.body
-        if entry.kind == kinds.ADMITTED and body.get("cls") == "write":
-            addresses[entry.key] = body["args"]
-        elif entry.kind == kinds.ADMITTED and body.get("undoes"):
-            names.pop(body["undoes"], None)
-        elif entry.kind == kinds.SETTLED and body.get("cls") == "write" and "out" in body:
-            names[entry.key] = body["name"]
-    values = await ledger.values([addresses[key] for key in names if key in addresses], erased={})
-    return [(name, values.get(addresses.get(key, ""), {})) for key, name in names.items()]
+        if entry.kind == kinds.SIGNAL and body.get("type") == "child" and body.get("actions"):
+            found.update((f"{body['child']}:{one['key']}", one) for one in await ledger.value(body["actions"]))
+    return found
+
+
+def _is_write(entry: Entry, kind: str) -> bool:
+    return entry.kind == kind and entry.body.get("cls") == "write"
+
+
+def _taken_back(entries: Sequence[Entry], key: str) -> bool:
+    """Whether an attempt to undo this write was successful."""
+    tries = {entry.key for entry in entries if entry.body.get("undoes") == key}
+    return any(entry.kind == kinds.SETTLED and entry.key in tries and "out" in entry.body for entry in entries)
 
 
 def _judge(record: Record, expected: Mapping[str, Any], writes: Sequence[Write]) -> Verdict:
@@ -144,10 +163,11 @@ def _of_writes(expected: Mapping[str, Any], writes: Sequence[Write]) -> list[str
     return wrong
 
 
-def _of_undone(expected: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+async def _of_undone(ledger: Ledger, expected: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
     if "undone" not in expected:
         return []
     names = {entry.key: entry.body["name"] for entry in entries if entry.kind == kinds.SETTLED}
+    names |= {key: one["name"] for key, one in (await _of_children(ledger, entries)).items()}
     undoing = {entry.key: entry.body["undoes"] for entry in entries if entry.body.get("undoes")}
     done = [
         names[undoing[entry.key]]

@@ -32,6 +32,8 @@ DECLARED_PORT: Final = 8765
 _ADDRESS: Final = re.compile(r"(127\.0\.0\.1|localhost):(\d+)")
 _CONNECTORS: Final = re.compile(r"^connectors:", re.MULTILINE)
 _LOG: Final = "company.log"
+_FAULTS: Final = "faults.json"
+_TOKEN: Final = "COMPANY_TOKEN"
 _STARTS: Final = 3
 """How often the company is started: somebody else may take the port between two moments."""
 _READY_SECONDS: Final = 30
@@ -48,8 +50,8 @@ def demo(shell: Shell, folder: Path, template: str, keep: bool, concurrency: int
     """Make a workspace from a template, start the sample company on loopback, and let the team do its work.
 
     Each line of the template's input says what should come of it; the demo compares, and exits with 1 when not all
-    agree. A template without connectors has no need of the company. The workspace stays, so that everything it prints
-    at the end can be tried.
+    agree. What a template's faults.json names fails for a while meanwhile. The workspace stays, so that everything it
+    prints at the end can be tried.
     """
     shell.folder = folder
     _prepare(shell, folder, template, keep)
@@ -196,11 +198,34 @@ async def _demo(shell: Shell, template: str, concurrency: int) -> int:
             filed, _ = await _work(shell, workspace, "intake", inputs[0], concurrency)
             if filed.fatal is not None or filed.stop.is_set():
                 return _ended_early(shell, filed)
+        await _break_down(shell, workspace)
         workflow = first_workflow(workspace.files.root, template)
         work, verdicts = await _work(shell, workspace, workflow, inputs[0], concurrency)
         if work.fatal is not None or work.stop.is_set():
             return _ended_early(shell, work)
     return _tell(shell, template, inputs[0], work, verdicts, time.monotonic() - began)
+
+
+async def _break_down(shell: Shell, workspace: Workspace) -> None:
+    """Let systems of the sample company fail for a while, where the template's faults.json says so.
+
+    Raises:
+        Unavailable: the company did not take it.
+    """
+    faults = workspace.files.root / _FAULTS
+    if not faults.is_file():
+        return
+    import httpx2
+
+    from tightship.connectors.secrets import default_secrets
+
+    connector = next(iter(workspace.files.config.connectors.values()))
+    token = default_secrets(workspace.files.root).get(_TOKEN)
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        answer = await client.put(f"{connector.base_url}/_faults", json=orjson.loads(faults.read_bytes()))
+    if not answer.is_success:
+        raise Unavailable(f"the sample company did not take {_FAULTS}: {answer.text[:200]}", where=str(faults))
+    shell.note(f"some of its systems fail for a while, as {faults} says")
 
 
 async def _work(

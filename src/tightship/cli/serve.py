@@ -37,8 +37,7 @@ async def carry_on(shell: Shell, concurrency: int, verb: str = "serves") -> None
 
     stop = asyncio.Event()
     async with executing(shell) as workspace:
-        await workspace.engine()
-        workspace.load_code(workspace.files.workflows)
+        await workspace.warm()
         ledger = await workspace.ledger()
         name = workspace.files.config.name
         async with stoppable(shell, stop):

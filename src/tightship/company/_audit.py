@@ -15,7 +15,10 @@ from tightship.company._database import Database
 _STATE = {
     "customers": ("id", "name", "email", "phone", "tier", "market", "verified", "address", "legacy", "version"),
     "orders": ("id", "customer_id", "status", "items", "total", "currency", "policies", "note", "version"),
-    "payments": ("id", "order_id", "amount", "method"),
+    "payments": ("id", "order_id", "amount", "method", "status"),
+    "reservations": ("id", "order_id", "lines", "status"),
+    "shipments": ("id", "order_id", "lines", "status"),
+    "invoices": ("id", "order_id", "amount", "status"),
     "refunds": ("id", "order_id", "amount", "reason", "status", "approved_by"),
     "tickets": (
         *("id", "customer_id", "order_id", "subject", "body", "status", "priority", "channel", "assignee"),
@@ -29,7 +32,7 @@ _STATE = {
     "traders": ("id", "name", "trade_limit", "interests"),
     "trades": ("id", "instrument_id", "counterparty_id", "trader_id", "side", "quantity", "price", "status"),
 }
-_JSON = {"address", "legacy", "items", "policies", "tags", "escalation", "interests"}
+_JSON = {"address", "legacy", "items", "lines", "policies", "tags", "escalation", "interests"}
 _MONEY = {"total", "amount", "unit_price", "price", "credit_line", "used", "trade_limit"}
 
 

@@ -18,6 +18,7 @@ from tightship.company._contract import Operation, contract
 from tightship.company._customers import Customers, Lookups
 from tightship.company._database import Database
 from tightship.company._desk import Desk
+from tightship.company._fulfilment import Fulfilment
 from tightship.company._helpdesk import Helpdesk
 from tightship.company._orders import Orders, Refunds
 from tightship.company._purchasing import Purchasing
@@ -46,6 +47,7 @@ class Company:
         self.lookups = Lookups(self._db, self.customers)
         self.orders = Orders(self._db)
         self.refunds = Refunds(self._db, self.orders)
+        self.fulfilment = Fulfilment(self._db, self.orders, self.customers)
         self.helpdesk = Helpdesk(self._db)
         self.purchasing = Purchasing(self._db, rng or random.Random(1))
         self.desk = Desk(self._db)
@@ -57,15 +59,32 @@ class Company:
 
     def _collect(self) -> dict[str, Handler]:
         """One handler per operationId of the OpenAPI document."""
-        desk, purchasing, refunds = self.helpdesk, self.purchasing, self.refunds
+        desk, purchasing, refunds, goods = self.helpdesk, self.purchasing, self.refunds, self.fulfilment
         return {
             "customers.list": self.customers.list,
             "customers.get": self.customers.get,
             "customers.update": self.customers.update,
             "orders.list": self.orders.list,
+            "orders.create": goods.create_order,
             "orders.get": self.orders.get,
             "orders.update": self.orders.update,
             "payments.list": self.orders.payments,
+            "payments.charge": goods.charge,
+            "payments.void": goods.void,
+            "reservations.list": goods.list_reservations,
+            "reservations.get": goods.get_reservation,
+            "reservations.create": goods.reserve,
+            "reservations.release": goods.release,
+            "shipments.list": goods.list_shipments,
+            "shipments.get": goods.get_shipment,
+            "shipments.create": goods.book,
+            "shipments.cancel": goods.cancel_shipment,
+            "shipments.hand_over": goods.hand_over,
+            "invoices.list": goods.list_invoices,
+            "invoices.get": goods.get_invoice,
+            "invoices.create": goods.invoice,
+            "invoices.void": goods.void_invoice,
+            "invoices.send": goods.send_invoice,
             "refunds.list": refunds.list,
             "refunds.get": refunds.get,
             "refunds.create": refunds.create,

@@ -94,32 +94,38 @@ class Orders:
         """Give the order a new version: what can be refunded of it has changed."""
         self._db.run("UPDATE orders SET version = version + 1 WHERE id = ?", order_id)
 
-    def capture(self, order_id: str, cents: int, at: float) -> None:
-        """Record that the order was paid."""
+    def capture(self, order_id: str, cents: int, at: float, client_ref: str | None = None) -> str:
+        """Record that the order was paid; returns the payment's id."""
         count = self._db.scalar("SELECT count(*) FROM payments WHERE order_id = ?", order_id)
+        payment_id = f"P-{order_id[2:]}-{count + 1}"
         self._db.insert(
             "payments",
             {
-                "id": f"P-{order_id[2:]}-{count + 1}",
+                "id": payment_id,
                 "order_id": order_id,
                 "amount": cents,
                 "method": "transfer" if order_id.endswith(("0", "5")) else "card",
+                "client_ref": client_ref,
                 "captured_at": at,
             },
         )
+        return payment_id
 
     def payments(self, call: Call) -> Answer:
-        """Payments, of one order if asked."""
-        rows, following = self._db.page("payments_view", {"order_id": call.params.get("order_id")}, call)
-        items = [
-            {
-                **{name: row[name] for name in ("id", "order_id", "currency", "method")},
-                "amount": from_cents(row["amount"]),
-                "captured_at": to_time(row["captured_at"]),
-            }
-            for row in rows
-        ]
-        return Answer({"items": items, "next": following})
+        """Payments, of one order or with one client_ref if asked."""
+        filters = {name: call.params.get(name) for name in ("order_id", "client_ref")}
+        filters["id"] = call.params.get("payment_id")
+        rows, following = self._db.page("payments_view", filters, call)
+        return Answer({"items": [payment_view(row) for row in rows], "next": following})
+
+
+def payment_view(row: Row) -> Json:
+    """A payment as it is served."""
+    return {
+        **{name: row[name] for name in ("id", "order_id", "currency", "method", "status", "client_ref")},
+        "amount": from_cents(row["amount"]),
+        "captured_at": to_time(row["captured_at"]),
+    }
 
 
 _REFUND_FIELDS = ("id", "order_id", "customer_id", "currency", "reason", "status", "approved_by", "client_ref")

@@ -38,9 +38,45 @@ CREATE TABLE payments (
     order_id    TEXT NOT NULL REFERENCES orders (id),
     amount      INTEGER NOT NULL,
     method      TEXT NOT NULL,
+    status      TEXT NOT NULL DEFAULT 'captured',
+    client_ref  TEXT,
     captured_at REAL NOT NULL
 ) STRICT;
 CREATE INDEX payments_by_order ON payments (order_id);
+CREATE INDEX payments_by_client_ref ON payments (client_ref);
+
+CREATE TABLE reservations (
+    n          INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    order_id   TEXT NOT NULL REFERENCES orders (id),
+    lines      TEXT NOT NULL, -- JSON
+    status     TEXT NOT NULL,
+    client_ref TEXT,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX reservations_by_order ON reservations (order_id);
+
+CREATE TABLE shipments (
+    n          INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    order_id   TEXT NOT NULL REFERENCES orders (id),
+    lines      TEXT NOT NULL, -- JSON
+    status     TEXT NOT NULL,
+    client_ref TEXT,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX shipments_by_order ON shipments (order_id);
+
+CREATE TABLE invoices (
+    n          INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    order_id   TEXT NOT NULL REFERENCES orders (id),
+    amount     INTEGER NOT NULL CHECK (amount > 0),
+    status     TEXT NOT NULL,
+    client_ref TEXT,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE INDEX invoices_by_order ON invoices (order_id);
 
 CREATE TABLE refunds (
     n           INTEGER PRIMARY KEY,
@@ -58,7 +94,8 @@ CREATE INDEX refunds_by_client_ref ON refunds (client_ref);
 
 CREATE VIEW orders_view AS
 SELECT o.*,
-       (SELECT coalesce(sum(p.amount), 0) FROM payments p WHERE p.order_id = o.id) AS paid,
+       (SELECT coalesce(sum(p.amount), 0) FROM payments p
+         WHERE p.order_id = o.id AND p.status = 'captured') AS paid,
        (SELECT coalesce(sum(r.amount), 0) FROM refunds r
          WHERE r.order_id = o.id AND r.status <> 'cancelled') AS refunded
   FROM orders o;

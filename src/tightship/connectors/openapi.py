@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import jsonschema_rs
 
 from tightship.connectors import _swagger2
-from tightship.connectors._arguments import body_of, build, token_of
+from tightship.connectors._arguments import Outgoing, body_of, build, token_of
 from tightship.connectors._document import Document
 from tightship.connectors._expressions import Absent, carries_token, evaluate, to_cel
 from tightship.connectors._http import Answer, HttpClient, Lost, NotSent, authority, check_base_url
@@ -25,6 +26,9 @@ from tightship.connectors.settings import ConnectorLimits, ConnectorSettings, Lo
 from tightship.core.errors import DataMissing, LoadError, OutcomeUnknown, UnknownName
 from tightship.core.ports import FREE, Json, Reply, Request, Secrets, ToolSpec, UndoSpec
 from tightship.core.world import World
+
+WARM_SECONDS = 5.0
+"""How long opening a connection ahead may take."""
 
 
 class OpenApiConnector:
@@ -129,6 +133,12 @@ class OpenApiConnector:
             return operation_id
         raise UnknownName(f"the contract of {self.name} has no operation {operation_id!r}")
 
+    async def warm(self) -> None:
+        """Open a connection ahead, TLS and all. Whether the system answers shows when it is needed."""
+        ping = Outgoing("HEAD", self.base_url, {})
+        with contextlib.suppress(NotSent, Lost):
+            await self.http.send(ping, timeout=WARM_SECONDS, not_after=self.world.clock.now() + WARM_SECONDS)
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self.http.aclose()
@@ -191,6 +201,7 @@ class OpenApiConnector:
             cache_seconds=overlay.cache_seconds or 0.0,
             hosts=self.hosts,
             requests_per_second=overlay.requests_per_second,
+            hedge=(overlay.hedge or 0.0) if overlay.effect == "read" else 0.0,
         )
 
     def _undo(self, operation: Operation) -> UndoSpec | None:

@@ -168,6 +168,7 @@ def tool(
     cache_seconds: float = 0.0,
     hosts: frozenset[str] = frozenset(),
     requests_per_second: float | None = None,
+    hedge: float = 0.0,
     description: str | None = None,
 ) -> Callable[[Function], PythonTool]:
     """Make an async function a tool.
@@ -183,6 +184,7 @@ def tool(
         cache_seconds: how long a read may be answered from cache.
         hosts: the hosts it talks to.
         requests_per_second: the rate that the other side allows.
+        hedge: seconds after which a read that was not answered is asked a second time; 0 never.
         description: what it does; the function's docstring without it.
 
     Raises:
@@ -210,6 +212,7 @@ def tool(
             cache_seconds=cache_seconds,
             hosts=hosts,
             requests_per_second=requests_per_second,
+            hedge=hedge if effect == "read" else 0.0,
         )
         return PythonTool(function, spec, arguments, result, request_name)
 

@@ -81,6 +81,7 @@ class Overlay(_Strict):
         timeout: seconds until a call counts as unanswered.
         cache_seconds: how long a read may be answered from cache.
         requests_per_second: the rate that the other side allows.
+        hedge: seconds after which a read that was not answered is asked a second time.
         description: what the tool does, for people and models.
     """
 
@@ -93,6 +94,7 @@ class Overlay(_Strict):
     timeout: float | None = Field(default=None, gt=0, le=3600)
     cache_seconds: float | None = Field(default=None, ge=0)
     requests_per_second: float | None = Field(default=None, gt=0)
+    hedge: float | None = Field(default=None, gt=0, le=3600)
     description: str | None = None
 
     def over(self, below: Overlay) -> Overlay:

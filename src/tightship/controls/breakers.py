@@ -1,4 +1,7 @@
-"""Circuit breakers: a system that fails, or answers too slowly, is left alone for a while (F11).
+"""Circuit breakers: what fails, is too slow or spends too much is left alone for a while (F11).
+
+One stands before every system that is called. Others are declared: for a tool, an agent or a workflow, whose calls
+they count whatever system is called.
 
 Nygard, "Release It!" (2007). Closed: calls pass and are counted over a sliding window. Open: calls are refused at once,
 with the time until it is worth asking again. Half-open: a few probes pass; they close the breaker or open it for
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tightship.core.errors import Unavailable
+from tightship.core.money import show_usd
 from tightship.core.ports import Json
 from tightship.core.world import Clock
 
@@ -30,6 +34,7 @@ class BreakerRule:
         error_rate: share of failed calls from which it opens.
         slow_after: seconds from which a call counts as slow; None counts none.
         slow_rate: share of slow calls from which it opens.
+        spend: nano-dollars that calls in the window have cost from which it opens; None bounds nothing.
         cooldown: seconds it stays open the first time; doubled each time that a probe fails.
         longest: the most seconds it stays open.
         probes: good calls in a row that close it again.
@@ -40,6 +45,7 @@ class BreakerRule:
     error_rate: float = 0.5
     slow_after: float | None = None
     slow_rate: float = 0.8
+    spend: int | None = None
     cooldown: float = 10.0
     longest: float = 300.0
     probes: int = 2
@@ -48,16 +54,17 @@ class BreakerRule:
 class _Slice:
     """Counts of a tenth of the window, or of all of it."""
 
-    __slots__ = ("calls", "errors", "index", "slow")
+    __slots__ = ("calls", "errors", "index", "slow", "usd")
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
-        self.calls = self.errors = self.slow = 0
+        self.calls = self.errors = self.slow = self.usd = 0
 
-    def count(self, failed: bool, slow: bool) -> None:
+    def count(self, failed: bool, slow: bool, usd: int) -> None:
         self.calls += 1
         self.errors += failed
         self.slow += slow
+        self.usd += usd
 
 
 class _Breaker:
@@ -85,7 +92,7 @@ class _Breaker:
         self._slices: deque[_Slice] = deque()
         self._sum = _Slice()
 
-    def count(self, now: float, failed: bool, slow: bool) -> _Slice:
+    def count(self, now: float, failed: bool, slow: bool, usd: int) -> _Slice:
         """Count a call; the sums over the window."""
         index = int(now * _SLICES / self.rule.window)
         slices, total = self._slices, self._sum
@@ -96,8 +103,9 @@ class _Breaker:
                 total.calls -= old.calls
                 total.errors -= old.errors
                 total.slow -= old.slow
-        slices[-1].count(failed, slow)
-        total.count(failed, slow)
+                total.usd -= old.usd
+        slices[-1].count(failed, slow, usd)
+        total.count(failed, slow, usd)
         return total
 
     def open(self, now: float, why: str) -> None:
@@ -123,10 +131,10 @@ class Breakers:
     Args:
         clock: the world's clock.
         rule: for keys that have none of their own.
-        rules: by key.
+        rules: by key: a system's name, `tool:NAME`, `agent:NAME`, `workflow:NAME`.
     """
 
-    __slots__ = ("_breakers", "_clock", "_rule", "_rules")
+    __slots__ = ("_breakers", "_clock", "_declared", "_rule", "_rules")
 
     def __init__(
         self, clock: Clock, rule: BreakerRule | None = None, rules: Mapping[str, BreakerRule] | None = None
@@ -134,7 +142,15 @@ class Breakers:
         self._clock = clock
         self._rule = rule or BreakerRule()
         self._rules = dict(rules or {})
+        self._declared = frozenset(key for key in self._rules if ":" in key)
         self._breakers: dict[str, _Breaker] = {}
+
+    def keys(self, service: str, tool: str, agent: str, workflow: str) -> tuple[str, ...]:
+        """The breakers that a call passes: its system's, and those that are declared for what it belongs to."""
+        if not self._declared:
+            return (service,)
+        named = (f"tool:{tool}", f"agent:{agent}", f"workflow:{workflow}")
+        return (service, *(key for key in named if key in self._declared))
 
     def check(self, key: str) -> None:
         """Whether a call may be made now. A call that was let through is reported by `record` or `abandon`.
@@ -159,13 +175,13 @@ class Breakers:
         breaker.probing += 1
         breaker.probed_at = now
 
-    def record(self, key: str, ok: bool, seconds: float = 0.0) -> State | None:
+    def record(self, key: str, ok: bool, seconds: float = 0.0, usd: int = 0) -> State | None:
         """How a call went.
 
         Args:
             key: the system.
             ok: whether it answered at all; a refusal for business reasons is an answer.
-            seconds: how long it took.
+            seconds: how long it took. usd: what it cost (nano-dollars).
 
         Returns:
             The new state when this call changed it, for a note in the ledger, else None.
@@ -180,7 +196,10 @@ class Breakers:
             return None  # a call from before it opened
         if breaker.state == "half-open":
             return self._probed(breaker, now, ok and not slow)
-        counted = breaker.count(now, not ok, slow)
+        counted = breaker.count(now, not ok, slow, usd)
+        if rule.spend is not None and counted.usd >= rule.spend:
+            breaker.open(now, f"{show_usd(counted.usd)} were spent within {rule.window:g} s")
+            return "open"
         if counted.calls < rule.minimum:
             return None
         if counted.errors >= rule.error_rate * counted.calls and counted.errors:
@@ -196,6 +215,11 @@ class Breakers:
         breaker = self._breakers.get(key)
         if breaker is not None and breaker.probing:
             breaker.probing -= 1
+
+    def why(self, key: str) -> str:
+        """Why it is open, or empty."""
+        breaker = self._breakers.get(key)
+        return "" if breaker is None else breaker.why
 
     def state(self, key: str) -> State:
         """Closed, open or half-open."""

@@ -30,7 +30,7 @@ class SpendProjection:
         if "copied" in body or (body.get("meta") or {}).get("rehearsal"):
             return ()
         key = (
-            _day(int(entry.at // 86_400)),
+            day_of(entry.at),
             entry.log,
             body.get("workflow") or "",
             body.get("agent") or "",
@@ -52,6 +52,11 @@ class SpendProjection:
         if "error" in body:
             add["errors"] = 1
         return (Delta(key, add=add),)
+
+
+def day_of(at: float) -> str:
+    """The day (UTC) of a store time (s)."""
+    return _day(int(at // 86_400))
 
 
 @functools.lru_cache(maxsize=64)

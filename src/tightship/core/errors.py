@@ -57,6 +57,7 @@ TightshipError
 │       └── ContextChanged     what a decision was based on changed before the action
 ├── BoundaryError
 │   ├── InvalidArguments       arguments do not fit the tool's schema
+│   │   └── InventedArgument   a value that does not exist outside
 │   ├── NotDeclared            a tool, host or peer outside the role
 │   ├── ForkedEffect           an effect from a task that the door did not open
 │   └── WrongShape             an output does not fit the declared shape
@@ -389,6 +390,10 @@ class BoundaryError(TightshipError):
 
 class InvalidArguments(BoundaryError):
     """The arguments do not fit the tool's schema."""
+
+
+class InventedArgument(InvalidArguments):
+    """An argument has a value that does not exist outside, or that the declared domain excludes."""
 
 
 class NotDeclared(BoundaryError):

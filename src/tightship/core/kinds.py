@@ -12,8 +12,8 @@ from typing import Any, Final
 # --- runs --------------------------------------------------------------------------------------------
 STARTED: Final = "run.started"
 """workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
-[reference, parent, key, depth, priority, linked, forked, live: false for a rehearsal, handed (address): what holds
-where a run above has started it]"""
+[reference, parent, key, depth, until, priority, linked, forked, live: false for a rehearsal, handed (address): what
+holds where a run above has started it]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"

@@ -65,7 +65,7 @@ class ToolSpec:
         timeout: seconds until a call counts as unanswered.
         cache_seconds: how long a read may be answered from cache; 0 never.
         hosts: the hosts it talks to; anything else is refused.
-        domains: declared domain checks per argument: name of a read tool that must find the value (F7).
+        hedge: seconds after which a read that was not answered is asked a second time; 0 never.
     """
 
     name: str
@@ -81,6 +81,7 @@ class ToolSpec:
     cache_seconds: float = 0.0
     hosts: frozenset[str] = frozenset()
     requests_per_second: float | None = None
+    hedge: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class Call:
         kept: settling for a run that goes on later: what was not done stays to be tried again.
         expect: values of the shared context that must still stand when it is admitted.
         turn: the key of the turn that asks, for an operation of the shared context.
+        cache: seconds for which an answer may be used again, where the tool's own are fewer.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Call:
     kept: bool = False
     expect: tuple[Expected, ...] = ()
     turn: str = ""
+    cache: float = 0.0
 
     @property
     def costs(self) -> bool:

@@ -32,12 +32,15 @@ from tightship.core.ports import Json, Reply
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.call import Call
+from tightship.effects.domains import check_domains
 from tightship.effects.flight import Flight, Work
+from tightship.effects.hedging import hedged
 from tightship.effects.journal import Body
 from tightship.effects.pacing import Pacing
 from tightship.effects.session import Session
 from tightship.effects.shared import SharedPassage
 from tightship.ledger import Guards
+from tightship.workflow.safeguards import DomainCheck
 
 LONGEST_WAIT = 60.0
 """Seconds that a call waits for what others have set aside of an envelope."""
@@ -65,6 +68,10 @@ class Door:
         if not session.live:
             call.claim, call.expect = None, ()
         passage = _Passage(session, call)
+        if passage.bound:
+            call.deadline = session.until(call.key, call.deadline)
+            if call.cls == "read" and call.tool.spec.hedge and call.ceiling.usd + call.ceiling.tokens:
+                call.ceiling = Amount(2 * call.ceiling.usd, 2 * call.ceiling.tokens)  # it may be asked twice
         flying = session.flights.get(call.key)
         if flying is not None:  # its turn was cut off and is taken again: the effect goes on all the time
             return await passage.join(flying)
@@ -83,12 +90,35 @@ class Door:
             passage.count()
         try:
             passage.policies = passage.permit()
-        except (BoundaryError, LimitReached, Signal) as refusal:
+            await self._check_domains(passage)
+        except (BoundaryError, LimitReached, WorkException, Signal) as refusal:
             passage.begun = True
             return await passage.shielded(functools.partial(passage.refuse, refusal))
-        if call.cls == "read" and not call.fresh and call.tool.spec.cache_seconds > 0:
+        if call.cls == "read" and not call.fresh and max(call.tool.spec.cache_seconds, call.cache) > 0:
             return await passage.through_cache()
         return await passage.go()
+
+    async def _check_domains(self, passage: _Passage) -> None:
+        """Arguments that have a declared domain lie in it; what they name is looked up by calls of their own.
+
+        Raises:
+            InventedArgument: one does not. What the look-up raises.
+        """
+        session, call = self._session, passage.call
+        domains = session.shared.domains.get(call.tool.spec.name)
+        if not domains or not session.live or not passage.bound:
+            return
+
+        async def look_up(name: str, check: DomainCheck, value: Json) -> Json:
+            tool = session.tools[check.exists or ""]
+            price, declared = tool.spec.price, call.declared | {tool.spec.name}
+            ceiling = Amount(price.usd, price.tokens)
+            key, args = f"{call.key}/domain/{name}", {check.argument(name): value}
+            asked = Call(key, tool, "read", call.agent, args, declared, call.task, ceiling=ceiling, line=call.line)
+            asked.deadline, asked.cache = call.deadline, check.cache
+            return await self.perform(asked)
+
+        await check_domains(call, domains, session.facts.input, look_up)
 
     async def close(self, call: Call) -> None:
         """Settle what a run has begun and will not finish: find out what became of it, and begin nothing anew.
@@ -165,7 +195,7 @@ class _Passage(Pacing):
                     value = await self.go()
                     await session.journal.landed(kinds.SETTLED, call.key)
                     address = session.journal.effects[call.key]["out"]
-                    flight.fill(address, size=len(address), ttl=spec.cache_seconds)
+                    flight.fill(address, size=len(address), ttl=max(spec.cache_seconds, call.cache))
                     return value
         except (WorkException, BoundaryError) as error:
             if call.key not in session.journal.effects:  # the one who asked for all of us has failed
@@ -225,7 +255,7 @@ class _Passage(Pacing):
                     return found
             except BaseException:
                 # Cut off (a free read), or the run was taken over: nothing was settled.
-                self.session.shared.breakers.abandon(self.service)
+                self.abandon()
                 if reservation.open:
                     reservation.release()
                 raise
@@ -240,20 +270,20 @@ class _Passage(Pacing):
         Raises:
             _Refused: with what stands in the way.
         """
-        session, call = self.session, self.call
-        shared = session.shared
+        call = self.call
         try:
             self.count_request()
             await self.hold_back()
+            self.check_deadline()
         except (Unavailable, LimitReached) as error:
             raise _Refused(error) from None
         try:
             reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
-            not_after = shared.world.clock.now() + call.tool.spec.timeout
+            not_after = self.not_after_now()
             if call.costs:
                 await self._record_admit(reservation, not_after)
         except BaseException:
-            shared.breakers.abandon(self.service)
+            self.abandon()
             self.not_sent()
             raise
         return reservation, not_after
@@ -324,12 +354,13 @@ class _Passage(Pacing):
         request = self.request(not_after, args)
         began = clock.monotonic()
         try:
-            async with asyncio.timeout(spec.timeout):
-                reply = await call.tool.perform(request)
+            async with asyncio.timeout(max(0.0, min(spec.timeout, not_after - clock.now()))):
+                hedge = call.cls == "read" and spec.hedge > 0
+                reply = await (hedged(call.tool, request, self.may_hedge) if hedge else call.tool.perform(request))
             self._check_shape(reply)
         except TimeoutError:
             await self.answered(False)
-            raise self._unanswered(f"{spec.name} did not answer within {spec.timeout:g} s") from None
+            raise self._unanswered(f"{spec.name} did not answer within {clock.monotonic() - began:g} s") from None
         except Unavailable as error:
             await self.turned_away(error)
             raise
@@ -350,7 +381,7 @@ class _Passage(Pacing):
             raise self._unanswered(f"{spec.name} raised {type(error).__name__}: {error}") from error
         took = clock.monotonic() - began
         self.used(reply.usage.tokens)
-        await self.answered(True, took)
+        await self.answered(True, took, reply.usage.usd)
         return reply, took * 1000
 
     def _check_shape(self, reply: Reply) -> None:

@@ -53,7 +53,7 @@ class Pacing(Doubt):
             refusing = shared.throttle.refusing(self.service) if self.bound else 0.0
             if refusing and shared.world.chance.uniform() < refusing:
                 raise shared.throttle.refuse(self.service)
-            shared.breakers.check(self.service)
+            self._check_breakers()
         except Unavailable as error:
             if self.bound:
                 self.not_sent()
@@ -70,11 +70,64 @@ class Pacing(Doubt):
         for _ in range(PATIENCE - 1):
             await shared.world.clock.sleep((error.retry_after or 0.0) + 0.01)
             try:
-                shared.breakers.check(self.service)
+                self._check_breakers()
                 return
             except Unavailable as again:
                 error = again
         raise error
+
+    @property
+    def breakers(self) -> tuple[str, ...]:
+        """The breakers that it passes; what takes back or finds out heeds those of systems alone."""
+        call, shared = self.call, self.session.shared
+        if not self.bound:
+            return (self.service,)
+        return shared.breakers.keys(self.service, call.tool.spec.name, call.agent, self.session.facts.workflow)
+
+    def _check_breakers(self) -> None:
+        """Whether all of them let it pass.
+
+        Raises:
+            Unavailable: one does not.
+        """
+        breakers, passed = self.session.shared.breakers, list[str]()
+        try:
+            for key in self.breakers:
+                breakers.check(key)
+                passed.append(key)
+        except Unavailable:
+            for key in passed:
+                breakers.abandon(key)
+            raise
+
+    def abandon(self) -> None:
+        """The call was not made, or says nothing about what it belongs to."""
+        for key in self.breakers:
+            self.session.shared.breakers.abandon(key)
+
+    def not_after_now(self) -> float:
+        """Store time (s) until which an attempt that is begun now may take: the tool's time, and not beyond what stands
+        around it has left. What may have been done already is found out whatever time is left."""
+        end = self.session.shared.world.clock.now() + self.call.tool.spec.timeout
+        return end if self.call.deadline is None or self.doubtful else min(end, self.call.deadline)
+
+    def check_deadline(self) -> None:
+        """Waiting for the rate or for another attempt may have taken all the time there was.
+
+        Raises:
+            TimedOut: it has; nothing is sent.
+        """
+        call = self.call
+        if call.deadline is None or self.doubtful or self.session.shared.world.clock.now() < call.deadline:
+            return
+        self.abandon()
+        self.not_sent()
+        raise TimedOut(f"{call.tool.spec.name} was not asked in the time that was left", evidence={"sent": False})
+
+    def may_hedge(self) -> bool:
+        """Whether a read that is late may be asked a second time: as a retry, within the rate, and not in vain."""
+        shared, name = self.session.shared, self.call.tool.spec.name
+        return shared.retries.spend(self.service) and shared.rates.try_acquire(name, 0)
 
     # --- what they are told ------------------------------------------------------------------------
 
@@ -88,15 +141,20 @@ class Pacing(Doubt):
         if self.call.ceiling.tokens:
             self.session.shared.rates.correct(self.call.tool.spec.name, tokens - self.call.ceiling.tokens)
 
-    async def answered(self, ok: bool, seconds: float = 0.0) -> None:
-        """Tell the breaker how a call went: whether there was an answer at all, and after how long."""
+    async def answered(self, ok: bool, seconds: float = 0.0, usd: int = 0) -> None:
+        """Tell the breakers how a call went: whether there was an answer at all, after how long, and its cost."""
         shared = self.session.shared
         if ok:
             shared.throttle.record(self.service, True)
-        changed = shared.breakers.record(self.service, ok, seconds)
-        if changed is not None:  # a breaker that opens or closes is worth an entry
-            note = {"type": "breaker", "name": self.service, "state": changed}
-            await self.session.journal.record(kinds.NOTE, f"{self.call.key}/breaker/{self.attempt}", note)
+        for key in self.breakers:
+            changed = shared.breakers.record(key, ok, seconds, usd)
+            if changed is None:
+                continue
+            note = {"type": "breaker", "name": key, "state": changed}  # it opens or closes: that is worth an entry
+            if why := shared.breakers.why(key):
+                note["why"] = why
+            part = "breaker" if key == self.service else f"breaker/{key}"
+            await self.session.journal.record(kinds.NOTE, f"{self.call.key}/{part}/{self.attempt}", note)
 
     async def turned_away(self, error: Unavailable) -> None:
         """The service did not take the call; what it says of waiting holds for everybody."""

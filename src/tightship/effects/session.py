@@ -22,6 +22,7 @@ from tightship.effects.flight import Flights
 from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
 from tightship.effects.journal import Journal
+from tightship.workflow.safeguards import Domains
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Shared:
     """Compiled argument schemas by tool name."""
     context: SharedContext | None = None
     """The shared context of the workspace."""
+    domains: Domains = field(default_factory=dict[str, Any])
+    """What arguments have to be, by tool and argument."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 
@@ -103,6 +106,8 @@ class Session:
     """What branches have let those beside them know (`Frame.announce`)."""
     apart: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """Below these keys nothing may be decided by these people: they made what is checked there."""
+    deadlines: dict[str, float] = field(default_factory=dict[str, float])
+    """Store time (s) by which steps that are under way have to end, by key: the step's own, and `until`."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def check_lease(self) -> None:
@@ -113,6 +118,13 @@ class Session:
         """
         if self.lease is not None:
             self.lease()
+
+    def until(self, key: str, own: float | None = None) -> float | None:
+        """The earliest deadline that holds at a key: its own, and those of the steps around it; None without any."""
+        if not self.deadlines:
+            return own
+        found = [at for name, at in self.deadlines.items() if key.startswith(name.removesuffix("until"))]
+        return min([*found, *(() if own is None else (own,))], default=None)
 
     def scopes(self, agent: str) -> tuple[str, ...]:
         """The halt scopes that an effect of this agent lies in."""

@@ -68,6 +68,22 @@ class WorkflowDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Incident:
+    """What happened so often since midnight (UTC): a breaker `name` came to `state`, or an agent (`state`) invented an
+    argument of the tool `name`."""
+
+    tenant: str
+    kind: str
+    name: str
+    state: str
+    count: int
+
+    def as_dict(self) -> dict[str, Json]:
+        """All fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What there is to do in a store.
 
@@ -76,12 +92,14 @@ class Demand:
         workflows: by tenant and workflow, sorted.
         halted: the scopes that are halted, sorted.
         context: how fresh the shared context is read.
+        incidents: breakers that opened and closed, and arguments that were invented.
     """
 
     at: float
     workflows: tuple[WorkflowDemand, ...] = ()
     halted: tuple[str, ...] = ()
     context: tuple[Freshness, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def load(self) -> Load:
@@ -111,6 +129,7 @@ class Demand:
             "halted": list(self.halted),
             "workflows": [one.as_dict() for one in self.workflows],
             "context": [one.as_dict() for one in self.context],
+            "incidents": [one.as_dict() for one in self.incidents],
         }
 
 
@@ -156,7 +175,14 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: 
         of(tenant, workflow).lately = found_lately
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
-    return Demand(now, tuple(found[key] for key in sorted(found)), scopes, await freshness(ledger))
+    workflows = tuple(found[key] for key in sorted(found))
+    return Demand(now, workflows, scopes, await freshness(ledger), await _incidents(ledger, now))
+
+
+async def _incidents(ledger: Ledger, now: float) -> tuple[Incident, ...]:
+    rows = await ledger.select("incidents", [("day", "=", period_key("day", now))])
+    found = (Incident(row["log"], row["kind"], row["name"], row["state"], row["count"]) for row in rows)
+    return tuple(sorted(found, key=lambda one: (one.tenant, one.kind, one.name, one.state)))
 
 
 async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from tightship._version import __version__
+from tightship.controls.incidents import BREAKER, INVENTED
 from tightship.insight.coordination import UNITS
 from tightship.insight.costs import Cost
 from tightship.insight.demand import Demand, WorkflowDemand
@@ -98,6 +99,16 @@ def _refused(demand: Demand) -> Iterable[_Sample]:
 
 
 _LATELY: Final = " in the latest 1,000 requests that have begun today and ended."
+
+
+def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]:
+    return lambda demand: (
+        (dict(zip(("tenant", *labels), (one.tenant, one.name, one.state), strict=True)), one.count)
+        for one in demand.incidents
+        if one.kind == kind
+    )
+
+
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -144,6 +155,18 @@ METRICS: Final = (
     Metric("tightship_recent_handoffs", "gauge", f"Handoffs, and what went wrong with them{_LATELY}", _handoffs),
     Metric("tightship_recent_handoff_facts_ratio", "gauge", f"Share of facts that arrived{_LATELY}", _retention),
     Metric("tightship_recent_role_refusals", "gauge", f"What lay outside of agents' roles{_LATELY}", _refused),
+    Metric(
+        "tightship_breaker_changes_total",
+        "counter",
+        f"Breakers that opened or closed, by what they stand before{_SINCE}",
+        _incidents(BREAKER, "name", "state"),
+    ),
+    Metric(
+        "tightship_invented_arguments_total",
+        "counter",
+        f"Calls whose arguments lay outside their domain{_SINCE}",
+        _incidents(INVENTED, "tool", "agent"),
+    ),
     Metric(
         "tightship_context_age_seconds",
         "gauge",

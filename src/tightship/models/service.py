@@ -84,6 +84,10 @@ class Models:
             return getattr(self._instead, "bound", FREE)
         return self.prices.bound(self.tiers.get(request.tier), request, self._world.clock.now(), counted)
 
+    def left(self, not_after: float) -> float:
+        """Seconds until a store time (s), and never quite none."""
+        return max(0.001, not_after - self._world.clock.now())
+
     def next_tier(self, name: str) -> Tier | None:
         """The tier to fall back or step up to, or None at the end."""
         return self.tiers.next_tier(name)

@@ -16,16 +16,28 @@ if TYPE_CHECKING:
 
 async def bounded(frame: NodeFrame, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:
     """Work with a time limit. Whether it or the limit was first is a race: decided once, recorded."""
-    task, clock = frame.task, frame.task.session.shared.world.clock
+    clock = frame.task.session.shared.world.clock
     late = TimedOut(f"{what} did not finish within {seconds:g} s")
-    raced, key = f"{frame.key}/within", f"{frame.key}/until"
+    return await _race(frame, lambda: clock.now() + seconds, late, work)
+
+
+async def by_then(frame: NodeFrame, until: float, work: Callable[[], Awaitable[Json]]) -> Json:
+    """A child run's work, which ends with the step of its parent that waits for it, at that store time (s)."""
+    return await _race(frame, lambda: until, TimedOut("it did not finish in the time that its parent had left"), work)
+
+
+async def _race(
+    frame: NodeFrame, end: Callable[[], float], late: TimedOut, work: Callable[[], Awaitable[Json]]
+) -> Json:
+    task, clock = frame.task, frame.task.session.shared.world.clock
+    raced, key = (f"{frame.key}/{part}".lstrip("/") for part in ("within", "until"))
     decided = task.journal.decided.get(raced)
     if decided is not None:
         if decided:
             await close_questions(frame)
             raise late
         return await work()
-    until = float(await frame.once(key, lambda: clock.now() + seconds))
+    until = float(await frame.once(key, end))
     before = dict(frame.scope.names)
     task.deadlines[key] = until
     try:

@@ -53,8 +53,10 @@ class Ending:
         task = self._task
         self._known = task.interruption
         self._flying = {key for key, _ in task.journal.unfinished()}
-        # An end goes to the disk behind what the run has gone on from, in the same transaction if it can.
-        await (task.session.drain() if isinstance(cause, BaseException) else task.session.flights.drain())
+        # An end goes to the disk behind what the run has gone on from, in the same transaction if it can. A child's end
+        # tells its parent at which positions it has acted, so those have to be known.
+        waits = isinstance(cause, BaseException) or bool(task.program.parent)
+        await (task.session.drain() if waits else task.session.flights.drain())
         if task.erased:
             await task.session.drain()
             cause = task.forget()

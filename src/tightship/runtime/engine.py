@@ -442,6 +442,7 @@ class Engine:
             depth=depth,
             handed=handed,
         )
+        start.until = parent.session.until(key)
         try:
             await self.start(start)
         except InputRejected as error:

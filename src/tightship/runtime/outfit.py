@@ -75,6 +75,10 @@ class Tools(Mapping[str, Tool]):
     def __len__(self) -> int:
         return len(self._given) + sum(1 for name in self._names if name not in self._given)
 
+    async def warm(self) -> None:
+        """Open a connection to each connector's system, where it answers."""
+        await asyncio.gather(*(connector.warm() for connector in self._connectors))
+
     async def close(self) -> None:
         """Close the connectors' connections."""
         for connector in self._connectors:
@@ -209,6 +213,18 @@ class Outfit:
                     if agent.confidence is not None:
                         calibrated(agent, self.files.root)  # fitted before runs begin, not while they wait
                 self._loaded.add(workflow)
+
+    async def warm(self) -> None:
+        """Make the programs of all workflows, their agents and tools ready, and open connections to their systems.
+
+        Raises:
+            LoadError: what an agent needs cannot be loaded.
+        """
+        assert self._maker is not None, "only an engine runs anything"
+        for workflow in self.files.workflows:
+            self._maker.current(workflow).warm()
+        if not self.rehearse:
+            await self.tools.warm()
 
     def secrets(self) -> Secrets:
         """Where secrets come from."""

@@ -200,6 +200,18 @@ class Program:
 
     # --- tools -----------------------------------------------------------------------------------
 
+    def warm(self) -> None:
+        """Have agents and the contracts of their tools ready, so that no run waits for it.
+
+        Raises:
+            LoadError: the code of an agent cannot be loaded.
+        """
+        for name, spec in self.definition.agents.items():
+            if spec.human is None:
+                self.agent(name)
+        for name in self.definition.tools:
+            self._tools.get(name)
+
     def tool(self, name: str) -> Tool:
         """A tool of the workspace.
 

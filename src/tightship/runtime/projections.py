@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tightship.controls.claims import ClaimsProjection
 from tightship.controls.halts import HaltsProjection
+from tightship.controls.incidents import IncidentsProjection
 from tightship.controls.leases import EnvelopesProjection, LoansProjection
 from tightship.controls.spend import SpendProjection
 from tightship.core.ports import Projection
@@ -14,5 +15,9 @@ from tightship.runtime.schedules import SchedulesProjection
 
 def projections() -> list[Projection]:
     """One of each."""
-    own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
-    return [*own, LoansProjection(), SchedulesProjection(), ThresholdsProjection(), *context_projections()]
+    counted = [SpendProjection(), IncidentsProjection(), EnvelopesProjection(), LoansProjection()]
+    return [InboxProjection(), HaltsProjection(), ClaimsProjection(), *counted, *_of_the_workspace()]
+
+
+def _of_the_workspace() -> list[Projection]:
+    return [SchedulesProjection(), ThresholdsProjection(), *context_projections()]

@@ -32,11 +32,12 @@ from tightship.effects.outcomes import describe, describe_signal, restore, resto
 from tightship.effects.session import Session
 from tightship.ledger import Entry, Guards, SealedPayload
 from tightship.ledger.vault import names_of
+from tightship.runtime.bounded import by_then
 from tightship.runtime.ending import INTERRUPTED, TAKEN, Ending
 from tightship.runtime.handover import hand_over
 from tightship.runtime.node import NodeFrame
 from tightship.runtime.result import Run
-from tightship.runtime.takeover import RESTARTS, idle_claims, late_case, note_put_down, restarts_case
+from tightship.runtime.takeover import RESTARTS, erased_case, idle_claims, late_case, note_put_down, restarts_case
 
 if TYPE_CHECKING:
     from tightship.runtime.engine import Engine
@@ -68,8 +69,7 @@ class RunTask:
         self.session = session
         self.journal = session.journal
         self.waiting: dict[str, Waiting] = {}
-        self.deadlines: dict[str, float] = {}
-        """Store time (s) by which steps that are under way have to end, by key."""
+        self.deadlines = session.deadlines
         self.seen, self._unread = 0, unread
         self.ended: Run | None = None
         self._names: dict[str, Json] = session.facts.names
@@ -275,6 +275,12 @@ class RunTask:
 
     async def _interpret(self) -> Json:
         frame = NodeFrame(self, "", Scope(self._names))
+        until = self.journal.entries[0].body.get("until")
+        if until is None:
+            return await self._walk(frame)
+        return await by_then(frame, until, lambda: self._walk(frame))
+
+    async def _walk(self, frame: NodeFrame) -> Json:
         output: Json = None
         for step in self.program.steps:
             found = await frame.step(step)
@@ -469,16 +475,6 @@ class RunTask:
     def interruption(self) -> Signal | Stalled | None:
         """What has stopped the run, if anything has."""
         return self._interruption
-
-
-def erased_case() -> Unforeseen:
-    """Why a run ends whose data subject was erased."""
-    cause = Unforeseen(
-        "a data subject of this run was erased, and with it all that the run knew",
-        needed="look at what remains outside",
-    )
-    cause.kind = "erased"
-    return cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from tightship.runtime.result import Run
 class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
-    `handed` is what holds where a run above has started it.
+    `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the step
+    of its parent that waits for it.
     """
 
     workflow: str
@@ -29,6 +30,7 @@ class Start:
     linked: str = ""
     depth: int = 0
     handed: Sequence[str] = ()
+    until: float | None = None
 
 
 @dataclass(slots=True)

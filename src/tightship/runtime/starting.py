@@ -101,7 +101,7 @@ class Starter:
             "build": self._build,
             "owner": owner,
         }
-        for name in ("reference", "parent", "key", "linked", "depth"):
+        for name in ("reference", "parent", "key", "linked", "depth", "until"):
             if getattr(start, name):
                 body[name] = getattr(start, name)
         priority = program.spec.priority if start.priority is None else start.priority

@@ -100,6 +100,16 @@ def late_case(journal: Journal, within: float | None, now: float) -> TimedOut | 
     )
 
 
+def erased_case() -> Unforeseen:
+    """Why a run ends whose data subject was erased."""
+    cause = Unforeseen(
+        "a data subject of this run was erased, and with it all that the run knew",
+        needed="look at what remains outside",
+    )
+    cause.kind = "erased"
+    return cause
+
+
 async def accepted(ledger: Ledger, parent: str, build: str) -> bool:
     """Whether a run above is in the hands of this code: whoever accepted it there accepted it for its children."""
     while parent:

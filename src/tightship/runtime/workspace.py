@@ -11,8 +11,6 @@ from typing import Any, Self
 from tightship.agents.turn import AgentFunction
 from tightship.context import Heads
 from tightship.context.desk import SharedContext
-from tightship.controls.breakers import Breakers
-from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts
 from tightship.controls.rates import Rates
 from tightship.controls.shares import Shares
@@ -20,7 +18,6 @@ from tightship.core.errors import GuardRefused, InputRejected, Overloaded, Stale
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json, Secrets, Tool
 from tightship.core.world import World
-from tightship.effects.session import Shared
 from tightship.ledger import Ledger
 from tightship.models.port import Model
 from tightship.patterns import load_all
@@ -38,6 +35,7 @@ from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.runtime.schedules import Schedules
 from tightship.runtime.seat import Seat
+from tightship.runtime.sharing import polled, shared_by_runs
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
@@ -233,7 +231,7 @@ class Workspace:
         await self._outfit.load_models()
         clock, halts = self.world.clock, Halts()
         halts.load(await ledger.select("halts"))
-        shared = Shared(self.world, halts, self._rates(), Breakers(clock), ResultCache[str](clock))
+        shared = shared_by_runs(self.files.config, self.world, halts, self._rates())
         shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
         envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._seat.borrow(ledger))
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
@@ -273,6 +271,16 @@ class Workspace:
             LoadError: a module cannot be imported; it names file, line and cause. UnknownName: no such workflow.
         """
         self._outfit.load_code(workflows)
+
+    async def warm(self) -> None:
+        """Have ready what a first run would wait for: code, providers, programs, contracts, connections; `serve` does.
+
+        Raises:
+            LoadError: as `load_code`, and of a provider or a contract.
+        """
+        await self.engine()
+        self.load_code(self.files.workflows)
+        await self._outfit.warm()
 
     def _rates(self) -> Rates:
         living = lambda: 1 if self._dispatcher is None else self._dispatcher.workers  # noqa: E731
@@ -446,8 +454,7 @@ class Workspace:
         Raises:
             LoadError: the code of an agent cannot be imported.
         """
-        await self.engine()
-        self.load_code(self.files.workflows)
+        await self.warm()
         assert self._dispatcher is not None
         await self._dispatcher.serve(stop, concurrency)
 
@@ -480,20 +487,8 @@ class Workspace:
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncGenerator[Ledger]:
         """The ledger, polled for what other processes append, for as long as the block runs."""
-        ledger = await self.ledger()
-        task = asyncio.ensure_future(_poll(ledger, self.world))
-        try:
+        async with polled(await self.ledger(), self.world) as ledger:
             yield ledger
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-async def _poll(ledger: Ledger, world: World) -> None:
-    while True:
-        await ledger.poll()
-        await world.clock.sleep(0.05)
 
 
 __all__ = ["Workspace", "projections"]

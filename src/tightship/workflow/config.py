@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from tightship.core.ports import Json
 from tightship.workflow.context_feeds import FeedSpec
 from tightship.workflow.context_keys import ContextKey, KeyPattern
-from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text
+from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text, ToolName
+from tightship.workflow.safeguards import BreakersSpec, DomainCheck
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
 
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=128)]
@@ -90,6 +91,7 @@ class Overlay(Spec):
     timeout: Duration | None = None
     cache_seconds: Duration | None = None
     requests_per_second: float | None = Field(default=None, gt=0)
+    hedge: Duration | None = None
     description: Text | None = None
 
 
@@ -318,6 +320,8 @@ class WorkspaceConfig(Spec):
     context: Mapping[KeyPattern, ContextKey] = {}
     feeds: Mapping[Name, FeedSpec] = {}
     limits: Limits = Limits()
+    breakers: BreakersSpec = BreakersSpec()
+    domains: Mapping[ToolName, Mapping[Name, DomainCheck]] = {}
     settings: Settings = Settings()
 
     @model_validator(mode="after")

@@ -141,7 +141,8 @@ def _rebuilt(data: bytes) -> Definition:
 def tool_data(spec: ToolSpec) -> dict[str, Json]:
     """A tool's contract as JSON."""
     price = spec.price
-    return {
+    hedge: dict[str, Json] = {"hedge": spec.hedge} if spec.hedge else {}  # what uses none keeps its version
+    return hedge | {
         "name": spec.name,
         "effect": spec.effect,
         "description": spec.description,
@@ -175,4 +176,5 @@ def tool_spec(data: Mapping[str, Json]) -> ToolSpec:
         cache_seconds=data["cache_seconds"],
         hosts=frozenset(data["hosts"]),
         requests_per_second=data["requests_per_second"],
+        hedge=data.get("hedge", 0.0),
     )

@@ -202,7 +202,18 @@ def load_finding(problem: LoadError) -> Finding:
     )
 
 
-_THEMES: Final = ("workflow", "need", "agents", "python", "workspace", "names", "behaviour", "load", "context")
+_THEMES: Final = (
+    "workflow",
+    "need",
+    "agents",
+    "python",
+    "workspace",
+    "names",
+    "behaviour",
+    "load",
+    "context",
+    "safeguards",
+)
 
 
 def _load_rules() -> None:

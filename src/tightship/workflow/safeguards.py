@@ -1,0 +1,102 @@
+"""What `tightship.yaml` declares of breakers (F11) and of the domains of arguments (F7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tightship.core.errors import LoadError
+from tightship.core.ports import Json
+from tightship.workflow.conditions import Condition
+from tightship.workflow.models import Spec, ToolName
+from tightship.workflow.units import Duration, Name, Usd, WorkflowName
+
+NAMES: Final = ("value", "args", "found", "input")
+"""What a condition of a domain knows: the value, all arguments, what was looked up by argument, the run's input."""
+
+
+class BreakerSpec(Spec):
+    """When a breaker opens, and for how long; what is left out is as usual."""
+
+    window: Duration = 30.0
+    minimum: int = Field(default=10, ge=1, le=100_000)
+    error_rate: float = Field(default=0.5, gt=0.0, le=1.0)
+    slow_after: Duration | None = None
+    slow_rate: float = Field(default=0.8, gt=0.0, le=1.0)
+    spend: Usd | None = None
+    cooldown: Duration = 10.0
+    longest: Duration = 300.0
+    probes: int = Field(default=2, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BreakerSpec:
+        if self.longest < self.cooldown:
+            raise ValueError("longest is shorter than cooldown; a breaker stays open for cooldown at least")
+        return self
+
+
+class BreakersSpec(Spec):
+    """Breakers, by what they stand before."""
+
+    systems: BreakerSpec = BreakerSpec()
+    providers: Mapping[str, BreakerSpec] = {}
+    tools: Mapping[ToolName, BreakerSpec] = {}
+    agents: Mapping[Name, BreakerSpec] = {}
+    workflows: Mapping[WorkflowName, BreakerSpec] = {}
+
+    def by_key(self) -> Iterator[tuple[str, BreakerSpec]]:
+        """Those that are declared, by the key under which calls are counted."""
+        yield from self.providers.items()
+        for kind, declared in (("tool", self.tools), ("agent", self.agents), ("workflow", self.workflows)):
+            yield from ((f"{kind}:{name}", one) for name, one in declared.items())
+
+
+class DomainCheck(BaseModel):
+    """What an argument's value has to be: something that exists, one of a set, or what a condition says."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        alias_generator=lambda name: name.rstrip("_"),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    exists: ToolName | None = None
+    as_: Name | None = None
+    one_of: Sequence[Json] | None = None
+    that: Condition | None = None
+    cache: Duration = 60.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_least_one(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and not {"exists", "one_of", "that"} & set(data):
+            raise ValueError("say what the value has to be: `exists: TOOL`, `one_of: [...]` or `that: CONDITION`")
+        return data
+
+    @model_validator(mode="after")
+    def _is_a_condition(self) -> DomainCheck:
+        if self.that is None:
+            return self
+        try:
+            self.that.compile()
+        except LoadError as error:
+            raise ValueError(error.message) from None
+        strange = sorted((self.that.names | set(self.that.ambient)) - set(NAMES))
+        if strange:
+            raise ValueError(f"the condition uses {', '.join(strange)}; a domain knows {', '.join(NAMES)}")
+        return self
+
+    def argument(self, own: str) -> str:
+        """What the looking-up tool calls the value."""
+        return self.as_ or own
+
+
+Domains = Mapping[ToolName, Mapping[Name, DomainCheck]]
+"""By tool and argument."""
+
+__all__ = ["NAMES", "BreakerSpec", "BreakersSpec", "DomainCheck", "Domains"]
