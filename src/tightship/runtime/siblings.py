@@ -15,14 +15,16 @@ AFTER: Final = "after:"
 """What a park names that a branch waits for beside it; the run cannot be woken by it."""
 
 
-async def after(frame: NodeFrame, name: str) -> None:
-    """Wait until a branch beside this one has announced a name.
+async def after(frame: NodeFrame, name: str, until: float = 0.0) -> None:
+    """Wait until a branch beside this one has announced a name, or until that store time (s).
 
     It is no work: while all else waits for people, timers or children, the run parks, and a replay comes here again.
     """
     task, place = frame.task, _place(frame, name)
     while place not in task.session.announced:
-        await task.wait(f"{AFTER}{place} at {frame.key}")
+        await task.wait(f"{AFTER}{place} at {frame.key}", until)
+        if until and task.session.shared.world.clock.now() >= until:
+            return
 
 
 def announce(frame: NodeFrame, name: str) -> None:
