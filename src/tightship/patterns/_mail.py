@@ -122,7 +122,9 @@ def read_said(output: Json, circle: Circle, number: int) -> Said:
     return said
 
 
-def _messages(asked: Sequence[Mapping[str, Any]], circle: Circle, number: int, problems: list[str]) -> Iterator[Message]:
+def _messages(
+    asked: Sequence[Mapping[str, Any]], circle: Circle, number: int, problems: list[str]
+) -> Iterator[Message]:
     for index, one in enumerate(asked, 1):
         wrong = _wrong(one, circle)
         if not wrong and index > circle.left:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tightship.context.board import Move
 from tightship.core.errors import WorkException
@@ -21,6 +21,10 @@ from tightship.workflow.tree import Step
 
 if TYPE_CHECKING:
     from tightship.patterns.peers import Peers
+
+
+FIRST_LOOK: Final = 0.5
+"""Seconds after which a peer that waits for other runs looks again; twice as long each time, up to a quarter lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Peer:
         self._notices: list[str] = []
         self._before: View | None = None
         self._offered = frozenset[str]()
-        self._acted = self._fresh = False
-        self._sent = self._turns = 0
+        self._acted = self._told = self._fresh = False
+        self._sent = self._turns = self._looks = 0
         self._chatter = Chatter()
 
     async def work(self, frame: Frame) -> Json:
@@ -101,7 +105,7 @@ class Peer:
         for one in inbox:
             self._chatter.heard(one, self.name)
             self._seat.asked.pop(str(one.get("re", "")), None)
-        self._turns += 1
+        self._turns, self._looks = self._turns + 1, 0
         output = await self._turn(inner, view, inbox)
         await self._do(inner, frame, output)
         return None
@@ -137,6 +141,7 @@ class Peer:
             self._chatter.learned(sorted(self._done))
         lost = [key for key in self._seat.mine if key not in mine and key not in news]
         self._notices += [f"your claim on {key} has run out" for key in lost]
+        self._told = self._told or bool(lost)
         self._seat.mine = tuple(mine)
         return View(found["now"], frozenset(free), mine, tuple(others), tuple(outside), len(self._done))
 
@@ -145,7 +150,12 @@ class Peer:
         before = self._before
         if before is None:
             return bool(view.mine or inbox)
-        if inbox or self._notices or (self._acted and (view.open or view.mine)):
+        if (
+            inbox
+            or self._told
+            or (self._notices and (view.open or view.mine))
+            or (self._acted and (view.open or view.mine))
+        ):
             return True
         return bool((view.mine and view.done > before.done) or set(view.mine) - set(before.mine))
 
@@ -165,7 +175,7 @@ class Peer:
 
     async def _turn(self, frame: Frame, view: View, inbox: Sequence[Json]) -> Json:
         tasks, notices = self._tasks, self._notices
-        self._before, self._notices = view, []
+        self._before, self._notices, self._told = view, [], False
         frame.bind("open", [{"key": key, "item": task.item} for key, task in tasks.items() if key in view.open])
         frame.bind("mine", [{"key": key, "item": task.item} for key, task in tasks.items() if key in view.mine])
         frame.bind("inbox", list(inbox))
@@ -179,8 +189,8 @@ class Peer:
         left = self._rules.messages - self._sent
         items = {key: task.item for key, task in self._tasks.items()}
         said = read_said(output, Circle(self.name, self._others, items, self._seat.got, left), self._seat.number)
-        refused, granted = list(said.problems), await self._move(frame, branch, said, problems := [])
-        refused += problems
+        granted, lost, refused = await self._move(frame, branch, said)
+        refused = [*said.problems, *refused]
         for message in said.messages:
             if message.kind == "delegate" and ("give", message.about) not in granted:
                 continue
@@ -194,19 +204,21 @@ class Peer:
         if refused:
             self._table.refused += len(refused)
             await frame.note("peers.refused", title=f"{len(refused)} refused", source=self.name, problems=refused)
-        self._notices += refused
+        self._notices += [*refused, *lost]
+        self._told = bool(refused)
         moved = bool({kind for kind, _ in granted} & {"claim", "result"})
         self._acted = moved and (bool(self._seat.mine) or not said.done)
 
-    async def _move(self, frame: Frame, branch: Frame, said: Said, problems: list[str]) -> set[tuple[str, str]]:
-        """The moves of a turn; which were granted. What is refused is told to the peer."""
+    async def _move(self, frame: Frame, branch: Frame, said: Said) -> tuple[set[tuple[str, str]], list[str], list[str]]:
+        """The moves of a turn: which were granted; in words, which claims others got first, and what was refused."""
+        granted, lost, refused = set[tuple[str, str]](), list[str](), list[str]()
         if not said.moves:
-            return set()
+            return granted, lost, refused
         ends = await frame.move(self._board, self.name, said.moves)
-        granted, mine = set[tuple[str, str]](), dict.fromkeys(self._seat.mine)
+        mine = dict.fromkeys(self._seat.mine)
         for move, end in zip(said.moves, ends, strict=True):
             if end["why"]:
-                problems.append(f"{move.kind}: {end['why']}")
+                (lost if move.kind == "claim" else refused).append(f"{move.kind}: {end['why']}")
                 if move.kind == "result" and move.item in self._gave:  # it has passed it on, and has an answer too
                     self._table.answer(Answer(move.item, self.name, move.value))
                 continue
@@ -224,7 +236,7 @@ class Peer:
         kinds = {kind for kind, _ in granted}
         if kinds & {"result", "release"}:
             self._table.changed(branch, self.name, returned="release" in kinds)
-        return granted
+        return granted, lost, refused
 
     # --- waiting and leaving ---------------------------------------------------------------------
 
@@ -238,8 +250,9 @@ class Peer:
             return
         if self._seat.mail or self._table.over:
             return
-        wait = self._board.lease / 4
-        times = [*view.others, *(min(until or view.now + wait, view.now + wait) for until in view.outside)]
+        self._looks += 1
+        later = view.now + min(FIRST_LOOK * 2.0 ** min(self._looks, 30), self._board.lease / 4)
+        times = [*view.others, *(min(until or later, later) for until in view.outside)]
         self._table.rest(frame, self._seat, bool(view.outside))
         if not self._table.over:
             await frame.after(f"look {self.name} {number}", min(times) if times else 0.0)

@@ -271,9 +271,7 @@ class Peers(Step):
             raise self._stuck(output, ended)
         return output
 
-    async def _settled(
-        self, frame: Frame, answers: Sequence[Answer], own: Mapping[str, Answer]
-    ) -> dict[str, Answer]:
+    async def _settled(self, frame: Frame, answers: Sequence[Answer], own: Mapping[str, Answer]) -> dict[str, Answer]:
         """The sub-problems for which peers gave different answers, with the answer that counts."""
         found = dict[str, Answer]()
         for number, key in enumerate(sorted(own), 1):

@@ -46,14 +46,12 @@ from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
 from tightship.runtime.saga import recorded_failure, turn_around
-from tightship.runtime.siblings import after, announce, keep, kept
+from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept
 from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
 
-SHORT_PAUSE = 5.0
-"""Seconds up to which a pause is waited for in memory; longer ones may park the run."""
 SHARED = "context."
 """What a condition's names of the shared context begin with."""
 PLAIN = frozenset(

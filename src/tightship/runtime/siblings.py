@@ -11,6 +11,8 @@ from tightship.core.ports import Json
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
 
+SHORT_PAUSE: Final = 5.0
+"""Seconds up to which a time is waited for in memory; for longer ones the run may park."""
 AFTER: Final = "after:"
 """What a park names that a branch waits for beside it; the run cannot be woken by it."""
 
@@ -22,8 +24,10 @@ async def after(frame: NodeFrame, name: str, until: float = 0.0) -> None:
     """
     task, place = frame.task, _place(frame, name)
     while place not in task.session.announced:
-        await task.wait(f"{AFTER}{place} at {frame.key}", until)
-        if until and task.session.shared.world.clock.now() >= until:
+        clock = task.session.shared.world.clock
+        short = bool(until) and until - clock.now() <= SHORT_PAUSE
+        await task.wait(f"{AFTER}{place} at {frame.key}", until, here=short)
+        if until and clock.now() >= until:
             return
 
 
