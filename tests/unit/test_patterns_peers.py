@@ -454,14 +454,11 @@ def test_a_process_that_dies_at_any_append_takes_no_turn_twice_and_loses_no_resu
 # --- whatever the schedule ---------------------------------------------------------------------------
 
 ITEMS = ("x", "y")
+KINDS: list[Any] = ["claim", "result", "release", "renew", "give"]
 HANDS = (("r1", "a"), ("r1", "b"), ("r2", "a"))
 MOVES = st.tuples(
     st.sampled_from(HANDS),
-    st.lists(
-        st.tuples(st.sampled_from(["claim", "result", "release", "renew", "give"]), st.sampled_from(ITEMS)),
-        min_size=1,
-        max_size=3,
-    ),  # fmt: skip
+    st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(ITEMS)), min_size=1, max_size=3),
     st.sampled_from([0, 0, 1, 31]),
 )
 

@@ -1,4 +1,4 @@
-"""What a peer's turn says, as data: moves on the board and messages, each checked against who and what there is (F14)."""
+"""What a peer's turn says, as data: moves on the board and messages, each checked against what there is (F14)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """What a peer may name: the others, the sub-problems, the messages that it has got, and how many it may still send."""
+    """What a peer may name: others, sub-problems, messages that it has got; and how many it may still send."""
 
     me: str
     others: Sequence[str]

@@ -150,12 +150,8 @@ class Peer:
         before = self._before
         if before is None:
             return bool(view.mine or inbox)
-        if (
-            inbox
-            or self._told
-            or (self._notices and (view.open or view.mine))
-            or (self._acted and (view.open or view.mine))
-        ):
+        work = bool(view.open or view.mine)
+        if inbox or self._told or (work and (self._acted or self._notices)):
             return True
         return bool((view.mine and view.done > before.done) or set(view.mine) - set(before.mine))
 

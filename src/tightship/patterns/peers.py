@@ -75,7 +75,7 @@ MAX_ITEMS: Final = 500
 
 @patterns.register("peers")
 class Peers(Step):
-    """`peers: {agents: [a, b], board: LIST, key: EXPRESSION, claim: EXPRESSION, lease: 60s, within: 10m, then: escalate}`.
+    """`peers: {agents: [a, b], board: LIST, key: EXPRESSION, claim: EXPRESSION, lease: 60s, within: 10m}`.
 
     The board holds the items of a list. Each agent takes turns while there is something for it: it finds `open` (items
     that nobody has), `mine` (what it has claimed), `inbox` (messages), `done` and `peers` (the others' names), and says
