@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from board_desk import held_by_one
 from engine_desk import Desk, simulate, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from tightship.runtime.simulation import Simulation
 
 load_all()
 
-BOARD = {"input": {"case": "str?", "items": "list"}}
+BOARD: dict[str, Any] = {"input": {"case": "str?", "items": "list"}}
 
 
 def add(desk: Desk, name: str, function: Any, **more: Any) -> None:
@@ -442,7 +443,7 @@ def test_a_process_that_dies_at_any_append_takes_no_turn_twice_and_loses_no_resu
             assert {one["key"]: one["value"] for one in found.output["results"]} == {"x": 7, "y": "Y"}, at
             turns = [entry.key for entry in found.entries if entry.kind == kinds.TURN]
             assert len(turns) == len(set(turns))
-            await held_by_one(desk)
+            await held_by_one(desk.ledger)
             return len(found.entries)
 
         return simulate(story)
@@ -511,23 +512,6 @@ def test_whatever_their_pace_every_sub_problem_is_done_by_exactly_one(paces: Any
         if all(each.outcome == "completed" for each in found):
             assert sorted(done) == list("uvwxyz")
         assert len(done) == len(set(done))
-        await held_by_one(desk)
+        await held_by_one(desk.ledger)
 
     simulate(story)
-
-
-async def held_by_one(desk: Desk) -> None:
-    """In the ledger: a claim follows on another's only after that one has ended, was given up, or has run out."""
-    last = dict[tuple[str, str], tuple[Any, Any]]()
-    for entry in await desk.entries(kinds.CONTEXT):
-        place = (entry.body["scope"], entry.body["key"])
-        value = await desk.ledger.value(entry.body["value"])
-        before = last.get(place)
-        if before is not None:
-            held, was = before
-            assert entry.body["base"] == held.n, "judged on the head that it replaces"
-            assert was["state"] != "done", "what is done stays done"
-            same = (held.run, was["by"]) == (entry.run, value["by"])
-            if was["state"] == "held" and not same:
-                assert value["state"] == "held" and entry.at >= held.at + held.body["ttl"]
-        last[place] = (entry, value)
