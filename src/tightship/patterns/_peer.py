@@ -68,6 +68,7 @@ class Peer:
         self._others = [name for name in table.seats if name != self.name]
         self._done: dict[str, dict[str, Json]] = {}
         self._gave: set[str] = set()
+        self._mail: list[Json] = []
         self._notices: list[str] = []
         self._before: View | None = None
         self._offered = frozenset[str]()
@@ -102,6 +103,7 @@ class Peer:
         if not (returned or self._has_news(view, inbox)):
             return view
         view = await self._renewed(inner, view)
+        self._mail += inbox
         for one in inbox:
             self._chatter.heard(one, self.name)
             self._seat.asked.pop(str(one.get("re", "")), None)
@@ -123,9 +125,9 @@ class Peer:
         for key in left:
             spot = spots.get(key)
             if spot is not None and spot["state"] == "done":
-                news[key] = {"key": key, "by": spot["by"], "value": spot["value"]}
+                news[key] = self._finished(key, spot["by"], spot["value"])
             elif claimed.get(key) == "done":
-                news[key] = {"key": key, "by": "", "value": None}
+                news[key] = self._finished(key, "", None)
             elif key in claimed:
                 outside.append(0.0)
             elif spot is None:
@@ -144,6 +146,9 @@ class Peer:
         self._told = self._told or bool(lost)
         self._seat.mine = tuple(mine)
         return View(found["now"], frozenset(free), mine, tuple(others), tuple(outside), len(self._done))
+
+    def _finished(self, key: str, by: str, value: Json) -> dict[str, Json]:
+        return {"key": key, "item": self._tasks[key].item, "by": by, "value": value}
 
     def _has_news(self, view: View, inbox: Sequence[Json]) -> bool:
         """Whether there is something for it to do, beside what has come back to the board."""
@@ -175,6 +180,7 @@ class Peer:
         frame.bind("open", [{"key": key, "item": task.item} for key, task in tasks.items() if key in view.open])
         frame.bind("mine", [{"key": key, "item": task.item} for key, task in tasks.items() if key in view.mine])
         frame.bind("inbox", list(inbox))
+        frame.bind("mail", list(self._mail))
         frame.bind("done", [dict(one) for one in self._done.values()])
         frame.bind("peers", list(self._others))
         with feedback(frame, notices):
@@ -195,6 +201,7 @@ class Peer:
                 self._table.answer(Answer(message.about, self.name, message.value))
             if message.kind == "ask":
                 self._seat.asked[message.id] = message
+            self._mail.append({**message.to_json(), "to": message.target})
             self._sent += 1
             self._table.send(branch, message)
         if refused:
@@ -224,7 +231,7 @@ class Peer:
             else:
                 mine.pop(move.item, None)
             if move.kind == "result":
-                self._done[move.item] = {"key": move.item, "by": self.name, "value": move.value}
+                self._done[move.item] = self._finished(move.item, self.name, move.value)
                 self._table.answer(Answer(move.item, self.name, move.value, counts=True))
             elif move.kind == "give":
                 self._gave.add(move.item)

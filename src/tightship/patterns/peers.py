@@ -69,7 +69,7 @@ WIDE_TABLE = declare(
     fix="Let fewer agents work side by side, or raise limits.branches.",
 )
 
-NAMES: Final = ("open", "mine", "inbox", "done", "peers")
+NAMES: Final = ("open", "mine", "inbox", "mail", "done", "peers")
 MAX_ITEMS: Final = 500
 
 
@@ -78,8 +78,8 @@ class Peers(Step):
     """`peers: {agents: [a, b], board: LIST, key: EXPRESSION, claim: EXPRESSION, lease: 60s, within: 10m}`.
 
     The board holds the items of a list. Each agent takes turns while there is something for it: it finds `open` (items
-    that nobody has), `mine` (what it has claimed), `inbox` (messages), `done` and `peers` (the others' names), and says
-    in its output what it does: `claim: [KEY]`, `results: [{key, value}]`, `release: [KEY]`, `messages: [{to, kind:
+    that nobody has), `mine` (what it has claimed), `inbox` (messages since its last turn), `mail` (all that it has sent
+    and got), `done` and `peers` (the others' names), and says in its output what it does: `claim: [KEY]`, `results: [{key, value}]`, `release: [KEY]`, `messages: [{to, kind:
     tell|ask|delegate|reply, about, re, text, data, value}]`. A claim is a lease that its holder's turns renew; a late
     result of a former holder is refused. It ends when all is done, or nobody can move. The output holds `results`,
     `elsewhere` (what other runs have done), `open` and `settled`.
@@ -128,9 +128,20 @@ class Peers(Step):
         return iter(())
 
     def introduces(self) -> Iterator[str]:
-        """What each peer finds."""
+        """What each peer finds; an item in `key` and `claim`, an answer in `compare`."""
         yield from NAMES
         yield self.as_
+        yield "answer"
+
+    def uses_after(self) -> frozenset[str]:
+        """These look at one item, or at one answer."""
+        return frozenset({"key", "claim", "compare"})
+
+    def gives(self, context: Any) -> Mapping[str, Any] | None:
+        """What is done, by whom, what other runs have done, what is left, and what was settled."""
+        listed = {"type": "array", "items": {"type": "object"}}
+        fields = {"results": listed, "elsewhere": listed, "open": listed, "settled": {"type": "object"}}
+        return {"type": "object", "properties": fields, "required": sorted(fields)}
 
     def describe(self) -> str:
         """In words."""
