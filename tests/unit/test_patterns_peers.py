@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from board_desk import held_by_one
 from engine_desk import Desk, simulate, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from board_desk import held_by_one
 from tightship.context.board import Move, Spot, play
 from tightship.core import kinds
 from tightship.patterns import Peers, load_all

@@ -79,10 +79,10 @@ class Peers(Step):
 
     The board holds the items of a list. Each agent takes turns while there is something for it: it finds `open` (items
     that nobody has), `mine` (what it has claimed), `inbox` (messages since its last turn), `mail` (all that it has sent
-    and got), `done` and `peers` (the others' names), and says in its output what it does: `claim: [KEY]`, `results: [{key, value}]`, `release: [KEY]`, `messages: [{to, kind:
-    tell|ask|delegate|reply, about, re, text, data, value}]`. A claim is a lease that its holder's turns renew; a late
-    result of a former holder is refused. It ends when all is done, or nobody can move. The output holds `results`,
-    `elsewhere` (what other runs have done), `open` and `settled`.
+    and got), `done` and `peers` (the others' names). In its output it says what it does: `claim: [KEY]`, `results:
+    [{key, value}]`, `release: [KEY]`, `messages: [{to, kind: tell|ask|delegate|reply, about, re, text, data, value}]`.
+    A claim is a lease that its holder's turns renew; a late result of a former holder is refused. It ends when all is
+    done, or nobody can move. The output holds `results`, `elsewhere` (what other runs have done), `open`, `settled`.
     """
 
     written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
