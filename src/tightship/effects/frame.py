@@ -318,6 +318,14 @@ class Frame(Protocol):
         """What was kept under this name at this node, or None: also of a branch that is not walked again."""
         ...
 
+    async def observe(self, name: str, value: Callable[[], Json]) -> Json:
+        """What others beside this node have come to at this moment: a race, decided once, recorded sealed."""
+        ...
+
+    async def observed(self, name: str) -> Any:
+        """What was observed under this name at this node, or None."""
+        ...
+
     async def after(self, name: str, until: float = 0.0) -> None:
         """In a branch: wait until one beside it has announced this name, or until that store time (s; 0 for no limit).
         The run may park meanwhile."""

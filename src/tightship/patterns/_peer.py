@@ -93,9 +93,11 @@ class Peer:
         """Look, and take a turn if there is something to do; else the board as it was seen."""
         self._seat.number += 1
         inner = frame.at(str(self._seat.number))
-        inbox: list[dict[str, Any]] = (
-            await inner.keep("seen", lambda: [one.to_json() for one in self._seat.mail.values()]) or []
-        )
+        inbox: list[dict[str, Any]] | None = await inner.observed("seen")
+        self._fresh = inbox is None
+        if inbox is None:
+            inbox = await inner.observe("seen", lambda: [one.to_json() for one in self._seat.mail.values()])
+        assert inbox is not None
         self._seat.take({one["id"]: one["from"] for one in inbox})
         view = await self._look(inner)
         returned = view.open - self._offered
@@ -246,13 +248,10 @@ class Peer:
     async def _rest(self, frame: Frame, view: View) -> None:
         """Wait for a message, a change of the board, or the time at which a claim of somebody else runs out."""
         number = self._seat.number
-        if await frame.at(str(number + 1)).kept("seen") is not None:
+        if await frame.at(str(number + 1)).observed("seen") is not None:
             return  # a replay: it was woken
-        if not self._fresh:  # what it went by may be what was recorded before a crash
-            self._fresh = True
-            return
-        if self._seat.mail or self._table.over:
-            return
+        if not self._fresh or self._seat.mail or self._table.over:
+            return  # what was recorded before a crash may be old: it looks once more
         self._looks += 1
         later = view.now + min(FIRST_LOOK * 2.0 ** min(self._looks, 30), self._board.lease / 4)
         times = [*view.others, *(min(until or later, later) for until in view.outside)]
@@ -262,13 +261,10 @@ class Peer:
         self._seat.idle = False
 
     async def _let_go(self, frame: Frame) -> None:
-        """It takes no further turn: what it holds goes back to the board."""
-        await self.give_back(frame.at("leave"))
-        self._table.changed(frame, self.name, returned=True)
-        self._table.leave(frame, self._seat)
-
-    async def give_back(self, frame: Frame) -> None:
-        """Release what it holds."""
-        if self._seat.mine:
-            await frame.move(self._board, self.name, [Move("release", key) for key in self._seat.mine])
+        """It takes no further turn: what it holds goes back to the others. At the end of all the step sees to that."""
+        if self._seat.mine and not self._table.over:
+            releases = [Move("release", key) for key in self._seat.mine]
+            await frame.at("leave").move(self._board, self.name, releases)
             self._seat.mine = ()
+            self._table.changed(frame, self.name, returned=True)
+        self._table.leave(frame, self._seat)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
+from tightship.context.board import Move
 from tightship.core.errors import DataMissing, FormatMismatch, NobodyMoves, TimedOut
 from tightship.core.ports import Json
 from tightship.effects.frame import Board, Branch, BranchResult, Frame
@@ -191,9 +192,15 @@ class Peers(Step):
         """Let them work until all is done, or nobody can move; then settle what they differ on."""
         tasks = await self._tasks(frame)
         board = Board(self.name or "peers", frame.key, self.scope, self.lease)
-        ended = await frame.kept("end")
+        outer = dict(frame.scope.names)
+        ended = await frame.observed("end")
         if ended is None:
             ended = await self._play(frame, board, tasks)
+            frame.scope.names.clear()  # what peers have bound is theirs
+            frame.scope.names.update(outer)
+        for name in dict.fromkeys(ended["held"].values()):  # what is left is free for other runs
+            left = [Move("release", item) for item, by in ended["held"].items() if by == name]
+            await frame.at(f"return/{name}").move(board, name, left)
         return await self._finish(frame, board, tasks, ended)
 
     async def _tasks(self, frame: Frame) -> dict[str, Task]:
@@ -228,8 +235,6 @@ class Peers(Step):
                 await frame.bounded(self.deadline, self.part, play)
             except TimedOut:
                 late, table.held = True, table.holders()
-                for peer in sat:
-                    await peer.give_back(frame.at(f"late/{peer.name}"))
         failed = [(one.part, one.error) for one in results if one.error is not None]
         if failed and len(failed) == len(names):
             raise branch_failure(self.part, [(one.part, one) for one in results], {})
@@ -244,7 +249,7 @@ class Peers(Step):
             "messages": table.messages,
             "refused": table.refused,
         }
-        return await frame.keep("end", lambda: told)
+        return await frame.observe("end", lambda: told)
 
     async def _finish(
         self, frame: Frame, board: Board, tasks: Mapping[str, Task], ended: Mapping[str, Any]

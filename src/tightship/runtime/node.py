@@ -46,7 +46,7 @@ from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
 from tightship.runtime.saga import recorded_failure, turn_around
-from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept
+from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
 from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
@@ -418,6 +418,14 @@ class NodeFrame:
     async def ask(self, question: Question) -> Answer:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
         return await ask(self, self.next_key("ask"), question)
+
+    async def observe(self, name: str, value: Callable[[], Json]) -> Json:
+        """What others have come to: a race, sealed."""
+        return await observe(self, name, value)
+
+    async def observed(self, name: str) -> Any:
+        """What was observed under this name."""
+        return await observed(self, name)
 
     async def after(self, name: str, until: float = 0.0) -> None:
         """Wait until a branch beside this one has announced this name, or until a time."""

@@ -60,3 +60,22 @@ async def kept(frame: NodeFrame, name: str) -> Any:
     await journal.landed(kinds.NODE, key)
     recorded = journal.nodes.get(key)
     return None if recorded is None else (await journal.value(recorded["out"]))["output"]
+
+
+async def observe(frame: NodeFrame, name: str, value: Callable[[], Json]) -> Json:
+    """What others have come to at this moment. No replay can work it out, so it is decided, and sealed."""
+    found = await observed(frame, name)
+    if found is not None:
+        return found
+    journal, made = frame.task.journal, value()
+    payload, _ = journal.seal(made)
+    await journal.go_ahead(kinds.DECIDED, f"{frame.key}/{name}", {"value": {"sealed": payload.address}}, (payload,))
+    return made
+
+
+async def observed(frame: NodeFrame, name: str) -> Any:
+    """What was observed under this name at this node, or None."""
+    journal, key = frame.task.journal, f"{frame.key}/{name}"
+    await journal.landed(kinds.DECIDED, key)
+    recorded: Any = journal.decided.get(key)
+    return None if recorded is None else await journal.value(recorded["sealed"])
