@@ -378,7 +378,13 @@ def add_board(plan: Plan, seed: int | str) -> None:
         plan.agents.append(spec)
         plan.functions[name] = _peer(seed, name, [other for other in names if other != name])
     scope = rng.choice(("run", "tenant", "tenant"))
-    fields = {"scope": scope, "lease": rng.choice((1, 5, 30)), "turns": 8, "within": rng.choice((5, 60)), "then": "keep"}
+    fields = {
+        "scope": scope,
+        "lease": rng.choice((1, 5, 30)),
+        "turns": 8,
+        "within": rng.choice((5, 60)),
+        "then": "keep",
+    }
     step = {"peers": {"agents": names, "board": '["u", "v", "w", "x"]', **fields}, "name": "shared"}
     plan.workflows.append(
         Workflow("board", owner="sim", purpose="is simulated", input=INPUT, escalate_to=ROLE, steps=[step])
