@@ -165,6 +165,22 @@ STEPS: Mapping[str, str] = {
     ),
     "Worker.do": "The step that does such a task.",
     "Worker.input": "What a task of this kind has to be given; a plan that gives something else does not stand.",
+    "Peers.agents_": "Who works on the board: agents, or steps of any kind.",
+    "Peers.board": "The sub-problems: a list of at most 500.",
+    "Peers.as_": "What a sub-problem is called in `key` and `claim`.",
+    "Peers.key": "What a sub-problem is called among peers: a short text, different for each. Without it: itself.",
+    "Peers.claim": "The business key of its work: what another run holds or has done under that key is not offered.",
+    "Peers.scope": (
+        "Whose board it is. With `workflow` or `tenant` all runs share the board of that `name`, and each sub-problem "
+        "is done by one of them: let `key` name the occasion as well."
+    ),
+    "Peers.lease": "How long a claim holds; its holder's turns renew it. Then the sub-problem is open again.",
+    "Peers.turns": "The most turns of one peer.",
+    "Peers.messages": "The most messages that one peer sends.",
+    "Peers.deadline": "The time for all of it.",
+    "Peers.compare": "What of an answer (called `answer`) is compared with another peer's. Without it: all of it.",
+    "Peers.settle": "How different answers to one sub-problem end ([rules](#settling-a-disagreement)).",
+    "Peers.then": "What happens when nobody can move, or time runs out, with something left.",
     "Saga.steps": "What stands or falls together.",
     "Saga.then": (
         "What happens when it was undone: the failure goes on to what stands around it, the run fails, or it goes on "

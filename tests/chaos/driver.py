@@ -247,7 +247,7 @@ def effects(run: Run, final: list[Any]) -> list[list[str]]:
     told: list[list[str]] = []
     for entry in final:
         body = entry.body
-        if entry.run == run.id and body["cls"] != "read":
+        if entry.run == run.id and body["cls"] not in ("read", "context"):
             how = "done" if "out" in body else body["error"]["error"] if "error" in body else "refused"
             told.append([body["cls"], body["name"], how])
     return told

@@ -15,6 +15,7 @@ from tightship.ledger.entries import Entry
 from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.sqlite import projection_columns
 
+from ..board_desk import held_by_one
 from .machines import SimLedger
 from .story import World, waits_for_people
 
@@ -93,6 +94,7 @@ class Checker:
         await self._claims()
         self._inbox()
         self._money()
+        await self._boards()
 
     async def check_now(self) -> None:
         """Check what must hold at any moment.
@@ -105,6 +107,13 @@ class Checker:
         self._stops()
         self._effects()
         self._budgets()
+
+    async def _boards(self) -> None:
+        """No sub-problem was held by two, or done twice; every run's results are its own."""
+        try:
+            await held_by_one(self.ledger)
+        except AssertionError as error:
+            raise Broken(f"a board: {error}") from error
 
     async def _read(self) -> None:
         self.entries = await self.ledger.entries(0, 10**9)
@@ -124,6 +133,7 @@ class Checker:
             if entry.kind == kinds.SIGNAL and entry.body["type"] in ("take", "do", "edit", "undo", "give"):
                 count[entry.body["type"]] += 1
             count["halts"] += entry.kind == kinds.HALT
+            count["board moves"] += entry.kind == kinds.CONTEXT
         for row in self.rows.values():
             count[row["outcome"] or "waiting"] += 1
         for effect in self.effects.values():

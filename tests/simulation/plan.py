@@ -362,7 +362,65 @@ def make_plan(seed: int | str) -> Plan:
     if rng.random() < 0.15:
         plan.tenant_usd = rng.choice((0.004, 0.01, 0.02))
     plan.cached, plan.slow_rate, plan.nervous = (rng.random() < 0.25 for _ in range(3))
+    add_board(plan, seed)
     return plan
+
+
+def add_board(plan: Plan, seed: int | str) -> None:
+    """In some worlds: peers, whose runs work on one board. Nothing else is drawn from the same source."""
+    rng = seeded(seed, "board")
+    if rng.random() < 0.6:
+        return
+    names = [f"p{index}" for index in range(rng.randint(2, 3))]
+    given = {name: "list" for name in ("open", "mine", "inbox")}
+    for name in names:
+        spec = Agent(name, owner="sim", purpose=f"plays {name}", python=f"sim:{name}", input=given, output={}, tools=[])
+        plan.agents.append(spec)
+        plan.functions[name] = _peer(seed, name, [other for other in names if other != name])
+    scope = rng.choice(("run", "tenant", "tenant"))
+    fields = {
+        "scope": scope,
+        "lease": rng.choice((1, 5, 30)),
+        "turns": 8,
+        "within": rng.choice((5, 60)),
+        "then": "keep",
+    }
+    step = {"peers": {"agents": names, "board": '["u", "v", "w", "x"]', **fields}, "name": "shared"}
+    plan.workflows.append(
+        Workflow("board", owner="sim", purpose="is simulated", input=INPUT, escalate_to=ROLE, steps=[step])
+    )
+    for index in range(rng.randint(1, 3)):
+        case = {"case": f"board-{index}", "group": "red", "amount": 1.0, "items": []}
+        plan.runs.append((rng.random() * 5.0, f"board-{index}", "board", case))
+
+
+def _peer(seed: int | str, name: str, others: list[str]) -> Any:
+    """A peer that is slow, asks, gives away, forgets and fails, as its turn's key says."""
+
+    async def function(ctx: AgentContext, given: dict[str, Any]) -> dict[str, Any]:
+        turn = seeded(seed, f"{name}/{ctx.run}/{ctx.key}")
+        await asyncio.sleep(turn.choice((0.011, 0.3, 2.1)))
+        if turn.random() < 0.05:
+            raise turn.choice((Unavailable, OutOfScope))("on purpose")
+        mine = [one["key"] for one in given["mine"]]
+        asks = [one for one in given["inbox"] if one["kind"] == "ask"]
+        messages: list[Any] = [
+            {"to": one["from"], "kind": "reply", "re": one["id"], "about": one["about"], "value": turn.choice((1, 2))}
+            for one in asks
+        ]
+        other, done = turn.choice(others), [key for key in mine if turn.random() < 0.6]
+        for key in mine:
+            if key not in done and turn.random() < 0.4:
+                kind = turn.choice(("ask", "delegate", "tell"))
+                messages.append({"to": other, "kind": kind, "about": key, "text": ctx.key})
+        return {
+            "claim": [one["key"] for one in given["open"] if turn.random() < 0.7],
+            "results": [{"key": key, "value": 1} for key in done],
+            "release": [key for key in mine if key not in done and turn.random() < 0.2],
+            "messages": messages,
+        }
+
+    return function
 
 
 def _workflow(rng: random.Random, name: str, maker: Maker, depth: int) -> WorkflowSpec:

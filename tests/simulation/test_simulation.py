@@ -39,7 +39,7 @@ def test_whatever_goes_wrong_every_run_ends_once_and_every_write_is_done_once() 
     # A simulation in which nothing goes wrong proves nothing: all of this has to have happened in it.
     expected = ["crashes", "completed", "escalated", "failed", "cancelled", "run.parked", "run.claimed", "undone"]
     expected += ["unknown", "found by look-up", "refused claims", "residual reports", "budget.extended", "from cache"]
-    expected += ["halts", "take", "do", "edit", "undo", "give"]
+    expected += ["halts", "take", "do", "edit", "undo", "give", "board moves"]
     missing = [name for name in expected if not happened[name]]
     assert not missing, f"no seed has exercised {missing}"
     assert happened["crashes"] > SEEDS / 2

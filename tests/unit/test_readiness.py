@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def gated(before: str, gate: str) -> dict[str, Any]:
 def managed(manager: str) -> dict[str, Any]:
     """A workflow with a manager."""
     return more(f"  - manager: {manager}\n") | agents(2)
+
+
+def peering(peers: str, agent: str = "input: {open: list}\noutput: {claim: list, results: list}") -> dict[str, Any]:
+    """A workflow with peers, who are such agents."""
+    files = {
+        name: re.sub(r"(?m)^(in|out)put: .*\n?", "", text) + f"\n{agent}\n" if name.endswith(".yaml") else text
+        for name, text in agents(2).items()
+    }
+    return more(f"  - peers: {peers}\n") | files
 
 
 def passing(handoff: str, output: str = "{x: int}") -> dict[str, Any]:
@@ -402,6 +412,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("TS707", shared("{writers: [triage]}") | changed(RESPOND, "model: cheap\n", "model: cheap\nwrites: [stock/*]\n")),
     ("TS708", shared("{writers: [triage]}") | changed(TRIAGE, "within: 30s", "reads: [stock/*]")),
+    ("TS650", peering("{agents: [n0, n1], board: '[1]'}", "input: {open: list}\noutput: {x: int}")),
+    ("TS651", peering("{agents: [n0, n1], board: '[1]'}", "input: {id: str}\noutput: {claim: list, results: list}")),
+    (
+        "TS652",
+        peering(
+            "{agents: [n0, n1], board: '[1]', lease: 10s}",
+            "input: {open: list}\noutput: {claim: list, results: list}\nwithin: 1m",
+        ),
+    ),
+    ("TS653", peering("{agents: [n0], board: '[1]'}")),
+    ("TS654", peering("{agents: [n0, n1], board: '[1]', scope: tenant}")),
+    ("TS655", changed(CONFIG, "name: ", "limits: {branches: 1}\nname: ") | peering("{agents: [n0, n1], board: '[1]'}")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

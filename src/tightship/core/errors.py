@@ -366,6 +366,12 @@ class Stalled(Unforeseen):
     kind = "stalled"
 
 
+class NobodyMoves(Unforeseen):
+    """Peers have sub-problems left, and none of them can move any more."""
+
+    kind = "stalled"
+
+
 class OutcomeUnknown(Unforeseen):
     """A write may or may not have been done, and the system cannot tell."""
 

@@ -31,6 +31,7 @@ from tightship.core.errors import (
 from tightship.core.ports import Json, Reply
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.arguments import check_arguments, check_result
+from tightship.effects.board import LOOK, MOVE, BoardPassage
 from tightship.effects.call import Call
 from tightship.effects.domains import check_domains
 from tightship.effects.flight import Flight, Work
@@ -78,7 +79,8 @@ class Door:
         if session.journal.ahead:
             await session.journal.landed(kinds.SETTLED, call.key)
         if call.cls == "context":
-            return await SharedPassage(session, call, self.perform).go()
+            kind = BoardPassage if call.tool in (LOOK, MOVE) else SharedPassage
+            return await kind(session, call, self.perform).go()
         recorded = session.journal.effects.get(call.key)
         if recorded is not None:
             return await passage.replay(recorded)

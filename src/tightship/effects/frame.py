@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn, Protocol
 
+from tightship.context.board import Move
 from tightship.core.errors import WorkException
 from tightship.core.ports import Json, UndoSpec
 from tightship.ledger import Expected
@@ -158,6 +159,21 @@ class Agreement:
     snapshot: Mapping[str, Mapping[str, Json]]
     changed: Sequence[str]
     expect: tuple[Expected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board of sub-problems that peers claim.
+
+    Attributes:
+        name: what it is called; boards of one name and scope are one board. step: the key of the step that it is for.
+        scope: whose it is. lease: for how long a claim holds (s of store time).
+    """
+
+    name: str
+    step: str
+    scope: Literal["run", "workflow", "tenant"]
+    lease: float
 
 
 @dataclass(slots=True)
@@ -311,12 +327,36 @@ class Frame(Protocol):
         """What was kept under this name at this node, or None: also of a branch that is not walked again."""
         ...
 
-    async def after(self, name: str) -> None:
-        """In a branch: wait until one beside it has announced this name. The run may park meanwhile."""
+    async def observe(self, name: str, value: Callable[[], Json]) -> Json:
+        """What others beside this node have come to at this moment: a race, decided once, recorded sealed."""
+        ...
+
+    async def observed(self, name: str) -> Any:
+        """What was observed under this name at this node, or None."""
+        ...
+
+    async def after(self, name: str, until: float = 0.0) -> None:
+        """In a branch: wait until one beside it has announced this name, or until that store time (s; 0 for no limit).
+        The run may park meanwhile."""
         ...
 
     def announce(self, name: str) -> None:
         """In a branch: let those beside it go on that wait for this name, now or later."""
+        ...
+
+    async def look(self, board: Board, items: Mapping[str, str | None]) -> Mapping[str, Any]:
+        """How sub-problems stand, all at one position.
+
+        Args:
+            items: the sub-problems, each with the business key that no other run may hold or have done, or None.
+
+        Returns: `now` (store time, s), `spots` (context.board.Spot as JSON, of those that are not open), and `claimed`
+        (those whose business key another run holds or has done: `held` or `done`).
+        """
+        ...
+
+    async def move(self, board: Board, by: str, moves: Sequence[Move]) -> Sequence[Mapping[str, Any]]:
+        """A peer's moves on a board, appended together; what came of each (context.board.Verdict as JSON)."""
         ...
 
     async def ask(self, question: Question) -> Answer:

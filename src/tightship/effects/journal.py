@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tightship.context.board import BOARD
 from tightship.core import kinds
 from tightship.core.errors import StaleOwner, StoreError, TightshipError
 from tightship.core.ports import Json
@@ -127,6 +128,8 @@ class Journal:
 
     def _index_written(self, entry: Entry) -> None:
         body = entry.body
+        if body["scope"].startswith(BOARD):
+            return  # nobody decides on a board's heads but the board itself
         if "since" not in body and entry.epoch:  # a refresh is nobody's write, and a person's is no effect of the run
             self.written[entry.key] = entry.n
             self.reads.setdefault(entry.key, [Read(body["writer"], body["scope"], body["key"], entry.n)])

@@ -77,6 +77,7 @@ class Expected(NamedTuple):
 
     version: the position of its last write, 0 when there is none. until: store time (s) after which the value is too
     old, 0 for none. alone: no other gated action may be under way on it, or have settled since it was read outside.
+    over: its time must have run out.
     """
 
     scope: str
@@ -84,6 +85,7 @@ class Expected(NamedTuple):
     version: int
     until: float = 0.0
     alone: bool = False
+    over: bool = False
 
 
 @dataclass(slots=True)

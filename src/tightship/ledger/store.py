@@ -287,8 +287,8 @@ class Committer:
 
     def _moved(self, expected: Expected, facts: _Facts, deltas: Deltas) -> str | None:
         """Why a value of the shared context no longer stands, the changes of this batch included; None when it does."""
-        scope, key, version, until, alone = expected
-        row: dict[str, Any] = {name: 0 for name in ("version", "busy", "used", "since", "as_of", "used_at")}
+        scope, key, version, until, alone, over = expected
+        row: dict[str, Any] = {name: 0 for name in ("version", "busy", "used", "since", "as_of", "used_at", "ends")}
         row |= facts.context.get((scope, key), {})
         delta = deltas.get("context", {}).get((scope, key))
         if delta is not None:
@@ -298,6 +298,8 @@ class Committer:
             return f"was written at position {row['version']}, not {version}"
         if until and max((self._last_at or 0) / 1_000_000, self._clock.now()) > until:
             return "has become too old"
+        if over and max((self._last_at or 0) / 1_000_000, self._now or self._clock.now()) < row["ends"]:
+            return "has not run out"
         if alone and row["busy"]:
             return "is being acted on"
         if alone and not current(row):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tightship.patterns.concurrent import Concurrent as Concurrent
     from tightship.patterns.foreach import Foreach as Foreach
     from tightship.patterns.maker_checker import MakerChecker as MakerChecker
+    from tightship.patterns.peers import Peers as Peers
     from tightship.patterns.review import Review as Review
     from tightship.patterns.sequence import Sequence as Sequence
     from tightship.patterns.vote import Vote as Vote

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tightship.agents.context import Pinned
 from tightship.agents.turn import take_turn
+from tightship.context.board import Move
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
 from tightship.core.errors import (
@@ -22,6 +23,7 @@ from tightship.effects.frame import (
     ActionCall,
     Agreement,
     Answer,
+    Board,
     Branch,
     BranchResult,
     Governed,
@@ -38,19 +40,18 @@ from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
 from tightship.runtime.ballots import persons
 from tightship.runtime.behaviours import Exceptional, behaviours_of
+from tightship.runtime.board import look, move
 from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control
 from tightship.runtime.saga import recorded_failure, turn_around
-from tightship.runtime.siblings import after, announce, keep, kept
+from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
 from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
 
-SHORT_PAUSE = 5.0
-"""Seconds up to which a pause is waited for in memory; longer ones may park the run."""
 SHARED = "context."
 """What a condition's names of the shared context begin with."""
 PLAIN = frozenset(
@@ -418,13 +419,29 @@ class NodeFrame:
         """An inbox item, and its decision; the run parks when nothing else of it can go on."""
         return await ask(self, self.next_key("ask"), question)
 
-    async def after(self, name: str) -> None:
-        """Wait until a branch beside this one has announced this name."""
-        await after(self, name)
+    async def observe(self, name: str, value: Callable[[], Json]) -> Json:
+        """What others have come to: a race, sealed."""
+        return await observe(self, name, value)
+
+    async def observed(self, name: str) -> Any:
+        """What was observed under this name."""
+        return await observed(self, name)
+
+    async def after(self, name: str, until: float = 0.0) -> None:
+        """Wait until a branch beside this one has announced this name, or until a time."""
+        await after(self, name, until)
 
     def announce(self, name: str) -> None:
         """Let whoever waits beside this branch for this name go on."""
         announce(self, name)
+
+    async def look(self, board: Board, items: Mapping[str, str | None]) -> Mapping[str, Any]:
+        """How sub-problems stand."""
+        return await look(self, board, items)
+
+    async def move(self, board: Board, by: str, moves: Sequence[Move]) -> Sequence[Mapping[str, Any]]:
+        """A peer's moves on a board."""
+        return await move(self, board, by, moves)
 
     async def ask_for_budget(self, signal: OverBudget) -> None:
         """A short envelope: a person extends it, or the refusal stands.

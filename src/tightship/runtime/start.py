@@ -14,8 +14,8 @@ from tightship.runtime.result import Run
 class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
-    `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the step
-    of its parent that waits for it.
+    `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
+    step of its parent that waits for it.
     """
 
     workflow: str

@@ -1,4 +1,4 @@
-"""The agents of the desk: a free read beside a paid one, and a voter."""
+"""The agents of the desk: a free read beside a paid one, a voter, and a peer."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ async def opinion(ctx: AgentContext, input: dict[str, str]) -> dict[str, str | b
     """Whether there is anything to refund."""
     order = await ctx.tool("orders.get", {"order_id": input["order"]})
     return {"ok": order["refundable"] > 0, "reason": f"{order['refundable']:.2f} can be refunded"}
+
+
+async def share(ctx: AgentContext, input: dict[str, list[dict[str, str]]]) -> dict[str, list[object]]:
+    """A peer that does the part of its own name: whichever its peers have not."""
+    mine = [part["key"] for part in input["mine"]]
+    return {
+        "claim": [part["key"] for part in input["open"] if part["key"] not in input["peers"]],
+        "results": [{"key": key, "value": key} for key in mine],
+    }

@@ -1,0 +1,139 @@
+"""The procurement template keeps what it promises: each practice round ends as it says, and nothing is ordered twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tightship
+from board_desk import held_by_one
+from support_desk import CONTRACT, Token
+from tightship.cli._batch import Line
+from tightship.cli._expect import Comparison, Verdict
+from tightship.cli._work import record
+from tightship.company import Company, Faults, InProcessTransport, build_app
+from tightship.connectors.auth import auth_of
+from tightship.connectors.openapi import OpenApiConnector
+from tightship.connectors.settings import AuthSettings
+from tightship.ledger import Ledger
+from tightship.patterns import load_all
+from tightship.review.inbox import Decision
+from tightship.runtime.simulation import Simulation, simulate
+from tightship.runtime.workspace import Workspace, projections
+from tightship.workflow.loader import load_workspace
+from tightship.workflow.readiness import check_workspace
+
+TEMPLATE = Path(tightship.__file__).parent / "templates" / "procurement"
+ROUNDS = [orjson.loads(line) for line in (TEMPLATE / "rounds.jsonl").read_bytes().splitlines()]
+
+
+class BuyingDesk:
+    """The template's workspace and the sample company, in virtual time."""
+
+    def __init__(self, sim: Simulation, folder: Path) -> None:
+        load_all()
+        self.company = Company(clock=sim.clock.now, rng=random.Random(1))
+        self.before = {row["id"] for row in self.company.state()["purchase_orders"]}
+        world = sim.world(InProcessTransport(build_app(self.company, Faults(random.Random(1)), token="practice")))
+        auth = auth_of(AuthSettings.model_validate({"bearer": {"secret": "COMPANY_TOKEN"}}), Token(), world)
+        self.connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://company.example", auth, world)
+        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        config = folder / "tightship.yaml"
+        head, _, rest = config.read_text().partition("connectors:")
+        config.write_text(head + "context:" + rest.partition("context:")[2])
+        kinds = ("stock.", "purchasing.", "helpdesk.")
+        tools = {name: self.connector.tool(name) for name in self.connector.tools() if name.startswith(kinds)}
+        self.ledger = Ledger.in_memory(world, projections())
+        self.ws = Workspace.open(folder, world=world, ledger=self.ledger, tools=tools)
+        self.process = sim.loop.process("desk")
+
+    async def run(self, round: dict[str, Any], reference: str = "") -> Any:
+        """One round, until it ends or waits for a person."""
+        given = {name: value for name, value in round.items() if name != "expected"}
+        run = await self.process.start(self.ws.run("replenish", given, reference=reference or round["id"]))
+        while run.state == "parked" and not run.waiting:
+            await asyncio.sleep(5)
+            await self.process.start(self.ws.resume([run.id]))
+            run = await self.ws.result(run.id)
+        return run
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The company's purchase orders that stand, beside those that it began with."""
+        rows = self.company.state()["purchase_orders"]
+        return [row for row in rows if row["status"] == "ordered" and row["id"] not in self.before]
+
+    async def close(self) -> None:
+        """Close the company."""
+        await self.connector.aclose()
+        self.company.close()
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Verdict], list[dict[str, Any]]]:
+    """Every round, all of them at once; the verdicts, and what is ordered."""
+    folder = tmp_path_factory.mktemp("desk") / "workspace"
+
+    async def story(sim: Simulation) -> Any:
+        desk, comparison = BuyingDesk(sim, folder), Comparison()
+        runs = await asyncio.gather(*(desk.run(one) for one in ROUNDS))
+        for number, (one, run) in enumerate(zip(ROUNDS, runs, strict=True), 1):
+            comparison.add(record(Line(number, one["id"], one, one["expected"]), run), one["expected"], run.entries)
+        verdicts = await comparison.verdicts(desk.ledger)
+        await held_by_one(desk.ledger)
+        orders = desk.orders()
+        await desk.close()
+        return verdicts, orders
+
+    return simulate(story)
+
+
+def test_every_round_ends_as_it_says(played: Any) -> None:
+    verdicts, _ = played
+    assert [one.as_dict() for one in verdicts if one.differences] == []
+    assert len(verdicts) == len(ROUNDS) >= 20
+
+
+def test_no_item_is_ordered_twice(played: Any) -> None:
+    _, orders = played
+    assert max(Counter(row["sku"] for row in orders).values()) == 1
+    assert {"SKU-504", "SKU-518", "SKU-509"} <= {row["sku"] for row in orders}
+    assert not {"SKU-505", "SKU-508", "SKU-516"} & {row["sku"] for row in orders}, "taken back, waiting, nobody's"
+
+
+def test_the_rounds_hold_the_cases_that_matter() -> None:
+    wanted = {"two_rounds_at_once", "one_item_twice_in_a_line", "claim_given_back_and_taken_by_another", "nobodys_line"}
+    wanted |= {"above_the_limit", "taken_back", "in_transit_is_enough", "combined_order_reaches_the_least_value"}
+    assert wanted <= {one["expected"]["case"] for one in ROUNDS}
+
+
+@pytest.mark.parametrize(("decision", "ordered"), [("approve", 1), ("reject", 0)])
+def test_an_order_above_the_limit_waits_for_a_person(tmp_path: Path, decision: Any, ordered: int) -> None:
+    one = next(one for one in ROUNDS if one["expected"]["case"] == "above_the_limit")
+
+    async def story(sim: Simulation) -> None:
+        desk = BuyingDesk(sim, tmp_path / "workspace")
+        run = await desk.run(one)
+        assert run.state == "parked" and desk.orders() == []
+        await (await desk.ws.operator()).decide(run.waiting[0], Decision(decision, "head@example.com"))
+        await desk.process.start(desk.ws.resume())
+        assert len(desk.orders()) == ordered
+        await desk.close()
+
+    simulate(story)
+
+
+def test_check_has_nothing_to_say_but_advice() -> None:
+    connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://127.0.0.1:1")
+    tools = {name: connector.spec(name) for name in connector.tools()}
+    found = check_workspace(load_workspace(TEMPLATE), tools)
+    assert [str(one) for one in found if (one.rule, one.severity) != ("TS105", "advice")] == []
