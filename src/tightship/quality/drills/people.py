@@ -55,4 +55,4 @@ class People:
             return [("approve", None), ("reject", None)]
         wanted = [agent.output_schema for agent in self._files.agents.values() if agent.human == item.role]
         given = [("answer", rehearsed(schema, item.item)) for schema in wanted if schema is not None]
-        return [*given, ("approve", None), ("reject", None)]
+        return [*given, ("approve", None)] if given else [("reject", None), ("approve", None)]

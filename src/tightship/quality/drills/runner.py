@@ -19,7 +19,7 @@ from tightship.runtime.simulation import Stuck
 from tightship.workflow.loader import load_workspace
 from tightship.workflow.source import did_you_mean
 
-_FAMILIES: Final = ("processes", "systems", "roles")
+_FAMILIES: Final = ("processes", "systems", "roles", "loops", "data", "voters", "load", "interruptions")
 
 
 def load_drills() -> dict[str, Drill]:

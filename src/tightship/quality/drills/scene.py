@@ -53,7 +53,7 @@ class Scene:
 
     Attributes:
         bench: what is drilled. world, ledger: the ports that it lives by, and where it writes.
-        outside: what stands where systems are. workspace: the workspace.
+        outside: what stands where systems are. workspace: the workspace. taps: its tools.
     """
 
     bench: Bench
@@ -61,6 +61,7 @@ class Scene:
     ledger: Ledger
     outside: Outside
     workspace: Workspace
+    taps: Mapping[str, Tap]
 
     @classmethod
     async def open(
@@ -74,6 +75,7 @@ class Scene:
         model: Model | None = None,
         database: Path | None = None,
         limit: float | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> Scene:
         """Open it.
 
@@ -82,6 +84,7 @@ class Scene:
             trouble: what is broken outside. actor: what becomes of agents. model: in place of every provider.
             database: where the practice company's state and that of stand-ins outlive the process.
             limit: seconds until a call counts as unanswered, at most.
+            config: what is different in tightship.yaml.
         """
         practice = bench.practice(database, world.clock)
         world = replace(world, transport=practice.transport)
@@ -89,7 +92,7 @@ class Scene:
             practice, trouble, journal=None if database is None else database.with_name("stand-ins.jsonl")
         )
         outside.load()
-        files = replace(bench.files, config=bench.files.config.model_copy(update={"connectors": {}}))
+        files = replace(bench.files, config=bench.files.config.model_copy(update={"connectors": {}, **(config or {})}))
         taps = {name: Tap(tool, outside, limit) for name, tool in (await bench.tools(world, outside)).items()}
         workspace = Workspace(
             files, world, ledger=ledger, secrets=NoSecret(), tools=taps, model=model or RehearsalModel()
@@ -101,7 +104,7 @@ class Scene:
                 workspace.add(spec, functions={spec.agent: actor(spec, rehearsed_agent(spec))})
             elif function is not None:
                 workspace.add(functions={spec.agent: function if actor is None else actor(spec, function)})
-        return cls(bench, world, ledger, outside, workspace)
+        return cls(bench, world, ledger, outside, workspace, taps)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -136,6 +139,25 @@ class Scene:
             run = await self.workspace.result(run.id)
         return run
 
+    async def serve(self, runs: Sequence[str]) -> list[Run]:
+        """Be the worker until these runs have ended, and people have decided; those that have."""
+        stop, people = asyncio.Event(), People(self.workspace.files)
+        serving = asyncio.ensure_future(self.workspace.serve(stop))
+        operator = await self.workspace.operator()
+        ended: list[Run] = []
+        for _ in range(LOOKS):
+            await self.world.clock.sleep(5.0)
+            found = [await self.workspace.result(run) for run in runs]
+            ended = [run for run in found if run.state == "ended"]
+            if len(ended) == len(runs):
+                break
+            for run in found:
+                if run.state == "parked":
+                    await people.decide(operator, run.id)
+        stop.set()
+        await serving
+        return ended
+
     async def entries(self) -> list[Entry]:
         """All entries of the ledger."""
         return list(await self.ledger.entries(0, 1_000_000))
@@ -153,6 +175,7 @@ def play(
     trouble: Trouble = calm,
     actor: Actor | None = None,
     model: Model | None = None,
+    config: Mapping[str, Any] | None = None,
     seed: int = 1,
 ) -> Any:
     """Play a story in virtual time, on a ledger in memory; returns what the story returns.
@@ -164,7 +187,7 @@ def play(
     async def whole(sim: Simulation) -> Any:
         world = sim.world()
         ledger = Ledger.in_memory(world, projections(), MemoryState())
-        scene = await Scene.open(bench, world, ledger, trouble=trouble, actor=actor, model=model)
+        scene = await Scene.open(bench, world, ledger, trouble=trouble, actor=actor, model=model, config=config)
         try:
             return await story(scene)
         finally:
