@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,19 +35,16 @@ def drill(
     """
     if listed:
         return _list(shell)
-    from tightship.company.practice import PracticeCompany
     from tightship.quality.drills import drill_workspace
 
     if inputs is not None and not inputs.is_file():
         raise WorkspaceError(f"there is no file {inputs}", fix="name a file with one JSON object a line")
-    verdicts: list[Verdict] = []
-    for verdict in drill_workspace(
-        shell.folder, practice=PracticeCompany, workflow=workflow, only=only, inputs=inputs, told=shell.note
-    ):
-        verdicts.append(verdict)
-    name = workflow or "workspace"
+    practice = import_module("tightship.company.practice").PracticeCompany
+    verdicts = list(
+        drill_workspace(shell.folder, practice=practice, workflow=workflow, only=only, inputs=inputs, told=shell.note)
+    )
     if report is not None:
-        _write(report, name, verdicts)
+        _write(report, workflow or "workspace", verdicts)
     return _tell(shell, verdicts)
 
 
@@ -73,7 +71,11 @@ def _tell(shell: Shell, verdicts: list[Verdict]) -> int:
     counts = {state: sum(one.state == state for one in verdicts) for state in _STYLE}
     shell.emit({"drills": verdicts, "counts": counts, "seconds": round(sum(one.seconds for one in verdicts), 3)})
     rows = [(one.drill, one.state, _what(one), "\n".join(one.evidence[:2])) for one in verdicts]
-    shell.table(("drill", "", "what was broken, and what came of it", "ledger"), rows, words=("what was broken, and what came of it", "ledger"))
+    shell.table(
+        ("drill", "", "what was broken, and what came of it", "ledger"),
+        rows,
+        words=("what was broken, and what came of it", "ledger"),
+    )
     failed = [one for one in verdicts if one.state == "did not hold"]
     for one in failed:
         shell.say()

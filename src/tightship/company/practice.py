@@ -44,7 +44,7 @@ class PracticeCompany:
         self.operations: Collection[str] = contract().operations
         self.transport = _SignedIn(InProcessTransport(build_app(self._company, Faults(random.Random(1)), _TOKEN)))
 
-    def state(self) -> dict[str, Json]:
+    def state(self) -> dict[str, list[Json]]:
         """Its business state in canonical form."""
         return self._company.state()
 

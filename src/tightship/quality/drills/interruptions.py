@@ -15,7 +15,7 @@ from tightship.quality.drills.scene import Scene, play
 
 if TYPE_CHECKING:
     from tightship.ledger import Entry
-    from tightship.quality.drills.bench import Bench
+    from tightship.quality.drills.bench import Bench, Clean
 
 BY: Final = "drill"
 TRIES: Final = 30
@@ -35,33 +35,36 @@ def _no_writes(bench: Bench) -> str:
 def halt(bench: Bench, report: Report) -> None:
     """Nothing begins after the halt; what was done is taken back or reported."""
     for clean in bench.acting():
-        scenes: list[Scene] = []
-        wrote = [0]
+        _halted(bench, report, clean)
 
-        async def trouble(tap: Tap, request: Request, ask: Ask, scenes: list[Scene] = scenes, wrote: list[int] = wrote) -> Reply:
-            reply = await ask()
-            if scenes and tap.spec.effect == "write" and not wrote[0]:
-                wrote[0] = 1
-                operator = await scenes[0].workspace.operator()
-                await operator.halt(f"workflow:{bench.workflow}", BY, "a drill")
-            return reply
 
-        async def story(scene: Scene, scenes: list[Scene] = scenes) -> None:
-            await scene.prepare(clean.case)  # noqa: B023 - played before the next case
-            scenes.append(scene)
-            run = await scene.run(clean.case)  # noqa: B023
-            entries = await scene.entries()
-            late = _after(entries)
-            report.hold(
-                not late,
-                "nothing began after the halt",
-                f"{len(late)} effects began after the halt",
-                late or [entry for entry in entries if entry.kind == kinds.HALT],
-            )
-            what = f"case {clean.case.number}"  # noqa: B023
-            await judge_safe(report, scene, run, clean, what)  # noqa: B023
+def _halted(bench: Bench, report: Report, clean: Clean) -> None:
+    scenes: list[Scene] = []
+    wrote = False
 
-        play(bench, story, trouble=trouble)
+    async def trouble(tap: Tap, request: Request, ask: Ask) -> Reply:
+        nonlocal wrote
+        reply = await ask()
+        if scenes and tap.spec.effect == "write" and not wrote:
+            wrote = True
+            operator = await scenes[0].workspace.operator()
+            await operator.halt(f"workflow:{bench.workflow}", BY, "a drill")
+        return reply
+
+    async def story(scene: Scene) -> None:
+        await scene.prepare(clean.case)
+        scenes.append(scene)
+        run = await scene.run(clean.case)
+        entries = await scene.entries()
+        late = _after(entries)
+        halts = [entry for entry in entries if entry.kind == kinds.HALT]
+        report.hold(bool(halts), "it was halted", "the halt never came")
+        report.hold(
+            not late, "nothing began after the halt", f"{len(late)} effects began after the halt", late or halts
+        )
+        await judge_safe(report, scene, run, clean, f"case {clean.case.number}")
+
+    play(bench, story, trouble=trouble)
 
 
 def _after(entries: Sequence[Entry]) -> list[Entry]:
@@ -134,8 +137,7 @@ def failing_undo(bench: Bench, report: Report) -> None:
             f"{first} remains, and nobody was told",
             left or items,
         )
-        report.hold(
-            tried[0] <= TRIES, f"{undoes[first]} was tried {tried[0]} times", f"it was tried {tried[0]} times", last(run)
-        )
+        often = f"{undoes[first]} was tried {tried[0]} times"
+        report.hold(tried[0] <= TRIES, often, often, last(run))
 
     play(bench, story, trouble=trouble)

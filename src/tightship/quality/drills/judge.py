@@ -66,7 +66,8 @@ async def unreported(scene: Scene, run: Run) -> list[Entry]:
     if not left or run.outcome == "completed":
         return []
     end = next((e for e in reversed(entries) if e.kind == kinds.ENDED and e.run == run.id), None)
-    told = await scene.ledger.values([end.body["detail"]], erased={}) if end is not None and "detail" in end.body else {}
+    addresses = [end.body["detail"]] if end is not None and "detail" in end.body else []
+    told = await scene.ledger.values(addresses, erased={})
     residual: set[str] = set()
     for value in told.values():
         residual |= {str(one.get("key", "")) for one in (value or {}).get("residual", ())}
@@ -132,7 +133,7 @@ def settled(run: Run, *, failed: bool = False) -> list[Entry]:
 
 
 async def judge_safe(report: Report, scene: Scene, run: Run, clean: Clean, what: str) -> bool:
-    """The run ends, does nothing that the undisturbed run did not do, and leaves nothing behind that nobody knows of."""
+    """The run ends, does nothing that the undisturbed one did not do, and leaves nothing behind unseen."""
     if not report.hold(
         run.state == "ended", f"{what}: it ended ({told(run)})", f"{what}: it never ends, and nobody is told", last(run)
     ):
@@ -146,7 +147,7 @@ async def judge_safe(report: Report, scene: Scene, run: Run, clean: Clean, what:
         report.hold(
             not left,
             f"{what}: nothing was left behind unseen",
-            f"{what}: it ended as {told(run)}, left {', '.join(e.body['name'] for e in left)} standing, and told nobody",
+            f"{what}: ended ({told(run)}), {', '.join(e.body['name'] for e in left)} still stands, nobody was told",
             left,
         )
         and fine

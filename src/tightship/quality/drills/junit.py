@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
 from xml.etree import ElementTree
 
 from tightship.quality.drills.registry import Verdict
+
+_CHARACTER: Final = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 calls a character."""
 
 
 def junit(workflow: str, verdicts: Sequence[Verdict]) -> bytes:
@@ -38,4 +43,4 @@ def junit(workflow: str, verdicts: Sequence[Verdict]) -> bytes:
 
 def _text(text: str) -> str:
     """Text that XML 1.0 may hold."""
-    return "".join(one if one in "\t\n" or " " <= one <= "\ud7ff" or "\ue000" <= one else "\ufffd" for one in text)
+    return "".join(one if _CHARACTER.fullmatch(one) else "\ufffd" for one in text)

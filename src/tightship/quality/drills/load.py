@@ -100,7 +100,7 @@ def exhausted_budget(bench: Bench, report: Report) -> None:
         )
         await judge_safe(report, scene, run, clean, f"case {clean.case.number}")
 
-    play(bench, story)
+    play(bench, story, trouble=trouble)
 
 
 @drill(
@@ -167,12 +167,11 @@ def ten_times_load(bench: Bench, report: Report) -> None:
     async def story(scene: Scene) -> None:
         for clean in cleans:
             await scene.prepare(clean.case)
-        runs = await asyncio.gather(
-            *(scene.run(clean.case, f"load-{clean.case.number}-{at}") for clean in cleans for at in range(_copies(cleans)))
-        )
         copies = _copies(cleans)
+        todo = [(clean.case, f"load-{clean.case.number}-{at}") for clean in cleans for at in range(copies)]
+        runs = await asyncio.gather(*(scene.run(case, reference) for case, reference in todo))
         alone = sum(clean.requests for clean in cleans) * copies
-        made = sum(one.run in {run.id for run in runs} for one in scene.outside.asked)
+        made = len(scene.outside.asked)
         report.hold(
             made <= alone * GROWTH,
             f"{len(runs)} runs made {made} requests, alone they make {alone}",

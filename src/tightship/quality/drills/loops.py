@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jsonschema_rs
+
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
@@ -57,7 +59,7 @@ def ping_pong(bench: Bench, report: Report) -> None:
             bench,
             report,
             clean,
-            lambda spec, f, s=step, p=peers: _hands_on(spec, f, s, p) if p.get(spec.agent) else f,
+            lambda spec, f, s=step, p=peers: _hands_on(spec, s, p) if p.get(spec.agent) else f,
         )
 
 
@@ -91,7 +93,7 @@ def _objects(function: AgentFunction) -> AgentFunction:
     return checker
 
 
-def _hands_on(spec: AgentSpec, function: AgentFunction, step: Any, peers: Mapping[str, tuple[str, ...]]) -> AgentFunction:
+def _hands_on(spec: AgentSpec, step: Any, peers: Mapping[str, tuple[str, ...]]) -> AgentFunction:
     """An agent that hands the work on whatever comes; what has to be kept is kept, and the rest is always new."""
     count = itertools.count(1)
     schema = object_schema(step.brief)
@@ -127,8 +129,7 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
     def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
         async def endless(ctx: AgentContext, given: dict[str, Json]) -> Json:
             if not tools:
-                while True:
-                    await asyncio.sleep(3600.0)
+                await asyncio.get_running_loop().create_future()  # nobody will ever set it
             for number in range(CALLS + 10):
                 made[0] = number + 1
                 name = tools[number % len(tools)]
@@ -146,7 +147,7 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
     async def story(scene: Scene) -> None:
         await scene.prepare(clean.case)
         began = scene.world.clock.now()
-        run = await scene.run(clean.case)
+        run = await scene.run_for(clean.case, 2 * PATIENCE)
         took = scene.world.clock.now() - began
         _judge_end(report, run, agent, made[0], took, bool(tools))
         await judge_safe(report, scene, run, clean, f"{agent}, {'calls' if tools else 'a turn'} without end")
@@ -178,4 +179,7 @@ def _arguments(ctx: AgentContext, tool: str, number: int) -> dict[str, Json]:
         value = rehearsed(spec.input_schema, f"call {number}")
     except TightshipError:
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    told = {name: f"{one}-{number}" if isinstance(one, str) else one for name, one in value.items()}
+    return told if jsonschema_rs.validator_for(dict(spec.input_schema)).is_valid(told) else value

@@ -85,9 +85,7 @@ async def _life(bench: Bench, folder: Path, case: Case, blow: Blow) -> None:
     """One process: run the case, or go on with it, and write down what came of it."""
     world = World()
     ledger = await Ledger.open(folder / "store", world, projections(), True)
-    scene = await Scene.open(
-        bench, world, ledger, trouble=blow.trouble, database=folder / "company.db", limit=LIMIT
-    )
+    scene = await Scene.open(bench, world, ledger, trouble=blow.trouble, database=folder / "company.db", limit=LIMIT)
     told: dict[str, Json]
     try:
         await scene.prepare(case)

@@ -10,7 +10,7 @@ from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
 from tightship.core.errors import TightshipError
 from tightship.core.ports import Json
-from tightship.quality.drills.judge import beyond, done_by, judge_safe, last, named, settled, told
+from tightship.quality.drills.judge import beyond, canonical, done_by, judge_safe, last, named, settled, told
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
@@ -47,7 +47,8 @@ def invented_parameters(bench: Bench, report: Report) -> None:
         def actor(spec: AgentSpec, function: AgentFunction, tools: list[str] = tools) -> AgentFunction:
             async def inventive(ctx: AgentContext, given: dict[str, Json]) -> Json:
                 for name in tools:
-                    for args in ({INVENTED: "made up"}, {INVENTED: {"nested": [1, 2]}}):
+                    known = ctx.turn.session.tools[name].spec.input_schema.get("properties", {})
+                    for args in ({INVENTED: "made up"}, {one: {INVENTED: [1, 2]} for one in known}):
                         try:
                             await ctx.tool(name, args)
                         except TightshipError:
@@ -59,7 +60,7 @@ def invented_parameters(bench: Bench, report: Report) -> None:
         async def story(scene: Scene, clean: Clean = clean, agent: str = agent, tools: list[str] = tools) -> None:
             await scene.prepare(clean.case)
             run = await scene.run(clean.case)
-            reached = sorted({one.name for one in scene.outside.asked if INVENTED in one.args})
+            reached = sorted({one.name for one in scene.outside.asked if INVENTED in canonical(one.args)})
             refused = [e for e in run.entries if e.kind == kinds.SETTLED and _is_invalid(e.body)]
             report.hold(
                 not reached,

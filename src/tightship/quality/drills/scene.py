@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from tightship.agents.context import AgentContext
 from tightship.agents.rehearsal import rehearsed_agent
 from tightship.agents.turn import AgentFunction
-from tightship.core.ports import Json, Tool
-from tightship.core.world import Chance, World
+from tightship.core.ids import derived_id
+from tightship.core.ports import Json
+from tightship.core.world import World
 from tightship.ledger import Entry, Ledger, MemoryState
 from tightship.models.rehearsal import RehearsalModel
-from tightship.quality.drills.outside import Outside, StandIn, Tap, Trouble, calm
+from tightship.quality.drills.outside import Outside, Tap, Trouble, calm
 from tightship.quality.drills.people import People
 from tightship.runtime.simulation import Simulation
 from tightship.runtime.workspace import Workspace, projections
@@ -120,10 +121,19 @@ class Scene:
 
     async def run(self, case: Case, reference: str = "") -> Run:
         """Run a case until it has ended; people decide what it waits for. A run that never ends comes back parked."""
-        run = await self.workspace.run(
-            self.bench.workflow, case.input, reference=reference or f"case-{case.number}"
-        )
+        run = await self.workspace.run(self.bench.workflow, case.input, reference=reference or f"case-{case.number}")
         return await self.finish(run)
+
+    async def run_for(self, case: Case, seconds: float) -> Run:
+        """Run a case for so long at most; then it comes back as it stands."""
+        reference = f"case-{case.number}"
+        running = asyncio.ensure_future(self.run(case, reference))
+        done, _ = await asyncio.wait({running}, timeout=seconds)
+        if done:
+            return running.result()
+        running.cancel()
+        await asyncio.wait({running})
+        return await self.workspace.result(derived_id("r", "default", self.bench.workflow, reference))
 
     async def finish(self, run: Run) -> Run:
         """Go on with a run until it has ended."""
@@ -199,9 +209,4 @@ def play(
         return simulation.run(whole(simulation))
 
 
-def given_tools(names: Sequence[str], offered: Mapping[str, Tool], outside: Outside) -> dict[str, Tool]:
-    """Stand-ins for tools of which only the contract may be used."""
-    return {name: StandIn(offered[name].spec, outside) for name in names if name in offered}
-
-
-__all__ = ["Actor", "Chance", "Scene", "act", "given_tools", "play"]
+__all__ = ["Actor", "Scene", "act", "play"]

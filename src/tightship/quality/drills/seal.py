@@ -47,15 +47,16 @@ def sealed(scratch: Path) -> Generator[None]:
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     if _depth == 0:
         return
+    what: Any = next(iter(args), None)
     if event in _NETWORK:
         if event == "socket.getaddrinfo" or not _is_local(args):
             raise _refused("the network", event)
     elif event in _PROGRAMS:
-        raise _refused(f"another program ({args[0]!r})", event)
+        raise _refused(f"another program ({what!r})", event)
     elif event == "open":
         _opening(args)
-    elif event in _REMOVING and not _inside(args[0], args[-1] if len(args) > 1 else None):
-        raise _refused(str(args[0]), event)
+    elif event in _REMOVING and not _inside(what, args[-1] if len(args) > 1 else None):
+        raise _refused(str(what), event)
 
 
 def _is_local(args: tuple[Any, ...]) -> bool:

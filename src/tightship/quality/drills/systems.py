@@ -145,7 +145,9 @@ def timeout(bench: Bench, report: Report) -> None:
         said = f"{tap.spec.name} did not answer in time"
         return OutcomeUnknown(said) if tap.spec.effect == "write" else TimedOut(said)
 
-    _recovers(bench, report, lambda name: failing(name, 1, fault, after=True), lambda: TimedOut("the provider did not answer"))
+    _recovers(
+        bench, report, lambda name: failing(name, 1, fault, after=True), lambda: TimedOut("the provider did not answer")
+    )
 
 
 @drill(
@@ -200,20 +202,22 @@ def cold_start(bench: Bench, report: Report) -> None:
 
 
 class TricklingModel(RehearsalModel):
-    """A provider that sends a word a minute, and never ends."""
+    """A provider that sends a word now and then and never ends: it is cut off when its attempt may take no longer."""
 
     async def request(self, request: ModelRequest, on_text: OnText | None = None) -> ModelReply:
-        """It never comes."""
-        while True:
-            await asyncio.sleep(60.0)
-            if on_text is not None:
-                on_text("and ")
+        """It never comes.
+
+        Raises:
+            TimedOut: as a real provider's attempt does, after the tier's `timeout`.
+        """
+        await asyncio.sleep(request.settings.timeout)
+        raise TimedOut(f"the answer to {request.agent} was not complete after {request.settings.timeout:g} s")
 
 
 @drill(
     "slow-stream",
     broken="a model streams a word a minute and never ends",
-    fix="give the agent `within:`, and the tier a `timeout`, of minutes at most",
+    fix="give the agent `within:`, or the tier a `timeout`, of minutes at most",
     applies=lambda bench: "" if models(bench) else "no agent is a model",
 )
 def slow_stream(bench: Bench, report: Report) -> None:
@@ -223,7 +227,7 @@ def slow_stream(bench: Bench, report: Report) -> None:
     async def story(scene: Scene) -> None:
         await scene.prepare(clean.case)
         began = scene.world.clock.now()
-        run = await scene.run(clean.case)
+        run = await scene.run_for(clean.case, 2 * PATIENCE)
         took = scene.world.clock.now() - began
         report.hold(
             run.state == "ended" and took <= PATIENCE,

@@ -11,7 +11,7 @@ from tightship.core import kinds
 from tightship.core.ports import Json
 from tightship.quality.drills.judge import done_by, judge_safe, last, named, told
 from tightship.quality.drills.registry import Report, drill
-from tightship.quality.drills.scene import Scene, act, play
+from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
@@ -39,17 +39,7 @@ def disagreeing_voters(bench: Bench, report: Report) -> None:
             continue
         path = () if step.compare is None or not step.compare.refs else step.compare.refs[0].path[1:]
         for alone in voters:
-
-            def actor(
-                spec: AgentSpec, function: AgentFunction, alone: str = alone, voters: list[str] = voters, path: Any = path
-            ) -> AgentFunction:
-                if spec.agent == alone or spec.agent not in voters:
-                    return function
-
-                async def contrary(ctx: AgentContext, given: dict[str, Json]) -> Json:
-                    return differing(await act(function, ctx, given), tuple(path), voters.index(spec.agent) + 1, spec)
-
-                return contrary
+            actor = _against(alone, voters, tuple(path))
 
             async def story(scene: Scene, alone: str = alone) -> None:
                 await scene.prepare(clean.case)
@@ -66,6 +56,21 @@ def disagreeing_voters(bench: Bench, report: Report) -> None:
                 await judge_safe(report, scene, run, clean, f"{alone} alone")
 
             play(bench, story, actor=actor)
+
+
+def _against(alone: str, voters: list[str], path: tuple[str, ...]) -> Actor:
+    """All voters but one say otherwise."""
+
+    def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
+        if spec.agent == alone or spec.agent not in voters:
+            return function
+
+        async def contrary(ctx: AgentContext, given: dict[str, Json]) -> Json:
+            return differing(await act(function, ctx, given), path, voters.index(spec.agent) + 1, spec)
+
+        return contrary
+
+    return actor
 
 
 def differing(output: Json, path: tuple[str, ...], number: int, spec: AgentSpec) -> Json:
