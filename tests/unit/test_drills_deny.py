@@ -13,7 +13,7 @@ import pytest
 
 from drill_desk import UNCHECKED, NoCompany, bench, write_shop
 from tightship.cli import main
-from tightship.core.errors import NotDeclared, UnknownName, WorkspaceError
+from tightship.core.errors import OutsideReached, UnknownName, WorkspaceError
 from tightship.quality.drills import carry_out, drill_workspace, load_drills
 from tightship.quality.drills.bench import scratch_copy
 from tightship.quality.drills.junit import junit
@@ -25,17 +25,17 @@ def test_while_it_is_sealed_a_process_reaches_nothing(tmp_path: Path) -> None:
     elsewhere = Path(__file__).parent / "never-written"
     with sealed(tmp_path):
         (tmp_path / "fine").write_text("here")
-        with socket.socket() as one, pytest.raises(NotDeclared):
+        with socket.socket() as one, pytest.raises(OutsideReached):
             one.connect(("127.0.0.1", 9))
-        with pytest.raises(NotDeclared):
+        with pytest.raises(OutsideReached):
             socket.getaddrinfo("example.com", 80)
-        with pytest.raises(NotDeclared):
+        with pytest.raises(OutsideReached):
             subprocess.run(["true"], check=False)
-        with pytest.raises(NotDeclared):
+        with pytest.raises(OutsideReached):
             os.system("true")
-        with pytest.raises(NotDeclared):
+        with pytest.raises(OutsideReached):
             elsewhere.write_text("there")
-        with pytest.raises(NotDeclared):
+        with pytest.raises(OutsideReached):
             os.remove(__file__)
     subprocess.run(["true"], check=True)
     assert not elsewhere.exists()
@@ -50,7 +50,7 @@ def test_an_agent_that_goes_past_its_tools_is_stopped_and_told(tmp_path: Path) -
     shop = bench(tmp_path, reach)
     clean = shop.lively(1)[0]
     assert clean.outcome == "escalated"
-    assert clean.reason == "NotDeclared"
+    assert clean.reason == "OutsideReached"
 
 
 def test_tools_of_the_workspace_are_never_called(tmp_path: Path) -> None:

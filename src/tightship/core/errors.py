@@ -58,6 +58,7 @@ TightshipError
 ├── BoundaryError
 │   ├── InvalidArguments       arguments do not fit the tool's schema
 │   ├── NotDeclared            a tool, host or peer outside the role
+│   │   └── OutsideReached     code reached past its tools during a drill
 │   ├── ForkedEffect           an effect from a task that the door did not open
 │   └── WrongShape             an output does not fit the declared shape
 └── LimitReached               turns, calls, rounds or repeats beyond the limit
@@ -393,6 +394,10 @@ class InvalidArguments(BoundaryError):
 
 class NotDeclared(BoundaryError):
     """The agent did not declare this tool, host or peer."""
+
+
+class OutsideReached(NotDeclared, PermissionError):
+    """Code reached for something outside while a drill was carried out, and got nothing."""
 
 
 class ForkedEffect(BoundaryError):

@@ -124,6 +124,11 @@ def last(run: Run) -> list[Entry]:
     return [entry for entry in run.entries if entry.kind == kinds.ENDED]
 
 
+def asked_a_person(run: Run) -> bool:
+    """Whether a person has decided something of the run."""
+    return any(entry.kind == kinds.CLOSED and entry.body.get("by") for entry in run.entries)
+
+
 def settled(run: Run, *, failed: bool = False) -> list[Entry]:
     """Effects of a run: those that failed or were refused, or its writes."""
     effects = [entry for entry in run.entries if entry.kind == kinds.SETTLED]

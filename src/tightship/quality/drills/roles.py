@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import jsonschema_rs
+
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
 from tightship.core.errors import TightshipError
 from tightship.core.ports import Json
-from tightship.quality.drills.judge import beyond, canonical, done_by, judge_safe, last, named, settled, told
+from tightship.quality.drills.judge import (
+    asked_a_person,
+    beyond,
+    canonical,
+    done_by,
+    judge_safe,
+    last,
+    named,
+    settled,
+    told,
+)
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
@@ -90,7 +102,7 @@ def wrong_shape(bench: Bench, report: Report) -> None:
 
             def actor(spec: AgentSpec, function: AgentFunction, what: str = what) -> AgentFunction:
                 async def shapeless(ctx: AgentContext, given: dict[str, Json]) -> Json:
-                    return _bent(await act(function, ctx, given), what)
+                    return _bent(await act(function, ctx, given), what, spec)
 
                 return shapeless
 
@@ -109,14 +121,20 @@ def wrong_shape(bench: Bench, report: Report) -> None:
             play(bench, story, actor=only(agent, actor))
 
 
-def _bent(output: Json, what: str) -> Json:
-    """An output that has lost its shape."""
+def _bent(output: Json, what: str, spec: AgentSpec) -> Json:
+    """An output that has lost its shape: at the first field at which its declaration says so, where there is one."""
     if what == "a sentence" or not isinstance(output, Mapping) or not output:
         return GARBAGE
-    first = next(iter(output))
-    if what == "a field less":
-        return {name: value for name, value in output.items() if name != first}
-    return {**output, first: {"of": "another type", "was": [output[first]]}}
+    drafts: list[dict[str, Json]] = []
+    for name in output:
+        if what == "a field less":
+            drafts.append({other: value for other, value in output.items() if other != name})
+        else:
+            drafts.append({**output, name: {"of": "another type", "was": [output[name]]}})
+    if spec.output_schema is None:
+        return drafts[0]
+    fits = jsonschema_rs.validator_for(dict(spec.output_schema)).is_valid
+    return next((draft for draft in drafts if not fits(draft)), GARBAGE)
 
 
 # --- drift --------------------------------------------------------------------------------------------
@@ -167,9 +185,8 @@ def drifted_agent(bench: Bench, report: Report) -> None:
                 await scene.prepare(clean.case)
                 run = await scene.run(clean.case)
                 extra = beyond(await done_by(scene, run.id), clean.writes)
-                asked = any(e.kind == kinds.CLOSED and e.body.get("by") for e in run.entries)
                 report.hold(
-                    not extra or asked,
+                    not extra or asked_a_person(run),
                     f"{agent}, {what}: {told(run)}{', a person had looked' if extra else ''}",
                     f"{agent}, {what}: nobody noticed, and it did {named(extra)}",
                     settled(run) if extra else last(run),

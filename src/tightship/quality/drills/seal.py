@@ -2,7 +2,8 @@
 
 Agents are a workspace's own code and may do anything. Python tells of what they do through audit hooks (PEP 578), at
 which sockets, other programs and files elsewhere are refused. A hook sees what goes through Python; it is no sandbox
-against code that means harm, which is not what a drill is for.
+against code that means harm, which is not what a drill is for. The refusal is a PermissionError too, so that a library
+that can do without what it asked for does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
-from tightship.core.errors import NotDeclared
+from tightship.core.errors import OutsideReached
 
 _NETWORK: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.bind"})
 _PROGRAMS: Final = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
@@ -81,8 +82,8 @@ def _inside(path: Any, folder: Any = None) -> bool:
     return any(real == folder or real.startswith(folder + os.sep) for folder in _allowed)
 
 
-def _refused(what: str, event: str) -> NotDeclared:
-    return NotDeclared(
+def _refused(what: str, event: str) -> OutsideReached:
+    return OutsideReached(
         f"a drill reaches nothing outside, and {what} was asked for ({event})",
         fix="reach systems through a declared tool (`ctx.tool`), so that a drill can put a stand-in in its place",
     )

@@ -9,7 +9,7 @@ from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
 from tightship.core.ports import Json
-from tightship.quality.drills.judge import done_by, judge_safe, last, named, told
+from tightship.quality.drills.judge import asked_a_person, done_by, judge_safe, last, named, told
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
@@ -45,10 +45,9 @@ def disagreeing_voters(bench: Bench, report: Report) -> None:
                 await scene.prepare(clean.case)
                 run = await scene.run(clean.case)
                 done = await done_by(scene, run.id)
-                asked = any(entry.kind == kinds.CLOSED and entry.body["by"] for entry in run.entries)
                 notes = [e for e in run.entries if e.kind == kinds.NOTE and e.body.get("type") == "settled"]
                 report.hold(
-                    not done or asked,
+                    not done or asked_a_person(run),
                     f"{alone} alone: {told(run)}",
                     f"{alone} alone, against all others, led to {named(done)}",
                     notes or last(run),
