@@ -12,7 +12,7 @@ import jsonschema_rs
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
-from tightship.core.errors import TightshipError, WorkException
+from tightship.core.errors import LimitReached, TightshipError
 from tightship.core.ports import Json
 from tightship.models.rehearsal import rehearsed
 from tightship.quality.drills.judge import judge_safe, last, told
@@ -135,11 +135,10 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
                 name = tools[number % len(tools)]
                 try:
                     await ctx.tool(name, _arguments(ctx, name, number))
-                except WorkException:
+                except LimitReached:
+                    raise
+                except TightshipError:
                     continue
-                except TightshipError as error:
-                    if type(error).__name__ == "LimitReached":
-                        raise
             return await act(function, ctx, given)
 
         return endless
