@@ -146,5 +146,5 @@ def test_all_drills_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_report_holds_no_character_that_xml_refuses() -> None:
-    verdict = Verdict("race", "b", "did not hold", [], ["a\x00b\x1b[31m\ufffe"], [], "fix")
-    ElementTree.fromstring(junit("flow", [verdict]))
+    verdict = Verdict("flow", "race", "b", "did not hold", [], ["a\x00b\x1b[31m\ufffe"], [], "fix")
+    ElementTree.fromstring(junit([verdict]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from drill_desk import Change, bench
-from tightship.quality.drills import Verdict, carry_out, load_drills
+from tightship.quality.drills import Verdict, carry_out, load_drills, processes
 
 FLOW, LOOK, DESK, TOOLS, CONFIG = (
     "workflows/refund.yaml",
@@ -25,6 +27,13 @@ def judged(name: str, folder: Path, *changes: Change) -> Verdict:
 # --- real processes ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer places at which processes are hit."""
+    monkeypatch.setattr(processes, "APPENDS", 3)
+    monkeypatch.setattr(processes, "WRITES", 1)
+
+
 def test_a_killed_process_is_gone_on_from(tmp_path: Path) -> None:
     verdict = judged("kill", tmp_path)
     assert verdict.state == "held", verdict.problems
@@ -32,7 +41,7 @@ def test_a_killed_process_is_gone_on_from(tmp_path: Path) -> None:
 
 
 def test_a_kill_shows_an_agent_that_does_something_else_in_every_process(tmp_path: Path) -> None:
-    """Its call names the process: what the next one asks is not what the ledger holds."""
+    """Its call names the process: what the next one asks, when it takes up the turn, is not what the ledger holds."""
     by_process = 'ctx.tool("shop.order", {"id": str(os.getpid())})\n    found = await ' + CALL
     verdict = judged("kill", tmp_path, (DESK, CALL, by_process))
     assert verdict.state == "did not hold", verdict.held

@@ -44,7 +44,7 @@ def drill(
         drill_workspace(shell.folder, practice=practice, workflow=workflow, only=only, inputs=inputs, told=shell.note)
     )
     if report is not None:
-        _write(report, workflow or "workspace", verdicts)
+        _write(report, verdicts)
     return _tell(shell, verdicts)
 
 
@@ -58,11 +58,11 @@ def _list(shell: Shell) -> int:
     return DONE
 
 
-def _write(report: Path, workflow: str, verdicts: list[Verdict]) -> None:
+def _write(report: Path, verdicts: list[Verdict]) -> None:
     from tightship.quality.drills.junit import junit
 
     try:
-        report.write_bytes(junit(workflow, verdicts))
+        report.write_bytes(junit(verdicts))
     except OSError as error:
         raise WorkspaceError(f"the report cannot be written: {error.strerror}", where=str(report)) from None
 

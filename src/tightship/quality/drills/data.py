@@ -279,6 +279,8 @@ def _planted(value: Json, schema: Mapping[str, Any] | None) -> Json:
 
 def _texts(value: Json, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], str]]:
     """Free texts: of three words or more, and notes of any length, empty ones too."""
+    if path and _names(path[-1]):
+        return []
     noted = bool(path) and path[-1] in NOTES
     if isinstance(value, str):
         return [(path, value)] if noted or len(value.split()) >= 3 else []
@@ -290,6 +292,11 @@ def _texts(value: Json, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], st
     elif isinstance(value, list):
         items = list(enumerate(value))
     return [found for name, one in items for found in _texts(one, (*path, name))]
+
+
+def _names(field: Any) -> bool:
+    """Whether a field names something: no text stands in it, whatever it looks like."""
+    return isinstance(field, str) and (field in ("id", "key", "reference") or field.endswith(("_id", "_ids", "_key")))
 
 
 def _put(value: Any, path: tuple[Any, ...], text: str) -> Any:

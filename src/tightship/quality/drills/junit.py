@@ -13,8 +13,9 @@ _CHARACTER: Final = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U00
 """What XML 1.0 calls a character."""
 
 
-def junit(workflow: str, verdicts: Sequence[Verdict]) -> bytes:
+def junit(verdicts: Sequence[Verdict]) -> bytes:
     """One test suite: a case for each drill; what does not apply is skipped, what did not hold is a failure."""
+    workflow = verdicts[0].workflow if verdicts else ""
     suite = ElementTree.Element(
         "testsuite",
         name=f"tightship.drill.{workflow}",

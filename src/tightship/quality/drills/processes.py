@@ -40,21 +40,29 @@ APPENDS: Final = 4
 """Appends after which a process is killed, spread over the run."""
 WRITES: Final = 2
 """Writes around which it is killed: before they are sent, and after they were answered."""
+READS: Final = 2
+"""Reads in which it is killed, so that an agent is in the middle of its turn: the last ones, which have most before
+them."""
+
+
+_WHAT: Final = {"at": "append", "in": "read"}
 
 
 @dataclass(slots=True)
 class Blow:
-    """Where a process is hit: after its n-th append, or `before` or `after` its n-th write; and with which signal."""
+    """Where a process is hit: `at` its n-th append, `in` its n-th read, `before` or `after` its n-th write; and by which
+    signal."""
 
     side: str = ""
     number: int = 0
     signal: int = signal.SIGKILL
     appends: list[str] = field(default_factory=list[str])
+    reads: list[str] = field(default_factory=list[str])
     writes: list[str] = field(default_factory=list[str])
     armed: bool = False
 
     def __str__(self) -> str:
-        return f"{self.side} {'append' if self.side == 'at' else 'write'} {self.number}"
+        return f"{self.side} {_WHAT.get(self.side, 'write')} {self.number}"
 
     def strike(self, side: str, number: int) -> None:
         """Hit, if this is the place."""
@@ -71,8 +79,13 @@ class Blow:
 
     async def trouble(self, tap: Tap, request: Request, ask: Ask) -> Reply:
         """A call passes."""
-        if tap.spec.effect != "write" or not self.armed:
+        if not self.armed:
             return await ask()
+        if tap.spec.effect != "write":
+            self.reads.append(tap.spec.name)
+            number, reply = len(self.reads), await ask()
+            self.strike("in", number)
+            return reply
         self.writes.append(tap.spec.name)
         number = len(self.writes)
         self.strike("before", number)
@@ -85,6 +98,7 @@ async def _life(bench: Bench, folder: Path, case: Case, blow: Blow) -> None:
     """One process: run the case, or go on with it, and write down what came of it."""
     world = World()
     ledger = await Ledger.open(folder / "store", world, projections(), True)
+    ledger.alone = True
     scene = await Scene.open(bench, world, ledger, trouble=blow.trouble, database=folder / "company.db", limit=LIMIT)
     told: dict[str, Json]
     try:
@@ -96,7 +110,7 @@ async def _life(bench: Bench, folder: Path, case: Case, blow: Blow) -> None:
         told["entries"] = [f"#{e.n} {e.kind} {e.key}".rstrip() for e in run.entries]
     except TightshipError as error:
         told = {"outcome": "refused", "reason": f"{error.code}: {error.message}", "entries": []}
-    told |= {"state": scene.outside.state(), "appends": blow.appends, "writes": blow.writes}
+    told |= {"state": scene.outside.state(), "appends": blow.appends, "reads": blow.reads, "writes": blow.writes}
     blow.armed = False
     (folder / "report.json").write_bytes(orjson.dumps(told))
     await scene.close()
@@ -148,11 +162,16 @@ def _lives(bench: Bench, folder: Path, case: Case, blows: list[Blow]) -> dict[st
         pid = _fork(bench, lambda blow=blow: _life(bench, folder, case, blow), log)
         code = _wait(pid, blow.signal == signal.SIGSTOP)
         if code == -signal.SIGALRM:
-            return {"outcome": "hangs", "reason": "", "entries": [], "state": {}, "appends": [], "writes": []}
+            return _nothing("hangs", "")
         if code == 1:
             said = log.read_text().strip().splitlines()[-1] if log.exists() else "no word"
-            return {"outcome": "broke", "reason": said, "entries": [], "state": {}, "appends": [], "writes": []}
+            return _nothing("broke", said)
     return orjson.loads((folder / "report.json").read_bytes())
+
+
+def _nothing(outcome: str, reason: str) -> dict[str, Json]:
+    """What is told of a process that told nothing."""
+    return {"outcome": outcome, "reason": reason, "entries": [], "state": {}, "appends": [], "reads": [], "writes": []}
 
 
 def no_fork(bench: Bench) -> str:
@@ -181,6 +200,8 @@ def _blows(clean: dict[str, Json], which: int) -> list[Blow]:
     count = len(clean["appends"])
     numbers = sorted({max(1, round(count * at / (APPENDS + 1))) for at in range(1, APPENDS + 1)})
     found = [Blow("at", number, which) for number in numbers] if count else []
+    reads = len(clean["reads"])
+    found += [Blow("in", number, which) for number in range(max(1, reads - READS + 1), reads + 1)]
     for number in range(1, min(len(clean["writes"]), WRITES) + 1):
         found += [Blow("before", number, which), Blow("after", number, which)]
     return found
@@ -188,7 +209,7 @@ def _blows(clean: dict[str, Json], which: int) -> list[Blow]:
 
 @drill(
     "kill",
-    broken="the process is killed (SIGKILL) after sampled appends and around writes; another goes on",
+    broken="the process is killed (SIGKILL) after sampled appends, in reads and around writes; another goes on",
     fix="do everything that is not a pure function of the input through `ctx` (tools, ctx.now, ctx.random)",
     applies=no_fork,
 )
@@ -218,7 +239,7 @@ def frozen(bench: Bench, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="tightship-stop-", dir=bench.folder.parent) as place:
         base = Path(place)
         clean = _lives(bench, base / "clean", case, [Blow()])
-        blows = [blow for blow in _blows(clean, signal.SIGSTOP) if blow.side != "after"]
+        blows = [blow for blow in _blows(clean, signal.SIGSTOP) if blow.side not in ("after", "in")]
         for at, blow in enumerate([*blows[:1], *[one for one in blows if one.side == "before"]]):
             got = _lives(bench, base / str(at), case, [blow])
             _compare(report, got, clean, f"frozen {blow}")

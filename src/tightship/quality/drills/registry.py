@@ -67,8 +67,9 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a drill. `why`: why it does not apply."""
+    """What came of a drill of a workflow. `why`: why it does not apply."""
 
+    workflow: str
     drill: str
     broken: str
     state: State

@@ -53,10 +53,13 @@ def carry_out(drill: Drill, bench: Bench) -> Verdict:
             report.problems.append(f"everything waits for something that nobody will do: {error}")
         except (TightshipError, Signal) as error:
             report.problems.append(f"the run could not be carried out: {type(error).__name__}: {error}")
+        except Exception as error:
+            report.problems.append(f"the drill itself broke: {type(error).__name__}: {error}")
         if not report.held and not report.problems:
             why = "it found nothing to look at"
     state = "does not apply" if why else "did not hold" if report.problems else "held"
     return Verdict(
+        bench.workflow,
         drill.name,
         drill.broken,
         state,

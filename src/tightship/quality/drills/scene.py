@@ -21,6 +21,7 @@ from tightship.quality.drills.outside import Outside, Tap, Trouble, calm
 from tightship.quality.drills.people import People
 from tightship.runtime.simulation import Simulation
 from tightship.runtime.workspace import Workspace, projections
+from tightship.workflow.config import Store
 from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Scene:
             practice, trouble, journal=None if database is None else database.with_name("stand-ins.jsonl")
         )
         outside.load()
-        files = replace(bench.files, config=bench.files.config.model_copy(update={"connectors": {}, **(config or {})}))
+        away = {"connectors": {}, "feeds": {}, "store": Store()}
+        files = replace(bench.files, config=bench.files.config.model_copy(update={**away, **(config or {})}))
         taps = {name: Tap(tool, outside, limit) for name, tool in (await bench.tools(world, outside)).items()}
         workspace = Workspace(
             files, world, ledger=ledger, secrets=NoSecret(), tools=taps, model=model or RehearsalModel()
@@ -197,6 +199,7 @@ def play(
     async def whole(sim: Simulation) -> Any:
         world = sim.world()
         ledger = Ledger.in_memory(world, projections(), MemoryState())
+        ledger.alone = True  # hours pass at once when nobody looks 20 times a second for what others do
         scene = await Scene.open(bench, world, ledger, trouble=trouble, actor=actor, model=model, config=config)
         try:
             return await story(scene)
