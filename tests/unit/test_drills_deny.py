@@ -14,10 +14,12 @@ import pytest
 from drill_desk import UNCHECKED, NoCompany, bench, write_shop
 from tightship.cli import main
 from tightship.core.errors import OutsideReached, UnknownName, WorkspaceError
+from tightship.ledger import Ledger
 from tightship.quality.drills import carry_out, drill_workspace, load_drills
 from tightship.quality.drills.bench import scratch_copy
 from tightship.quality.drills.junit import junit
 from tightship.quality.drills.registry import Verdict
+from tightship.quality.drills.scene import Scene, play
 from tightship.quality.drills.seal import sealed
 
 
@@ -83,6 +85,27 @@ def test_a_contract_that_would_have_to_be_fetched_is_refused(tmp_path: Path) -> 
     )
     with pytest.raises(WorkspaceError, match="fetches no contract"):
         bench(tmp_path, *changes)
+
+
+def test_a_day_passes_without_looking_for_what_nobody_else_appends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, looked = bench(tmp_path), list[int]()
+    real = Ledger.poll
+
+    async def poll(self: Ledger) -> None:
+        looked.append(1)
+        await real(self)
+
+    monkeypatch.setattr(Ledger, "poll", poll)
+
+    async def story(scene: Scene) -> str:
+        run = await scene.run(shop.cases[0])
+        await scene.world.clock.sleep(86_400)
+        return run.outcome
+
+    assert play(shop, story) == "completed"
+    assert len(looked) < 10
 
 
 def test_cases_are_made_where_there_is_no_file(tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ _WHAT: Final = {"at": "append", "in": "read"}
 
 @dataclass(slots=True)
 class Blow:
-    """Where a process is hit: `at` its n-th append, `in` its n-th read, `before` or `after` its n-th write; and by which
-    signal."""
+    """A signal, and where it hits: `at` the n-th append, `in` the n-th read, `before` or `after` the n-th write."""
 
     side: str = ""
     number: int = 0
