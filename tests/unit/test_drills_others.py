@@ -169,3 +169,41 @@ def test_nobody_acts_on_yesterdays_figures(tmp_path: Path) -> None:
 def test_a_figure_whose_time_nobody_asks_for_is_acted_on_a_day_later(tmp_path: Path) -> None:
     verdict = judged("stale-data", tmp_path, *CONTEXT, (CONFIG, ', as_of: "1767225600.0"', ""))
     assert verdict.state == "did not hold", (verdict.why, verdict.held)
+
+
+# --- handing over -----------------------------------------------------------------------------------
+
+PARTY = """\
+agent: {name}
+owner: sales
+purpose: know a part of it
+python: desk:answers
+input: {{id: str}}
+output: {{order_id: str, amount: float, handoff: object?}}
+tools: [shop.order]
+within: 10s
+"""
+RING: tuple[Change, ...] = (
+    *((f"agents/{name}.yaml", "", PARTY.format(name=name)) for name in ("a", "b", "c")),
+    (
+        DESK,
+        "async def look",
+        f"async def answers(ctx, input):\n    found = await {CALL} {{'order_id': input['id'], 'amount': found['amount']}}\n\n\nasync def look",
+    ),
+    (
+        FLOW,
+        "  - maker_checker: {maker: look, checker: check, rounds: 2}\n",
+        "  - handoff: {first: a, peers: {a: [b], b: [c], c: [a]}, brief: {problem: str}, max: MOST}\n    name: look\n",
+    ),
+)
+
+
+def test_a_ring_of_agents_that_hand_on_is_broken(tmp_path: Path) -> None:
+    verdict = judged("ping-pong", tmp_path, *RING, (FLOW, "MOST", "4"))
+    assert verdict.state == "held", (verdict.why, verdict.problems)
+
+
+def test_a_ring_shows_that_nobody_counts(tmp_path: Path) -> None:
+    limits = (FLOW, "steps:\n", "limits: {handoffs: 1000, turns: 1000}\nsteps:\n")
+    verdict = judged("ping-pong", tmp_path, *RING, (FLOW, "MOST", "100"), limits)
+    assert verdict.state == "did not hold", (verdict.why, verdict.held)

@@ -54,7 +54,7 @@ class Blow:
 
     side: str = ""
     number: int = 0
-    signal: int = signal.SIGKILL
+    signal: int = getattr(signal, "SIGKILL", 9)
     appends: list[str] = field(default_factory=list[str])
     reads: list[str] = field(default_factory=list[str])
     writes: list[str] = field(default_factory=list[str])
