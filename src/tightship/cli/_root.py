@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "worker": ("tightship.cli.worker:worker", "Be one of many that execute, on a store that all share."),
     "agents": ("tightship.cli.agents:agents", "List the agents; measure how well a classifier is calibrated."),
     "blueprint": ("tightship.cli.blueprint:blueprint", "Print a workflow's whole map as Markdown."),
+    "drill": ("tightship.cli.drill:drill", "Break a workflow on purpose, and say what held."),
     "company": ("tightship.company.command:company", "The sample company: a practice world on loopback."),
     "demo": ("tightship.cli.demo:demo", "Run a template's team on the sample company and compare outcomes."),
 }

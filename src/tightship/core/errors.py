@@ -59,6 +59,7 @@ TightshipError
 │   ├── InvalidArguments       arguments do not fit the tool's schema
 │   │   └── InventedArgument   a value that does not exist outside
 │   ├── NotDeclared            a tool, host or peer outside the role
+│   │   └── OutsideReached     code reached past its tools during a drill
 │   ├── ForkedEffect           an effect from a task that the door did not open
 │   └── WrongShape             an output does not fit the declared shape
 └── LimitReached               turns, calls, rounds or repeats beyond the limit
@@ -404,6 +405,10 @@ class InventedArgument(InvalidArguments):
 
 class NotDeclared(BoundaryError):
     """The agent did not declare this tool, host or peer."""
+
+
+class OutsideReached(NotDeclared, PermissionError):
+    """Code reached for something outside while a drill was carried out, and got nothing."""
 
 
 class ForkedEffect(BoundaryError):

@@ -81,6 +81,8 @@ class Ledger:
         self._closed = self._whole = False
         self.followed = {log: head for log, (_, head) in backend.heads().items()}
         """How far others' entries of a shared store were looked for."""
+        self.alone = False
+        """Whether nobody else appends, so that nothing has to be looked for; set before a workspace executes on it."""
 
     @property
     def in_threads(self) -> bool:

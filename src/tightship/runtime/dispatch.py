@@ -86,7 +86,9 @@ class LocalDispatcher:
 
     async def start(self, sequence: bool = True) -> None:
         """Begin to listen to other processes, and to integrate the log into its Merkle tree."""
-        self._tasks += [asyncio.ensure_future(self._poll()), asyncio.ensure_future(self._stalls.watch())]
+        if not self._ledger.alone:
+            self._tasks.append(asyncio.ensure_future(self._poll()))
+        self._tasks.append(asyncio.ensure_future(self._stalls.watch()))
         self._tasks.append(asyncio.ensure_future(ReviewWatch(self._engine, self.overload).watch()))
         if sequence:
             self._watchdog = Watchdog()

@@ -1,0 +1,1 @@
+"""Judging a workflow before it goes live: drills that break it on purpose."""

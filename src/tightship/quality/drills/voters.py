@@ -1,0 +1,103 @@
+"""Drills on votes: one voice against all others (P9, F3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tightship.agents.context import AgentContext
+from tightship.agents.turn import AgentFunction
+from tightship.core import kinds
+from tightship.core.ports import Json
+from tightship.quality.drills.judge import asked_a_person, done_by, judge_safe, last, named, told
+from tightship.quality.drills.registry import Report, drill
+from tightship.quality.drills.scene import Actor, Scene, act, play
+from tightship.workflow.models import AgentSpec
+
+if TYPE_CHECKING:
+    from tightship.quality.drills.bench import Bench
+
+
+def _no_votes(bench: Bench) -> str:
+    if not bench.steps("vote"):
+        return "no step is a vote"
+    return "" if bench.acting(1) else "no case acts undisturbed"
+
+
+@drill(
+    "disagreeing-voters",
+    broken="one voter after the other says what leads to the action, and all others say otherwise",
+    fix="weigh so that no single voice decides (majority, quorum), or let a judge or a person decide",
+    applies=_no_votes,
+)
+def disagreeing_voters(bench: Bench, report: Report) -> None:
+    """No single voice acts against all others."""
+    clean = bench.acting(1)[0]
+    for step in bench.steps("vote"):
+        voters = [name for voter in step.voters for name in voter.agents()]
+        if len(voters) < 3 or not set(voters) <= set(clean.agents):
+            continue
+        path = () if step.compare is None or not step.compare.refs else step.compare.refs[0].path[1:]
+        for alone in voters:
+            actor = _against(alone, voters, tuple(path))
+
+            async def story(scene: Scene, alone: str = alone) -> None:
+                await scene.prepare(clean.case)
+                run = await scene.run(clean.case)
+                done = await done_by(scene, run.id)
+                notes = [e for e in run.entries if e.kind == kinds.NOTE and e.body.get("type") == "settled"]
+                report.hold(
+                    not done or asked_a_person(run),
+                    f"{alone} alone: {told(run)}",
+                    f"{alone} alone, against all others, led to {named(done)}",
+                    notes or last(run),
+                )
+                await judge_safe(report, scene, run, clean, f"{alone} alone")
+
+            play(bench, story, actor=actor)
+
+
+def _against(alone: str, voters: list[str], path: tuple[str, ...]) -> Actor:
+    """All voters but one say otherwise."""
+
+    def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
+        if spec.agent == alone or spec.agent not in voters:
+            return function
+
+        async def contrary(ctx: AgentContext, given: dict[str, Json]) -> Json:
+            return differing(await act(function, ctx, given), path, voters.index(spec.agent) + 1, spec)
+
+        return contrary
+
+    return actor
+
+
+def differing(output: Json, path: tuple[str, ...], number: int, spec: AgentSpec) -> Json:
+    """An output whose answer differs from the usual one: a bool is turned, anything else is one of its own."""
+    if not isinstance(output, Mapping):
+        return output
+    if not path:
+        turned = {name: not value for name, value in output.items() if isinstance(value, bool)}
+        return {**output, **turned} if turned else {**output, **_moved(output, number)}
+    first, rest = path[0], path[1:]
+    value = output.get(first)
+    if rest:
+        return {**output, first: differing(value, rest, number, spec)}
+    schema: Mapping[str, Any] = (spec.output_schema or {}).get("properties", {}).get(first, {})
+    return {**output, first: _other(value, number, schema.get("enum"))}
+
+
+def _moved(output: Mapping[str, Json], number: int) -> dict[str, Json]:
+    name = next(iter(output), None)
+    return {} if name is None else {name: _other(output[name], number, None)}
+
+
+def _other(value: Json, number: int, choices: list[Any] | None) -> Json:
+    if choices:
+        others = [one for one in choices if one != value]
+        return others[number % len(others)] if others else value
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + number
+    return f"{value} (no {number})" if isinstance(value, str) else value
