@@ -239,6 +239,22 @@ def test_costs_are_grouped_and_of_one_run(line: Line) -> None:
     assert "nothing has been spent" in line.text("costs", "--workflow", "other")
 
 
+def test_coordination_is_told_by_workflow_and_of_one_run(line: Line) -> None:
+    run = line.pay("O-1", 1.0)["run"]
+    line.pay("O-2", 1.0)
+    [told] = line.json("coordination")
+    assert (told["workflow"], told["runs"], told["coordination"]["turns"]) == ("pay", 2, 0)
+    assert told["work"]["usd"] == 0.02
+    [one] = line.json("coordination", "--run", run)
+    assert one["work"]["usd"] == 0.01 and one["share"]["usd"] == 0.0
+    assert "0%" in line.text("coordination", "--workflow", "pay")
+    assert "nothing has been run yet" in line.text("coordination", "--workflow", "other")
+    assert line.json("coordination", "--run", "r-none", code=1)["error"] == "UnknownName"
+    line.text("coordination", "--run", run, "--workflow", "pay", code=2)
+    shown = line.text("runs", "show", run)
+    assert "coordination: 0 of" in shown
+
+
 def test_a_halt_shows_what_it_stops_and_asks(line: Line) -> None:
     line.pay("O-1", 500.0)
     line.text("halt", "workflow:pay", code=2)

@@ -98,6 +98,7 @@ def _refused(demand: Demand) -> Iterable[_Sample]:
             yield {"tenant": one.tenant, "workflow": one.workflow, "agent": agent, "kind": kind}, count
 
 
+<<<<<<< HEAD
 _LATELY: Final = " in the latest 1,000 requests that have begun today and ended."
 
 
@@ -109,6 +110,9 @@ def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]
     )
 
 
+=======
+_LATELY: Final = " among the latest 1,000 that have begun today and ended."
+>>>>>>> servicedesk
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -151,10 +155,22 @@ METRICS: Final = (
     _today("tightship_cost_dollars_total", "Money spent", lambda cost: cost.usd / 1e9),
     Metric("tightship_tokens_total", "counter", f"Tokens of model calls{_SINCE}", _tokens),
     Metric("tightship_recent_requests", "gauge", f"Requests{_LATELY}", _each(lambda one: one.lately.runs)),
-    Metric("tightship_recent_coordination_ratio", "gauge", f"Share of coordination{_LATELY}", _shares),
-    Metric("tightship_recent_handoffs", "gauge", f"Handoffs, and what went wrong with them{_LATELY}", _handoffs),
-    Metric("tightship_recent_handoff_facts_ratio", "gauge", f"Share of facts that arrived{_LATELY}", _retention),
-    Metric("tightship_recent_role_refusals", "gauge", f"What lay outside of agents' roles{_LATELY}", _refused),
+    Metric("tightship_recent_coordination_ratio", "gauge", f"Share of coordination, over requests{_LATELY}", _shares),
+    Metric(
+        "tightship_recent_handoffs",
+        "gauge",
+        f"Handoffs, and what went wrong with them, in requests{_LATELY}",
+        _handoffs,
+    ),
+    Metric(
+        "tightship_recent_handoff_facts_ratio",
+        "gauge",
+        f"Share of facts that arrived, over requests{_LATELY}",
+        _retention,
+    ),
+    Metric(
+        "tightship_recent_role_refusals", "gauge", f"What lay outside of agents' roles, in requests{_LATELY}", _refused
+    ),
     Metric(
         "tightship_breaker_changes_total",
         "counter",
