@@ -21,7 +21,7 @@ from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
 from tightship.patterns._plan import Bounds, Task, overlapping, problems, read_plan
 from tightship.patterns._settle import Ballot, Settle, settle, settle_findings
-from tightship.patterns._shared import error_data, feedback
+from tightship.patterns._shared import error_data, feedback, layer
 from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
 from tightship.workflow.readiness import Finding, StepCheck, declare
@@ -100,6 +100,14 @@ class _Round:
     blocked: dict[str, str] = field(default_factory=dict[str, str])
     waiting: list[str] = field(default_factory=list[str])
     free: int = 0
+
+    def failures(self) -> Iterator[dict[str, Json]]:
+        """What has not been done, in the order of the plan: which of them failed first is a race."""
+        for task in self.tasks:
+            if task.id in self.failed:
+                yield {**task.to_json(), **error_data(self.failed[task.id])}
+            elif task.id in self.blocked:
+                yield {**task.to_json(), "error": "blocked", "message": self.blocked[task.id]}
 
 
 @patterns.register("manager")
@@ -242,11 +250,8 @@ class Manager(Step):
             tasks |= {task.id: task for task in plan}
             going = _Round(plan, free=self.concurrency)
             await self._walk(inner, going, tasks, done)
-            done |= going.results
-            failed = [
-                *({**tasks[id].to_json(), **error_data(error)} for id, error in going.failed.items()),
-                *({**tasks[id].to_json(), "error": "blocked", "message": why} for id, why in going.blocked.items()),
-            ]
+            done |= {task.id: going.results[task.id] for task in plan if task.id in going.results}
+            failed = list(going.failures())
             if not failed:
                 break
             if number <= bound:
@@ -330,10 +335,14 @@ class Manager(Step):
                     return None
                 await self._enter(frame, task, going)
                 try:
-                    frame.bind("task", task.to_json())
-                    frame.bind("inputs", {need: {**done, **going.results}[need] for need in task.needs})
                     kept = await frame.kept("result")
-                    value = kept["value"] if kept is not None else await frame.step(self.workers[task.worker].do)
+                    if kept is not None:
+                        value = kept["value"]
+                    else:
+                        with layer(frame):  # what a worker binds is gone after a crash, so it is gone at once
+                            frame.bind("task", task.to_json())
+                            frame.bind("inputs", {need: {**done, **going.results}[need] for need in task.needs})
+                            value = await frame.step(self.workers[task.worker].do)
                     await frame.keep("result", lambda: {"value": value})
                     going.results[task.id] = value
                     return value
