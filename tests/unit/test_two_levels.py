@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from engine_desk import Desk, simulate, tool
 
 from tightship.core.errors import Unavailable
+from tightship.ledger import Ledger
 from tightship.patterns import Manager, WorkflowStep, load_all
 from tightship.runtime.simulation import Simulation
 
@@ -19,29 +21,23 @@ PER_DOMAIN = 10
 """Agents of a domain: its planner, its writer, and workers."""
 
 
-def tasks(count: int, worker: str = "look", **input: Any) -> dict[str, Any]:
-    return {
-        "tasks": [
-            {"id": f"t{number}", "worker": worker, "goal": f"part {number}", "input": {"part": number, **input}}
-            for number in range(count)
-        ]
-    }
-
-
 class House:
     """An orchestrator over domains, each a manager with agents of its own; every agent reads once.
 
     Args:
         agents: how many there are in all domains together.
-        broken: domains whose workers fail.
+        broken: domains in which a worker fails. calls: of some domains, how many calls their budget allows.
     """
 
-    def __init__(self, sim: Simulation, agents: int, broken: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, sim: Simulation, agents: int, broken: tuple[int, ...] = (), calls: Mapping[int, int] | None = None
+    ) -> None:
+        self.calls = calls or {}
         self.turns = Counter[str]()
         self.broken = broken
         self.desk = Desk(sim, [tool("archive.read", {"found": True})], config="limits: {branches: 64}\n")
         self.domains = agents // PER_DOMAIN
-        workers = {}
+        workers = dict[str, Any]()
         for number in range(self.domains):
             self._domain(number)
             workers[f"domain{number}"] = {
@@ -58,7 +54,7 @@ class House:
         )  # fmt: skip
 
     def _domain(self, number: int) -> None:
-        names = [f"d{number}-w{index}".replace("-", "_") for index in range(PER_DOMAIN - 1)]
+        names = [f"d{number}_w{index}" for index in range(PER_DOMAIN - 1)]
 
         async def plan(ctx: Any, given: dict[str, Any]) -> Any:
             return {
@@ -71,7 +67,7 @@ class House:
         self.desk.workflow(
             Manager(plan=f"d{number}_plan", workers={name: name for name in names}, replans=0, within="30m"),
             name=f"domain-{number}",
-            budget={"usd": 1.0, "calls": 100, "then": "escalate"},
+            budget={"usd": 1.0, "calls": self.calls.get(number, 100), "then": "escalate"},
         )
 
     async def _split(self, ctx: Any, given: dict[str, Any]) -> Any:
@@ -98,3 +94,96 @@ class House:
 
     async def run(self) -> Any:
         return await self.desk.process.start(self.desk.ws.run("flow", self.given()))
+
+
+def test_two_hundred_agents_in_two_levels_complete_in_one_run() -> None:
+    async def story(sim: Simulation) -> None:
+        house = House(sim, 200)
+        run = await house.run()
+        assert run.outcome == "completed" and len(run.output["results"]) == house.domains == 20
+        made = {name for one in run.output["results"].values() for name in one["results"]}
+        assert made == set(house.turns) and len(made) == 180
+        assert set(house.turns.values()) == {1}
+
+    simulate(story)
+
+
+def test_entries_and_effects_are_linear_in_the_agents() -> None:
+    def play(agents: int) -> tuple[float, float, float]:
+        async def story(sim: Simulation) -> tuple[float, float, float]:
+            house = House(sim, agents)
+            await house.run()
+            entries = await house.desk.entries()
+            size = sum(len(str(entry.body)) for entry in entries)
+            return len(entries) / agents, len(await house.desk.settles()) / agents, size / agents
+
+        return simulate(story)
+
+    small, *larger = [play(agents) for agents in (30, 50, 100, 200)]
+    for each in larger:  # the orchestrator's own entries are shared by more; nothing may grow
+        for figure, before in zip(each, small, strict=True):
+            assert 0.85 * before <= figure <= 1.02 * before
+
+
+def test_a_supervisor_that_fails_escalates_alone_and_the_run_goes_on_without_it() -> None:
+    async def story(sim: Simulation) -> None:
+        house = House(sim, 60, broken=(3,))
+        run = await house.run()
+        assert run.outcome == "completed" and len(run.output["results"]) == 5
+        assert [one["id"] for one in run.output["failed"]] == ["domain3"]
+        rows = {row["workflow"]: row["outcome"] for row in await house.desk.ledger.select("runs")}
+        assert rows.pop("domain-3") == "escalated" and set(rows.values()) == {"completed"}
+        items = await (await house.desk.operator()).items()
+        assert [item.type for item in items] == ["escalation"], "the domain's own, and no other"
+
+    simulate(story)
+
+
+def test_a_supervisor_that_uses_up_its_budget_stops_alone() -> None:
+    async def story(sim: Simulation) -> None:
+        house = House(sim, 30, calls={1: 4})
+        run = await house.run()
+        assert run.outcome == "completed" and set(run.output["results"]) == {"domain0", "domain2"}
+        rows = {row["workflow"]: row["reason"] for row in await house.desk.ledger.select("runs")}
+        assert rows["domain-1"] == "over_budget"
+
+    simulate(story)
+
+
+def test_resuming_after_a_crash_reads_what_is_linear_in_the_agents_and_repeats_nothing_finished() -> None:
+    def play(agents: int, monkey: pytest.MonkeyPatch) -> float:
+        read = Counter[str]()
+
+        def counted(name: str) -> None:
+            inner = getattr(Ledger, name)
+
+            async def method(self: Ledger, *given: Any, **named: Any) -> Any:
+                found = await inner(self, *given, **named)
+                read["entries"] += sum(map(len, found.values())) if isinstance(found, dict) else len(found)
+                return found
+
+            monkey.setattr(Ledger, name, method)
+
+        async def story(sim: Simulation) -> float:
+            house = House(sim, agents)
+            begun = house.desk.process.start(house.desk.ws.run("flow", house.given()))
+            while await house.desk.ledger.head() < 2 * agents:
+                await sim.clock.sleep(0.001)
+            assert not begun.done()
+            done = {entry.key for entry in await house.desk.entries("turn.done")}
+            house.desk.kill()
+            for name in ("select", "runs_entries", "run_entries"):
+                counted(name)
+            await house.desk.resume()
+            assert (await house.desk.only()).outcome == "completed"
+            turns = Counter((entry.run, entry.key) for entry in await house.desk.entries("turn.done"))
+            assert done and set(turns.values()) == {1}
+            return read["entries"] / agents
+
+        return simulate(story)
+
+    found = list[float]()
+    for agents in (50, 100, 200):
+        with pytest.MonkeyPatch.context() as monkey:
+            found.append(play(agents, monkey))
+    assert max(found) <= 1.1 * min(found), found

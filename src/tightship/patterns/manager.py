@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -20,7 +21,7 @@ from tightship.core.errors import (
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
 from tightship.patterns._plan import Bounds, Task, overlapping, problems, read_plan
-from tightship.patterns._settle import Ballot, Settle, settle, settle_findings
+from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_findings
 from tightship.patterns._shared import error_data, feedback, layer
 from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
@@ -72,6 +73,8 @@ NOT_TYPED = declare(
     fix="Declare it: `workers: {search: {do: searcher, input: {question: str}}}`.",
 )
 
+ANSWER: Final = "answer"
+"""What `compare` calls a worker's result."""
 NAMES: Final = ("team", "items", "done", "failed", "task", "inputs", "results", "settled")
 """What is bound inside: for the planner `team`, `items`, `done` and `failed`; for a worker `task` and `inputs`; for
 whoever puts it together `results`, `failed` and `settled`."""
@@ -116,10 +119,11 @@ class Manager(Step):
 
     `plan` gives `tasks`: each with `id`, `worker`, `goal`, and as needed `needs` (ids), `covers` (items of `cover`) and
     `input`. A plan that does not stand (coverage, overlap, circles, inputs that do not fit, too many tasks) goes back
-    with the reasons once. Tasks run as what they need arrives. What fails is planned anew, `replans` times. Items that
-    several tasks cover are settled by `settle`. `synthesise` puts the results together; without it the output holds
-    `results`, `settled` and `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which
-    finds in `results` what was done until then.
+    with the reasons once. Tasks run as what they need arrives. What fails is planned anew, `replans` times; where every
+    item is covered by what is done, a plan without tasks says that this is enough. Items that several tasks cover are
+    settled by `settle`. `synthesise` puts the results together; without it the output holds `results`, `settled` and
+    `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which finds in `results` what
+    was done until then.
     """
 
     written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
@@ -174,8 +178,12 @@ class Manager(Step):
         return iter(())
 
     def introduces(self) -> Iterator[str]:
-        """What planner, workers and whoever puts it together find."""
-        yield from NAMES
+        """What all of them find under these names; a result in `compare`, and the answers for a judge."""
+        yield from (*NAMES, ANSWER, *(ANSWERS for _ in self.settle.steps()))
+
+    def uses_after(self) -> frozenset[str]:
+        """What is compared is looked up in what a worker gave."""
+        return frozenset({"compare"})
 
     def gives(self, context: Any) -> Mapping[str, Any] | None:
         """What is put together."""
@@ -242,11 +250,13 @@ class Manager(Step):
     async def _manage(self, frame: Frame) -> Json:
         done = dict[str, Json]()
         tasks = dict[str, Task]()
-        failed = list[dict[str, Json]]()
+        failed, plan = list[dict[str, Json]](), list[Task]()
         bound = self.replans if self.on_failure == "replan" else 0
         for number in range(1, bound + 2):
             inner = frame.at(str(number))
             plan = await self._plan(inner, tasks, done, failed)
+            if not plan:
+                break  # what failed is not needed: the items are covered
             tasks |= {task.id: task for task in plan}
             going = _Round(plan, free=self.concurrency)
             await self._walk(inner, going, tasks, done)
@@ -256,7 +266,7 @@ class Manager(Step):
                 break
             if number <= bound:
                 await inner.note("manager.replan", title=f"{len(failed)} tasks failed", failed=failed, again=True)
-        if failed and (self.on_failure != "keep" or not done):
+        if failed and plan and (self.on_failure != "keep" or not done):
             raise self._failure(failed, done)
         return await self._put_together(frame, tasks, done, failed)
 
@@ -273,17 +283,19 @@ class Manager(Step):
             PlanRejected: the second one does not stand either.
         """
         items = await self._items(frame)
-        covered = {item for id in done for item in tasks[id].covers}
-        left = tuple(item for item in items if item not in covered)
+        covered = Counter(item for id in done for item in tasks[id].covers)
+        left = [item for item in items if item not in covered]
         bounds = Bounds(
             {name: worker.input for name, worker in self.workers.items()},
-            left,
+            items,
             self.max_tasks,
             self.answers,
+            frozenset(done),
             frozenset(tasks),
+            covered,
         )
         frame.bind("team", {name: dict(worker.input or {}) for name, worker in self.workers.items()})
-        frame.bind("items", list(left))
+        frame.bind("items", left)
         frame.bind("done", _told(tasks, done))
         frame.bind("failed", [dict(one) for one in failed])
         wrong = list[str]()
@@ -399,7 +411,7 @@ class Manager(Step):
         if self.compare is None:
             return Ballot(task.id, value, said)
         try:
-            answer = await frame.evaluate(self.compare, {"answer": value})
+            answer = await frame.evaluate(self.compare, {ANSWER: value})
         except (DataMissing, FormatMismatch) as error:
             return Ballot(task.id, absent=error.message)
         return Ballot(task.id, answer, said) if answer is not None else Ballot(task.id, absent="no answer")
