@@ -99,7 +99,7 @@ def test_documents_that_contradict_each_other_go_to_a_person_with_both_sentences
 
 
 def test_whoever_verifies_and_checks_is_another_identity_than_who_read_and_wrote() -> None:
-    files = load_workspace(TEMPLATE).files
+    files = load_workspace(TEMPLATE).workspace
     code = {name: agent.python for name, agent in files.agents.items()}
     assert not {code["verify"], code["checker"], code["newer"]} & {code["read"], code["writer"], code["stand_in"]}
     assert {files.agents[name].owner for name in ("verify", "checker", "newer")} == {"research-quality"}

@@ -20,58 +20,16 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
+from tightship.patterns._manager_checks import manager_findings
 from tightship.patterns._plan import Bounds, Task, overlapping, problems, read_plan
-from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_findings
+from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle
 from tightship.patterns._shared import error_data, feedback, layer
 from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
-from tightship.workflow.readiness import Finding, StepCheck, declare
+from tightship.workflow.readiness import Finding, StepCheck
 from tightship.workflow.steps import Block
 from tightship.workflow.tree import Step, patterns
 from tightship.workflow.units import Duration, Name, show_duration
-
-NO_TASKS = declare(
-    "TS640",
-    "error",
-    "A planner declares no tasks",
-    why="The manager reads the plan from the field `tasks`; without it every plan is rejected.",
-    fix="Declare `output: {tasks: list}` on the planner.",
-)
-NO_DEADLINE = declare(
-    "TS641",
-    "warning",
-    "A manager has no deadline",
-    why="A planner or a worker that hangs holds up everything that was delegated.",
-    fix="Add `within`, and `fallback` for what happens then.",
-)
-WIDE_PLAN = declare(
-    "TS642",
-    "error",
-    "A plan may have more tasks than the limit of branches",
-    why="The run would end at its limit whenever the planner uses what it is allowed.",
-    fix="Lower `max_tasks`, or raise limits.branches.",
-)
-NO_FALLBACK = declare(
-    "TS643",
-    "advice",
-    "Nothing stands in for the manager",
-    why="A plan that is poor twice, or late, goes to a person with what was done until then.",
-    fix="Add `fallback`: simpler steps that always work, for example one agent that does it alone.",
-)
-OWN_WORKER = declare(
-    "TS644",
-    "error",
-    "A planner delegates to itself",
-    why="It judges by its own plan what it did; and nothing keeps it from planning for ever.",
-    fix="Let other agents do the sub-tasks.",
-)
-NOT_TYPED = declare(
-    "TS645",
-    "warning",
-    "A worker says nothing of what it has to be given",
-    why="The planner invents the input, and nobody notices before the worker fails.",
-    fix="Declare it: `workers: {search: {do: searcher, input: {question: str}}}`.",
-)
 
 ANSWER: Final = "answer"
 """What `compare` calls a worker's result."""
@@ -208,26 +166,7 @@ class Manager(Step):
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
-        schema = self.plan.gives(context.check)
-        if schema is not None and "tasks" not in schema.get("properties", {}):
-            yield NO_TASKS.found(f"the output of {self.plan.part!r} has no field 'tasks'", context.mark("plan"))
-        if self.deadline is None:
-            yield NO_DEADLINE.found("nothing says when it is late", context.mark())
-        limits = context.workflow.limits.over(context.check.files.config.limits)
-        if self.max_tasks > limits.branches:
-            said = f"up to {self.max_tasks} tasks, and the limit is {limits.branches} branches"
-            yield WIDE_PLAN.found(said, context.mark("max_tasks"))
-        if self.fallback is None:
-            yield NO_FALLBACK.found("there is no `fallback`", context.mark())
-        planners = {spec.agent for spec in context.agents_below(self.plan)}
-        for name, worker in self.workers.items():
-            own = sorted(planners & {spec.agent for spec in context.agents_below(worker.do)})
-            if own:
-                yield OWN_WORKER.found(f"{own[0]!r} plans, and works as {name!r}", context.mark("workers"))
-            if worker.input is None:
-                yield NOT_TYPED.found(f"{name!r} declares no input", context.mark("workers"))
-        if self.answers > 1:
-            yield from settle_findings(self.settle, (), [one.do for one in self.workers.values()], context)
+        yield from manager_findings(self, context)
 
     # --- doing it --------------------------------------------------------------------------------
 
