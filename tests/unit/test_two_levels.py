@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_desk import Desk, simulate, tool
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import house as houses
 from tightship.core.errors import Unavailable
 from tightship.ledger import Ledger
-from tightship.patterns import Manager, WorkflowStep, load_all
+from tightship.patterns import load_all
 from tightship.runtime.simulation import Simulation
 
 load_all()
 
-PER_DOMAIN = 10
-"""Agents of a domain: its planner, its writer, and workers."""
-
 
 class House:
-    """An orchestrator over domains, each a manager with agents of its own; every agent reads once.
+    """The house in virtual time; every worker reads once.
 
     Args:
         agents: how many there are in all domains together.
@@ -32,75 +34,32 @@ class House:
     def __init__(
         self, sim: Simulation, agents: int, broken: tuple[int, ...] = (), calls: Mapping[int, int] | None = None
     ) -> None:
-        self.calls = calls or {}
         self.turns = Counter[str]()
-        self.broken = broken
-        self.desk = Desk(sim, [tool("archive.read", {"found": True})], config="limits: {branches: 64}\n")
-        self.domains = agents // PER_DOMAIN
-        workers = dict[str, Any]()
-        for number in range(self.domains):
-            self._domain(number)
-            workers[f"domain{number}"] = {
-                "do": WorkflowStep(f"domain-{number}", with_={"case": "task.goal"}),
-                "input": {"part": "int"},
-            }
-        self.desk.agent("split", self._split, input={"items": "list", "failed": "list"})
-        self.desk.workflow(
-            Manager(
-                plan="split", workers=workers, cover="input.domains", max_tasks=64, concurrency=64,
-                on_failure="keep", within="1h",
-            ),
-            input={"case": "str?", "domains": "list[str]"},
-        )  # fmt: skip
+        self.given = houses.given(agents)
+        self.desk = Desk(sim, [tool("archive.read", {"found": True})], config=houses.CONFIG.partition("\n")[2])
 
-    def _domain(self, number: int) -> None:
-        names = [f"d{number}_w{index}" for index in range(PER_DOMAIN - 1)]
-
-        async def plan(ctx: Any, given: dict[str, Any]) -> Any:
-            return {
-                "tasks": [{"id": name, "worker": name, "goal": f"do {name}"} for name in names],
-            }
-
-        self.desk.agent(f"d{number}_plan", plan, input={"items": "list"})
-        for name in names:
-            self.desk.agent(name, self._worker(number, name), input={"task": "object"})
-        self.desk.workflow(
-            Manager(plan=f"d{number}_plan", workers={name: name for name in names}, replans=0, within="30m"),
-            name=f"domain-{number}",
-            budget={"usd": 1.0, "calls": self.calls.get(number, 100), "then": "escalate"},
-        )
-
-    async def _split(self, ctx: Any, given: dict[str, Any]) -> Any:
-        return {
-            "tasks": [
-                {"id": item, "worker": item, "goal": item, "covers": [item], "input": {"part": number}}
-                for number, item in enumerate(given["items"])
-            ]
-        }
-
-    def _worker(self, domain: int, name: str) -> Any:
-        async def work(ctx: Any, given: dict[str, Any]) -> Any:
+        async def work(domain: int, name: str, ctx: Any) -> Any:
             self.turns[name] += 1
             await ctx.tool("archive.read", {"name": name})
             await asyncio.sleep(0.01 * (1 + len(self.turns) % 7))
-            if domain in self.broken and name.endswith("w3"):
+            if domain in broken and name.endswith("w3"):
                 raise Unavailable("the archive is closed")
             return {"made": name}
 
-        return work
-
-    def given(self) -> dict[str, Any]:
-        return {"case": "one", "domains": [f"domain{number}" for number in range(self.domains)]}
+        specs, functions = houses.furnish(agents, work, calls, ["archive.read"])
+        self.desk._specs.extend(specs)
+        self.desk._functions.update(functions)
+        self.desk.ws.add(*specs, functions=functions)
 
     async def run(self) -> Any:
-        return await self.desk.process.start(self.desk.ws.run("flow", self.given()))
+        return await self.desk.process.start(self.desk.ws.run("flow", self.given))
 
 
 def test_two_hundred_agents_in_two_levels_complete_in_one_run() -> None:
     async def story(sim: Simulation) -> None:
         house = House(sim, 200)
         run = await house.run()
-        assert run.outcome == "completed" and len(run.output["results"]) == house.domains == 20
+        assert run.outcome == "completed" and len(run.output["results"]) == len(house.given["domains"]) == 20
         made = {name for one in run.output["results"].values() for name in one["results"]}
         assert made == set(house.turns) and len(made) == 180
         assert set(house.turns.values()) == {1}
@@ -166,7 +125,7 @@ def test_resuming_after_a_crash_reads_what_is_linear_in_the_agents_and_repeats_n
 
         async def story(sim: Simulation) -> float:
             house = House(sim, agents)
-            begun = house.desk.process.start(house.desk.ws.run("flow", house.given()))
+            begun = house.desk.process.start(house.desk.ws.run("flow", house.given))
             while await house.desk.ledger.head() < 2 * agents:
                 await sim.clock.sleep(0.001)
             assert not begun.done()
