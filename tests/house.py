@@ -88,7 +88,7 @@ def furnish(
     return specs, functions
 
 
-def _workflow(name: str, takes: Mapping[str, str], manager: Mapping[str, Any], **fields: Any) -> Workflow:
+def _workflow(name: str, takes: Mapping[str, str], manager: Mapping[str, Any], **fields: Any) -> Any:
     own = {"owner": "test", "purpose": "is tested", "escalate_to": "operator", **fields}
     return Workflow(name, input=takes, steps=[{"manager": manager}], **own)
 
