@@ -119,7 +119,6 @@ FIGURES = (
             "1/s",
             "coordination",
             f"runs per second, durable, one process, 32 at once: {said}",
-            Target(5, "langgraph"),
             higher_is_better=True,
         )
         for name, said in (
