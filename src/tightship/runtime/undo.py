@@ -55,9 +55,6 @@ class Undo:
         for key, body in task.journal.unfinished():
             if not self._is_below(key) or (body["cls"] == "undo" and not stuck):
                 continue  # another part of the run's; or taken up again when its action is undone
-            await task.journal.landed(kinds.SETTLED, key)
-            if key in task.journal.effects:
-                continue  # settled in the meantime, and on its way to the disk when this began
             if stuck or task.asks_nothing:  # whoever asks once more may be the next process to end
                 await self._give_up(key, body, Unavailable("the process ended while it was under way"))
                 continue
