@@ -61,6 +61,7 @@ MEASUREMENTS = (
     Measurement("alone", rounds=3),
     Measurement("line_budget", rounds=3, sides=("ours",)),
     Measurement("team", rounds=3),
+    Measurement("coordination", rounds=2, sides=("ours", "langgraph")),
     Measurement("resume", rounds=2, sides=("ours", "langgraph", "dbos")),
     # Bytes do not wander from one round to the next.
     Measurement("conversation", rounds=1),
@@ -111,6 +112,21 @@ FIGURES = (
         "runs per second of a workflow of five agents, durable, one process, 32 at once",
         Target(7, "langgraph"),
         higher_is_better=True,
+    ),
+    *(
+        Figure(
+            f"runs_per_s_{name}",
+            "1/s",
+            "coordination",
+            f"runs per second, durable, one process, 32 at once: {said}",
+            higher_is_better=True,
+        )
+        for name, said in (
+            ("manager", "one agent plans, three work side by side, one puts together"),
+            ("handoff", "the work passes through five agents, each with a brief"),
+            ("fan_out", "five agents side by side"),
+            ("vote", "five agents vote, and a majority counts"),
+        )
     ),
     Figure(
         "resume_1000_runs_s",

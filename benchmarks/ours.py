@@ -375,12 +375,15 @@ def resume(job: Job) -> Outcome:
 
 
 if __name__ == "__main__":
+    from benchmarks.coordination import coordination
+
     harness.main(
         "ours",
         {
             "concurrent": concurrent,
             "alone": alone,
             "team": team,
+            "coordination": coordination,
             "conversation": conversation,
             "line_budget": line_budget,
             "resume": resume,

@@ -34,6 +34,7 @@ from langgraph.graph.message import _messages_delta_reducer, add_messages
 
 from benchmarks import harness, workload
 from benchmarks.harness import Alone, Flight, Job, Load, Outcome
+from benchmarks.peers.langgraph_coordination import PATTERNS
 
 MODULE = "benchmarks.peers.langgraph_sqlite"
 RECURSION_LIMIT = 100
@@ -206,6 +207,25 @@ def team(job: Job) -> Outcome:
     loads = _measure_load(job, _team, {"ticket": "Where is my order?"})
     rates = {name: load.runs_per_s for name, load in loads.items()}
     return _rates_outcome(rates, ("runs_per_s_5_agents_sqlite",), job)
+
+
+def coordination(job: Job) -> Outcome:
+    """Runs/s of each pattern, 32 at once, under both checkpointers; the faster one counts."""
+    found = Outcome({})
+    for name, graph in PATTERNS.items():
+
+        def with_tick(tick: Callable[[], None], *, asynchronous: bool, graph: Any = graph) -> StateGraph[Any]:
+            return graph(asynchronous=asynchronous)
+
+        inner = Job(job.folder(name), job.size)
+        loads = _measure_load(inner, with_tick, {"ticket": "Where is my order?"})
+        rates = {variant: load.runs_per_s for variant, load in loads.items()}
+        one = _rates_outcome(rates, (f"runs_per_s_{name}",), inner)
+        found.figures |= one.figures
+        found.others |= one.others
+        found.notes |= one.notes
+        found.detail[name] = one.detail
+    return found
 
 
 def alone(job: Job) -> Outcome:
@@ -429,7 +449,14 @@ def _copy_store(files: Iterable[Path], to: Path) -> None:
 if __name__ == "__main__":
     harness.main(
         "langgraph",
-        {"concurrent": concurrent, "team": team, "alone": alone, "conversation": conversation, "resume": resume},
+        {
+            "concurrent": concurrent,
+            "team": team,
+            "coordination": coordination,
+            "alone": alone,
+            "conversation": conversation,
+            "resume": resume,
+        },
         versions={name: version(name) for name in ("langgraph", "langgraph-checkpoint-sqlite", "aiosqlite")},
         phases={"crash": _crash, "resumed": _resumed},
     )

@@ -9,7 +9,7 @@ CHAOS_STORE is the URL of a Postgres server's database, and each case then has a
 word `postgres` a server is started for that.
 
 CHAOS_PLAY=orders drives sagas in place of refunds (driver.py).
-
+CHAOS_SET=errands drives a manager in place of the tickets.
 CHAOS_KEEP names a folder to which what is left of a case with a difference is copied.
 
 The processes are forked from one that has loaded everything, since loading is most of what a short process does. Each
@@ -197,7 +197,7 @@ def problems(case: Case, calm: Case) -> list[str]:
 def _settled_race(values: Mapping[str, Any]) -> dict[str, Any]:
     """By name; the racing runs together, in an order that does not say which of them won."""
     told = {name: value for name, value in values.items() if name not in driver.RACE}
-    return told | {"the race": sorted((values[name] for name in driver.RACE), key=orjson.dumps)}
+    return told | {"the race": sorted((values[name] for name in driver.RACE if name in values), key=orjson.dumps)}
 
 
 def _written(write: Mapping[str, Any]) -> str:

@@ -52,6 +52,9 @@ _REFUNDS: dict[str, dict[str, Any]] = {
     "undone": {**_SHARED, "ticket": "T-3006", "order": "O-2003", "customer": "C-1003", "fail": True},
     "reviewed": {**_SHARED, "ticket": "T-3007", "order": "O-2004", "customer": "C-1004", "ask": True},
 }
+ERRAND = "errand"
+ERRANDS: dict[str, dict[str, Any]] = {"managed": {"ticket": "T-3003", "order": "O-2007", "customer": "C-1007"}}
+"""In place of all others with `CHAOS_SET=errands`: a workflow with a manager, and a run below it."""
 _RACE: dict[str, dict[str, Any]] = {
     name: {**_SHARED, "ticket": "T-3008", "order": "O-2006", "customer": "C-1006"} for name in ("race-1", "race-2")
 }
@@ -179,6 +182,9 @@ async def drive(folder: Path, restart: str, switch: Switch) -> tuple[dict[str, R
     async with Workspace.open(folder) as ws:
         if restart == "resume":
             await ws.resume()
+        if os.environ.get("CHAOS_SET") == "errands":
+            runs = {name: await to_end(ws, name, given, ERRAND) for name, given in ERRANDS.items()}
+            return runs, switch.count + 1
         runs = {name: await to_end(ws, name, given) for name, given in TICKETS.items()}
         race_from = switch.count + 1
         raced = await asyncio.gather(*(to_end(ws, name, given) for name, given in RACE.items()))
@@ -186,13 +192,13 @@ async def drive(folder: Path, restart: str, switch: Switch) -> tuple[dict[str, R
     return runs, race_from
 
 
-async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
+async def to_end(ws: Workspace, name: str, given: dict[str, Any], workflow: str = WORKFLOW) -> Run:
     """One ticket, with the person who approves what waits.
 
     Raises:
         RuntimeError: it is stuck.
     """
-    run = await ws.run(WORKFLOW, given, reference=name)
+    run = await ws.run(workflow, given, reference=name)
     for _ in range(ROUNDS):
         if run.state == "ended":
             return run
@@ -201,7 +207,7 @@ async def to_end(ws: Workspace, name: str, given: dict[str, Any]) -> Run:
             if item.run == run.id:
                 await operator.decide(item.item, Decision("approve", "lead@example.com"))
         await asyncio.sleep(0.02)
-        run = await ws.run(WORKFLOW, given, reference=name)
+        run = await ws.run(workflow, given, reference=name)
     raise RuntimeError(f"{name} is stuck: {run.state}, waiting for {run.waiting}")
 
 

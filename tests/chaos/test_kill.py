@@ -55,6 +55,19 @@ def test_a_kill_at_any_point_changes_nothing(calm: dict[str, Any]):
     assert len(alive) <= len(points) - race_from, f"nobody was killed at {alive}"
 
 
+def test_a_kill_of_a_manager_at_sampled_points_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Its plan, its tasks side by side, the plan made anew, and the run below it that moves the money."""
+    monkeypatch.setenv("CHAOS_SET", "errands")
+    report = play([])[0]["report"]
+    points = report["points"]
+    assert len(points) > 30 and report["outcomes"]["managed"] == ["completed", ""]
+    assert report["runs"] == 2 and "call refunds.create" in points
+    places = range(2, len(points) + 1, 5)
+    cases = [f"{number}:{side}" for number, side in zip(places, itertools.cycle(SIDES), strict=False)]
+    played = check(cases, points)
+    assert all(one["killed"] for one in played.values())
+
+
 def test_a_kill_at_a_commit_of_the_merkle_tree_changes_nothing(calm: dict[str, Any]):
     played = check([f"tree-1:{side}" for side in SIDES], calm["report"]["points"])
     assert all(one["killed"] for one in played.values())

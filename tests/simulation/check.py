@@ -21,6 +21,10 @@ from .story import World, waits_for_people
 
 UNKNOWN = "OutcomeUnknown"
 COUNTED = (kinds.PARKED, kinds.CLAIMED, kinds.EXTENDED, kinds.OPENED)
+COORDINATED = ("settled", "plan.rejected", "manager.replan", "manager.replaced", "handoff", "handoff.returned",
+               "saga.undone")  # fmt: skip
+FAILED = "/failed"
+"""How the key of the decision ends by which a saga has turned around."""
 
 
 class Broken(AssertionError):
@@ -134,6 +138,10 @@ class Checker:
                 count[entry.body["type"]] += 1
             count["halts"] += entry.kind == kinds.HALT
             count["board moves"] += entry.kind == kinds.CONTEXT
+            if entry.kind == kinds.NOTE and entry.body["type"] in COORDINATED:
+                count[entry.body["type"]] += 1
+            if entry.kind == kinds.NODE and entry.key.endswith("/accepted"):
+                count["plans"] += 1
         for row in self.rows.values():
             count[row["outcome"] or "waiting"] += 1
         for effect in self.effects.values():
@@ -357,7 +365,26 @@ class Checker:
             first = list(dict.fromkeys(body["undoes"] for body in undone))
             order = [told.index(key) for key in first if key in told]
             self._require(order == sorted(order, reverse=True), f"run {run} undid in the order {order}")
+            self._sagas(run, told)
             await self._residual(run, row, told)
+
+    def _sagas(self, run: str, told: list[str]) -> None:
+        """A saga that failed has undone what was done in it, in reverse order; what it could not, it has told of."""
+        entries = self.by_run[run]
+        ended = {entry.key: entry.n for entry in entries if entry.kind == kinds.NODE}
+        for failed in entries:
+            if failed.kind != kinds.DECIDED or not failed.key.endswith(FAILED):
+                continue
+            saga = failed.key.removesuffix(FAILED)
+            until = ended.get(saga, failed.n)
+            undoes = [
+                entry.body["undoes"]
+                for entry in entries
+                if entry.kind == kinds.ADMITTED and entry.body["cls"] == "undo" and failed.n < entry.n < until
+            ]
+            first = [key for key in dict.fromkeys(undoes) if key.startswith(f"{saga}/") and key in told]
+            order = [told.index(key) for key in first]
+            self._require(order == sorted(order, reverse=True), f"saga {saga} of {run} undid in the order {order}")
 
     async def _actions(self, run: str) -> list[str]:
         """What the run and its children did, in the order in which it was settled."""
@@ -390,12 +417,21 @@ class Checker:
         if not expected:
             return
         detail = await self.ledger.value(end.body["detail"]) if "detail" in end.body else {}
-        said = {one["key"] for one in detail.get("residual", ())}
+        said = {one["key"] for one in detail.get("residual", ())} | await self._told_by_sagas(run)
         expected = [key for key in expected if not key.startswith("undo/")]
         self._require(
             set(expected) <= said,
             f"run {run} ({row['outcome']}) does not report that {sorted(set(expected) - said)} remain",
         )
+
+    async def _told_by_sagas(self, run: str) -> set[str]:
+        """What sagas could not undo, and have put into the inbox at once."""
+        found: set[str] = set()
+        for entry in self.by_run[run]:
+            if entry.kind == kinds.OPENED and entry.body["type"] == "residual":
+                package = await self.ledger.value(entry.body["package"])
+                found |= {one["key"] for one in package["evidence"]["effects"]}
+        return found
 
     # --- claims, inbox, money -----------------------------------------------------------------------
 

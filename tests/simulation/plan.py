@@ -22,11 +22,12 @@ from tightship.patterns import load_all
 from tightship.workflow.build import Agent, Workflow
 from tightship.workflow.models import AgentSpec, WorkflowSpec
 
+from .coordination import PLANNER, RECEIVERS, Coordination, Gives, passing, plan_of
 from .machines import seeded
 
 Op = dict[str, Any]
 OUTPUT = {"ok": "bool", "n": "int", "c": "float", "objections": "list[str]", "seen": "list[str]"}
-INPUT = {"case": "str", "group": "str", "amount": "float", "items": "list[int]"}
+INPUT = {"case": "str", "group": "str", "amount": "float", "numbers": "list[int]"}
 RAISES: dict[str, Callable[[str], TightshipError]] = {
     "unavailable": Unavailable,
     "data_missing": DataMissing,
@@ -64,8 +65,15 @@ class Plan:
 # --- agents -----------------------------------------------------------------------------------------
 
 
-def make_agent(seed: int | str, name: str, rng: random.Random) -> tuple[AgentSpec, Any]:
-    """An agent whose behaviour follows from the seed and from its turn's key."""
+def make_agent(
+    seed: int | str, name: str, rng: random.Random, takes: dict[str, Any] | None = None, gives: Gives | None = None
+) -> tuple[AgentSpec, Any]:
+    """An agent whose behaviour follows from the seed and from its turn's key.
+
+    Args:
+        takes: its input, name to type; by default what every agent gets.
+        gives: what it gives beside what every agent gives.
+    """
     script = [_op(rng, deep=True) for _ in range(rng.choice((0, 1, 1, 2, 2, 3)))]
     fails = rng.choice((0.0, 0.0, 0.0, 0.1, 0.3))
     fields: dict[str, Any] = {"on": _behaviours(rng)} if rng.random() < 0.3 else {}
@@ -76,8 +84,17 @@ def make_agent(seed: int | str, name: str, rng: random.Random) -> tuple[AgentSpe
     if rng.random() < 0.2:
         fields["within"] = rng.choice((0.3, 1.0, 5.0))
     tools = [tool for tool in TOOLS if rng.random() < 0.97]
+    if gives is not None:  # a coordinator that fails leaves nothing to coordinate
+        script, fields, fails = script[:1], {}, fails / 3
     spec = Agent(
-        name, owner="sim", purpose=f"plays {name}", python=f"sim:{name}", input={}, output=OUTPUT, tools=tools, **fields
+        name,
+        owner="sim",
+        purpose=f"plays {name}",
+        python=f"sim:{name}",
+        input=takes or {},
+        output=OUTPUT | {"tasks?": "list", "handoff?": "object"} if gives is not None else OUTPUT,
+        tools=tools,
+        **fields,
     )
 
     async def function(ctx: AgentContext, given: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +111,7 @@ def make_agent(seed: int | str, name: str, rng: random.Random) -> tuple[AgentSpe
             "c": round(turn.random(), 3),
             "objections": ["not good enough"],
             "seen": seen,
+            **(gives(turn, given) if gives is not None else {}),
         }
 
     return spec, function
@@ -198,7 +216,7 @@ def _behaviours(rng: random.Random) -> dict[str, Any]:
     return found
 
 
-class Maker:
+class Maker(Coordination):
     """Makes workflows' steps."""
 
     def __init__(self, rng: random.Random, agents: list[str], child: str | None) -> None:
@@ -219,6 +237,7 @@ class Maker:
             kinds += ["checkpoint", "review", "when"]
         if depth:
             kinds += ["concurrent", "concurrent", "foreach", "maker_checker", "sequence", "vote"]
+            kinds += ["manager", "handoff", "saga", "saga"]
         if depth and self._child:
             kinds.append("workflow")
         return getattr(self, f"_{rng.choice(kinds)}")(depth, bound)
@@ -274,7 +293,7 @@ class Maker:
     def _foreach(self, depth: int, bound: list[str]) -> Any:
         rng = self._rng
         inner = self.steps(0, list(bound))
-        fields = {"in": "input.items", "max": 5, "concurrency": rng.choice((1, 2, 3)), "steps": inner}
+        fields = {"in": "input.numbers", "max": 5, "concurrency": rng.choice((1, 2, 3)), "steps": inner}
         return {"foreach": {**fields, "on_failure": rng.choice(("end", "escalate", "keep")), **self._extras()}}
 
     def _maker_checker(self, depth: int, bound: list[str]) -> Any:
@@ -285,25 +304,6 @@ class Maker:
         then = rng.choice(ends)
         fields = {"maker": maker, "checker": checker, "rounds": rng.randint(1, 3), "accept": f"{checker}.ok", **then}
         return {"maker_checker": {**fields, **self._extras()}}
-
-    def _vote(self, depth: int, bound: list[str]) -> Any:
-        rng = self._rng
-        voters: list[Any] = [rng.choice(self._agents) for _ in range(rng.randint(2, 4))]
-        if rng.random() < 0.3:
-            voters[0] = {"sequence": self.steps(0, list(bound))}
-        judge = rng.choice(self._agents)
-        settle = rng.choice(
-            (
-                {"rule": "majority"},
-                {"rule": "quorum", "quorum": 2, "otherwise": rng.choice(("escalate", "fail"))},
-                {"rule": "judge", "judge": judge, "blind_judge": True},
-                {"rule": "unanimity", "otherwise": "judge", "judge": judge},
-            )
-        )
-        fields: dict[str, Any] = {"voters": voters, "compare": "answer.ok", "settle": settle, "need": rng.randint(1, 2)}
-        if rng.random() < 0.6:
-            fields["within"] = rng.choice((0.3, 1.0, 5.0, 20.0))
-        return {"vote": fields}
 
     def _checkpoint(self, depth: int, bound: list[str]) -> Any:
         name = self._rng.choice(bound)
@@ -345,6 +345,7 @@ def make_plan(seed: int | str) -> Plan:
         plan.agents.append(spec)
         plan.functions[spec.agent] = function
     names = [spec.agent for spec in plan.agents]
+    _add_coordinators(plan, seed)
     child = "child" if rng.random() < 0.5 else None
     if child:
         plan.workflows.append(_workflow(rng, child, Maker(rng, names, None), depth=1))
@@ -356,7 +357,7 @@ def make_plan(seed: int | str) -> Plan:
             "case": f"case-{index}",
             "group": rng.choice(("red", "blue")),
             "amount": rng.choice((0.5, 2.0)),
-            "items": [rng.randint(0, 9) for _ in range(rng.randint(0, 3))],
+            "numbers": [rng.randint(0, 9) for _ in range(rng.randint(0, 3))],
         }
         plan.runs.append((rng.random() * 5.0, f"ref-{index}", rng.choice(roots), given))
     if rng.random() < 0.15:
@@ -423,6 +424,16 @@ def _peer(seed: int | str, name: str, others: list[str]) -> Any:
     return function
 
 
+def _add_coordinators(plan: Plan, seed: int | str) -> None:
+    """The agents that plan, and those that hand on. What they call follows from a chance of their own."""
+    took = {"team": "object", "items": "list", "done": "list", "failed": "list"}  # bound by a manager
+    roles = [(PLANNER, took, plan_of), *((name, {"brief": "object", "peers": "list"}, passing) for name in RECEIVERS)]
+    for name, takes, gives in roles:
+        spec, function = make_agent(seed, name, seeded(seed, name), takes, gives)
+        plan.agents.append(spec)
+        plan.functions[name] = function
+
+
 def _workflow(rng: random.Random, name: str, maker: Maker, depth: int) -> WorkflowSpec:
     fields: dict[str, Any] = {"on": _behaviours(rng)} if rng.random() < 0.3 else {}
     budget: dict[str, Any] = {"then": rng.choice(("ask", "escalate", "fail"))}
@@ -434,7 +445,8 @@ def _workflow(rng: random.Random, name: str, maker: Maker, depth: int) -> Workfl
         budget["seconds"] = rng.choice((2, 10, 30))
     if rng.random() < 0.1:
         fields["limits"] = {"turns": rng.randint(2, 8), "calls": rng.randint(3, 12), "retries": rng.randint(0, 4)}
-    steps = [{"agent": {"agent": maker._agents[0]}}, *maker.steps(depth, [maker._agents[0]])]
+    bound = [maker._agents[0]]
+    steps = [{"agent": {"agent": bound[0]}}, *maker.coordinated(depth, bound), *maker.steps(depth, bound)]
     return Workflow(
         name,
         owner="sim",

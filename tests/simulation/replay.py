@@ -126,7 +126,8 @@ async def _replay(
     first = next(entry.body["value"] for entry in entries if entry.kind == kinds.DECIDED and entry.key == INTERRUPTED)
     cause = got.exception if isinstance(got, Escalate) else got
     assert isinstance(cause, TightshipError), f"{what} comes to {cause!r} on replay, and came to {first}"
-    assert describe(cause)[0] == first["error"], f"{what} comes to {describe(cause)[0]} on replay, and came to {first}"
+    said = f"{describe(cause)[0]} ({cause})"
+    assert describe(cause)[0] == first["error"], f"{what} comes to {said} on replay, and came to {first}"
 
 
 def _followed(world: World, row: dict[str, Any], entries: list[Entry]) -> bool:

@@ -216,6 +216,65 @@ def test_conflicting_results_for_one_item_are_settled_by_the_rule() -> None:
     simulate(story)
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_when_one_of_two_sources_fails_the_planner_takes_another_one_or_says_that_it_is_enough(enough: bool) -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def source(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["task"]["id"] == "wiki":
+                raise Unavailable("the wiki is closed")
+            return {"height": 10}
+
+        more = [] if enough else [task("report", covers=("tower",))]
+        plan = planner([task("note", covers=("tower",)), task("wiki", covers=("tower",))], more)
+        plans(desk, plan)
+        looks(desk, source)
+        desk.workflow(
+            Manager(plan="plan", workers={"look": "look"}, cover='["tower"]', answers=2, compare="answer.height")
+        )
+        run = await desk.run()
+        assert run.outcome == "completed"
+        assert list(run.output["results"]) == (["note"] if enough else ["note", "report"])
+        assert run.output["settled"] == ({} if enough else {"tower": 10})
+        assert [one["id"] for one in run.output["failed"]] == (["wiki"] if enough else [])
+
+    simulate(story)
+
+
+def test_what_was_not_done_cannot_be_needed_by_the_next_plan() -> None:
+    bounds = Bounds({"look": None}, done=frozenset({"a"}), used=frozenset({"a", "b"}))
+    plan, _ = read_plan({"tasks": [task("c", "a", "b")]})
+    assert problems(plan, bounds) == ["c: it needs 'b', which is not done"]
+
+
+def test_what_one_worker_binds_no_other_sees_before_or_after_a_crash() -> None:
+    def play(at: int) -> Any:
+        async def story(sim: Simulation) -> Any:
+            desk = Desk(sim)
+
+            async def last(ctx: Any, given: dict[str, Any]) -> Any:
+                return {"saw": given.get("look")}
+
+            plans(desk, planner([task("a"), task("b")]))
+            looks(desk)
+            add(desk, "last", last, look="object?")
+            desk.workflow(Manager(plan="plan", workers={"look": "look"}, synthesise="last", within="1h"))
+            begun = desk.begin()
+            while at and await desk.ledger.head() < at and not begun.done():
+                await sim.world().clock.sleep(0.001)
+            if at:
+                desk.kill()
+                await desk.resume()
+            else:
+                await begun
+            return (await desk.only()).output
+
+        return simulate(story)
+
+    assert [play(at) for at in (0, 4, 6, 8)] == [{"saw": None}] * 4
+
+
 def test_a_manager_past_its_deadline_is_replaced_and_what_was_done_is_kept() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from engine_desk import Desk, simulate, tool, write
+from engine_desk import Desk, Served, simulate, tool, write
 
 from tightship.core import kinds
 from tightship.core.errors import OutcomeUnknown, Unavailable, WriteFailed
-from tightship.core.ports import Reply, Request
+from tightship.core.ports import Reply, Request, ToolSpec
 from tightship.patterns import Saga, WorkflowStep, load_all
 from tightship.runtime.simulation import Simulation
 
@@ -251,5 +252,41 @@ def test_a_lost_answer_is_found_out_before_anything_is_undone() -> None:
         (item,) = await (await desk.operator()).items()
         assert item.type == "residual"
         assert shop.stands == ["ship"], "what is unknown is reported, what is known was undone"
+
+    simulate(story)
+
+
+def test_a_write_that_was_cut_off_and_is_on_its_way_to_the_disk_is_undone_and_settled_once() -> None:
+    async def story(sim: Simulation) -> None:
+        asked = list[str]()
+
+        async def slow(request: Request) -> Any:
+            asked.append("charge")
+            await asyncio.sleep(1)
+            return {"done": "charge"}
+
+        async def undo(request: Request) -> Any:
+            asked.append("uncharge")
+            return {}
+
+        specs = [ToolSpec(f"shop.{name}", effect="write", timeout=5.0) for name in ("charge", "uncharge")]
+        desk = Desk(sim, [Served(spec, does) for spec, does in zip(specs, (slow, undo), strict=True)])
+        desk.workflow(Saga({**action("charge"), "within": 0.2}, then="continue", give={"ok": 0}))
+        late = desk.ledger.append
+
+        def append(*drafts: Any, **named: Any) -> Any:
+            """Settles come to the disk, and their news a little later."""
+            told = late(*drafts, **named)
+            if drafts[0].kind != kinds.SETTLED:
+                return told
+            heard = asyncio.get_running_loop().create_future()
+            told.add_done_callback(lambda done: sim.loop.call_later(0.05, heard.set_result, done.result()))
+            return heard
+
+        desk.ledger.append = append  # type: ignore[method-assign]
+        run = await desk.run()
+        assert run.outcome == "completed" and asked == ["charge", "uncharge"]
+        settles = [entry.key for entry in run.entries if entry.kind == kinds.SETTLED]
+        assert len(settles) == len(set(settles)) == 2
 
     simulate(story)

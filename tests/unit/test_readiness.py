@@ -79,9 +79,9 @@ def gated(before: str, gate: str) -> dict[str, Any]:
     return more(steps) | shared("{writers: [triage]}")
 
 
-def managed(manager: str) -> dict[str, Any]:
+def managed(manager: str, head: str = HEAD) -> dict[str, Any]:
     """A workflow with a manager."""
-    return more(f"  - manager: {manager}\n") | agents(2)
+    return more(f"  - manager: {manager}\n", head) | agents(2)
 
 
 def peering(peers: str, agent: str = "input: {open: list}\noutput: {claim: list, results: list}") -> dict[str, Any]:
@@ -255,6 +255,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS409", changed(TRIAGE, "confidence: {source: classifier, calibrated_on: outcomes.jsonl}\n", "")),
     ("TS410", changed(SUPPORT, "  - triage\n", "  - triage\n  - triage\n")),
     ("TS411", changed(TRIAGE, "input: {ticket: str}", "input: {ticket: int}")),
+    (
+        "TS413",
+        managed("{plan: n1, workers: {n: n0}}", HEAD.replace("ticket: str", "ticket: str, items: list"))
+        | {"agents/n1.yaml": agents(2)["agents/n1.yaml"].replace("{ticket: str}", "{items: list}")},
+    ),
     # patterns
     ("TS500", changed(SUPPORT, "    undo: desk.retract\n", "")),
     ("TS501", changed(SUPPORT, "    claim: '\"reply:\" + input.id'\n", "")),
@@ -403,6 +408,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS643", managed("{plan: n1, workers: {n: n0}}")),
     ("TS644", managed("{plan: n1, workers: {n: n1}}")),
     ("TS645", managed("{plan: n1, workers: {n: n0}}")),
+    ("TS646", managed("{plan: n1, workers: {n: n0}}", HEAD.replace("escalate_to", "limits: {turns: 12}\nescalate_to"))),
+    ("TS647", managed("{plan: n1, workers: {n: {workflow: support}}}")),
     (
         "TS706",
         {

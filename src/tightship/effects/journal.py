@@ -374,6 +374,21 @@ class Journal:
             await one.future
             self._catch_up(one.future)
 
+    async def landed_below(self, key: str) -> None:
+        """Wait for what the run has gone on from below a key: from then on its actions are all known.
+
+        Raises:
+            as `drain`.
+        """
+        names = list(self.ahead)
+        below = [number for number, (_, at) in enumerate(names) if at.startswith(f"{key}/")]
+        if below:  # they come to the disk in this order
+            waited = [self.ahead[name][0] for name in names[: below[-1] + 1]]
+            await asyncio.wait(waited)
+            self._catch_up(waited[-1])
+        if self.broken is not None:
+            raise self.broken
+
     async def drain(self) -> None:
         """Wait for all of them.
 

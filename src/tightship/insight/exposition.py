@@ -98,8 +98,7 @@ def _refused(demand: Demand) -> Iterable[_Sample]:
             yield {"tenant": one.tenant, "workflow": one.workflow, "agent": agent, "kind": kind}, count
 
 
-<<<<<<< HEAD
-_LATELY: Final = " in the latest 1,000 requests that have begun today and ended."
+_LATELY: Final = " among the latest 1,000 that have begun today and ended."
 
 
 def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]:
@@ -110,9 +109,6 @@ def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]
     )
 
 
-=======
-_LATELY: Final = " among the latest 1,000 that have begun today and ended."
->>>>>>> servicedesk
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 

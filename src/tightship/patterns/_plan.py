@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tightship.core.ports import Json
@@ -71,7 +71,9 @@ class Bounds:
         items: what has to be covered; empty when nothing is declared.
         most: tasks at most.
         answers: how many tasks may cover the same item: more than one only where a rule settles their results.
-        done: ids of earlier plans' finished tasks, which may be needed and not be used again.
+        done: ids of earlier plans' finished tasks, which may be needed.
+        used: ids of all tasks of earlier plans, which may not be used again.
+        covered: how many finished tasks cover an item already.
     """
 
     workers: Mapping[str, Mapping[str, Any] | None]
@@ -79,6 +81,8 @@ class Bounds:
     most: int = 12
     answers: int = 1
     done: frozenset[str] = frozenset()
+    used: frozenset[str] = frozenset()
+    covered: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def read_plan(output: Json) -> tuple[list[Task], list[str]]:
@@ -103,7 +107,8 @@ def read_plan(output: Json) -> tuple[list[Task], list[str]]:
 def problems(tasks: Sequence[Task], bounds: Bounds) -> list[str]:
     """Why a plan does not stand, each in a sentence that its planner can act on; empty when it does."""
     if not tasks:
-        return ["the plan has no task"]
+        enough = bounds.items and all(bounds.covered.get(item) for item in bounds.items)
+        return [] if enough else ["the plan has no task"]
     if len(tasks) > bounds.most:
         return [f"the plan has {len(tasks)} tasks, and at most {bounds.most} are allowed"]
     return [
@@ -116,7 +121,7 @@ def problems(tasks: Sequence[Task], bounds: Bounds) -> list[str]:
 
 
 def _names(tasks: Sequence[Task], bounds: Bounds) -> Iterator[str]:
-    seen = set[str](bounds.done)
+    seen = set[str](bounds.used)
     for task in tasks:
         if not _ID.match(task.id):
             yield f"{task.id!r} is no id for a task: use up to 64 letters, digits and _.-"
@@ -140,7 +145,7 @@ def _order(tasks: Sequence[Task], bounds: Bounds) -> Iterator[str]:
     for task in tasks:
         for need in task.needs:
             if need not in known:
-                yield f"{task.id}: it needs {need!r}, which is no task"
+                yield f"{task.id}: it needs {need!r}, which is {'not done' if need in bounds.used else 'no task'}"
     graph = {task.id: set(task.needs) - bounds.done for task in tasks}
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -153,11 +158,13 @@ def _coverage(tasks: Sequence[Task], bounds: Bounds) -> Iterator[str]:
         return
     counts = {item: [task.id for task in tasks if item in task.covers] for item in bounds.items}
     for item, by in counts.items():
-        if not by:
+        done = bounds.covered.get(item, 0)
+        if not by and not done:
             yield f"nothing covers {item!r}"
-        elif len(by) > bounds.answers:
+        elif by and len(by) + done > bounds.answers:
             more = "one task each" if bounds.answers == 1 else f"at most {bounds.answers} tasks each"
-            yield f"{item!r} is covered by {', '.join(by)}, and items are for {more}"
+            before = f" beside {done} before" if done else ""
+            yield f"{item!r} is covered by {', '.join(by)}{before}, and items are for {more}"
     for task in tasks:
         stray = [item for item in task.covers if item not in counts]
         if stray:

@@ -30,6 +30,18 @@ def feedback(frame: Frame, objections: Sequence[str]) -> Generator[None]:
             frame.bind(FEEDBACK, before)
 
 
+@contextlib.contextmanager
+def layer(frame: Frame) -> Generator[None]:
+    """Within it names are bound as everywhere, and none of them stays: others cannot see how far it came."""
+    names = frame.scope.names
+    before = dict(names)
+    try:
+        yield
+    finally:
+        names.clear()
+        names.update(before)
+
+
 def takes_turns(step: Step) -> bool:
     """Whether an agent takes a turn in the step."""
     return any(one.pattern == "agent" for one in step.walk())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -19,59 +20,19 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
+from tightship.patterns._manager_checks import manager_findings
 from tightship.patterns._plan import Bounds, Task, overlapping, problems, read_plan
-from tightship.patterns._settle import Ballot, Settle, settle, settle_findings
-from tightship.patterns._shared import error_data, feedback
+from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle
+from tightship.patterns._shared import error_data, feedback, layer
 from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
-from tightship.workflow.readiness import Finding, StepCheck, declare
+from tightship.workflow.readiness import Finding, StepCheck
 from tightship.workflow.steps import Block
 from tightship.workflow.tree import Step, patterns
 from tightship.workflow.units import Duration, Name, show_duration
 
-NO_TASKS = declare(
-    "TS640",
-    "error",
-    "A planner declares no tasks",
-    why="The manager reads the plan from the field `tasks`; without it every plan is rejected.",
-    fix="Declare `output: {tasks: list}` on the planner.",
-)
-NO_DEADLINE = declare(
-    "TS641",
-    "warning",
-    "A manager has no deadline",
-    why="A planner or a worker that hangs holds up everything that was delegated.",
-    fix="Add `within`, and `fallback` for what happens then.",
-)
-WIDE_PLAN = declare(
-    "TS642",
-    "error",
-    "A plan may have more tasks than the limit of branches",
-    why="The run would end at its limit whenever the planner uses what it is allowed.",
-    fix="Lower `max_tasks`, or raise limits.branches.",
-)
-NO_FALLBACK = declare(
-    "TS643",
-    "advice",
-    "Nothing stands in for the manager",
-    why="A plan that is poor twice, or late, goes to a person with what was done until then.",
-    fix="Add `fallback`: simpler steps that always work, for example one agent that does it alone.",
-)
-OWN_WORKER = declare(
-    "TS644",
-    "error",
-    "A planner delegates to itself",
-    why="It judges by its own plan what it did; and nothing keeps it from planning for ever.",
-    fix="Let other agents do the sub-tasks.",
-)
-NOT_TYPED = declare(
-    "TS645",
-    "warning",
-    "A worker says nothing of what it has to be given",
-    why="The planner invents the input, and nobody notices before the worker fails.",
-    fix="Declare it: `workers: {search: {do: searcher, input: {question: str}}}`.",
-)
-
+ANSWER: Final = "answer"
+"""What `compare` calls a worker's result."""
 NAMES: Final = ("team", "items", "done", "failed", "task", "inputs", "results", "settled")
 """What is bound inside: for the planner `team`, `items`, `done` and `failed`; for a worker `task` and `inputs`; for
 whoever puts it together `results`, `failed` and `settled`."""
@@ -101,6 +62,14 @@ class _Round:
     waiting: list[str] = field(default_factory=list[str])
     free: int = 0
 
+    def failures(self) -> Iterator[dict[str, Json]]:
+        """What has not been done, in the order of the plan: which of them failed first is a race."""
+        for task in self.tasks:
+            if task.id in self.failed:
+                yield {**task.to_json(), **error_data(self.failed[task.id])}
+            elif task.id in self.blocked:
+                yield {**task.to_json(), "error": "blocked", "message": self.blocked[task.id]}
+
 
 @patterns.register("manager")
 class Manager(Step):
@@ -108,10 +77,11 @@ class Manager(Step):
 
     `plan` gives `tasks`: each with `id`, `worker`, `goal`, and as needed `needs` (ids), `covers` (items of `cover`) and
     `input`. A plan that does not stand (coverage, overlap, circles, inputs that do not fit, too many tasks) goes back
-    with the reasons once. Tasks run as what they need arrives. What fails is planned anew, `replans` times. Items that
-    several tasks cover are settled by `settle`. `synthesise` puts the results together; without it the output holds
-    `results`, `settled` and `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which
-    finds in `results` what was done until then.
+    with the reasons once. Tasks run as what they need arrives. What fails is planned anew, `replans` times; where every
+    item is covered by what is done, a plan without tasks says that this is enough. Items that several tasks cover are
+    settled by `settle`. `synthesise` puts the results together; without it the output holds `results`, `settled` and
+    `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which finds in `results` what
+    was done until then.
     """
 
     written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
@@ -172,8 +142,12 @@ class Manager(Step):
         return iter(())
 
     def introduces(self) -> Iterator[str]:
-        """What planner, workers and whoever puts it together find."""
-        yield from NAMES
+        """What all of them find under these names; a result in `compare`, and the answers for a judge."""
+        yield from (*NAMES, ANSWER, *(ANSWERS for _ in self.settle.steps()))
+
+    def uses_after(self) -> frozenset[str]:
+        """What is compared is looked up in what a worker gave."""
+        return frozenset({"compare"})
 
     def gives(self, context: Any) -> Mapping[str, Any] | None:
         """What is put together."""
@@ -198,26 +172,7 @@ class Manager(Step):
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
-        schema = self.plan.gives(context.check)
-        if schema is not None and "tasks" not in schema.get("properties", {}):
-            yield NO_TASKS.found(f"the output of {self.plan.part!r} has no field 'tasks'", context.mark("plan"))
-        if self.deadline is None:
-            yield NO_DEADLINE.found("nothing says when it is late", context.mark())
-        limits = context.workflow.limits.over(context.check.files.config.limits)
-        if self.max_tasks > limits.branches:
-            said = f"up to {self.max_tasks} tasks, and the limit is {limits.branches} branches"
-            yield WIDE_PLAN.found(said, context.mark("max_tasks"))
-        if self.fallback is None:
-            yield NO_FALLBACK.found("there is no `fallback`", context.mark())
-        planners = {spec.agent for spec in context.agents_below(self.plan)}
-        for name, worker in self.workers.items():
-            own = sorted(planners & {spec.agent for spec in context.agents_below(worker.do)})
-            if own:
-                yield OWN_WORKER.found(f"{own[0]!r} plans, and works as {name!r}", context.mark("workers"))
-            if worker.input is None:
-                yield NOT_TYPED.found(f"{name!r} declares no input", context.mark("workers"))
-        if self.answers > 1:
-            yield from settle_findings(self.settle, (), [one.do for one in self.workers.values()], context)
+        yield from manager_findings(self, context)
 
     # --- doing it --------------------------------------------------------------------------------
 
@@ -240,24 +195,23 @@ class Manager(Step):
     async def _manage(self, frame: Frame) -> Json:
         done = dict[str, Json]()
         tasks = dict[str, Task]()
-        failed = list[dict[str, Json]]()
+        failed, plan = list[dict[str, Json]](), list[Task]()
         bound = self.replans if self.on_failure == "replan" else 0
         for number in range(1, bound + 2):
             inner = frame.at(str(number))
             plan = await self._plan(inner, tasks, done, failed)
+            if not plan:
+                break  # what failed is not needed: the items are covered
             tasks |= {task.id: task for task in plan}
             going = _Round(plan, free=self.concurrency)
             await self._walk(inner, going, tasks, done)
-            done |= going.results
-            failed = [
-                *({**tasks[id].to_json(), **error_data(error)} for id, error in going.failed.items()),
-                *({**tasks[id].to_json(), "error": "blocked", "message": why} for id, why in going.blocked.items()),
-            ]
+            done |= {task.id: going.results[task.id] for task in plan if task.id in going.results}
+            failed = list(going.failures())
             if not failed:
                 break
             if number <= bound:
                 await inner.note("manager.replan", title=f"{len(failed)} tasks failed", failed=failed, again=True)
-        if failed and (self.on_failure != "keep" or not done):
+        if failed and plan and (self.on_failure != "keep" or not done):
             raise self._failure(failed, done)
         return await self._put_together(frame, tasks, done, failed)
 
@@ -274,17 +228,19 @@ class Manager(Step):
             PlanRejected: the second one does not stand either.
         """
         items = await self._items(frame)
-        covered = {item for id in done for item in tasks[id].covers}
-        left = tuple(item for item in items if item not in covered)
+        covered = Counter(item for id in done for item in tasks[id].covers)
+        left = [item for item in items if item not in covered]
         bounds = Bounds(
             {name: worker.input for name, worker in self.workers.items()},
-            left,
+            items,
             self.max_tasks,
             self.answers,
+            frozenset(done),
             frozenset(tasks),
+            covered,
         )
         frame.bind("team", {name: dict(worker.input or {}) for name, worker in self.workers.items()})
-        frame.bind("items", list(left))
+        frame.bind("items", left)
         frame.bind("done", _told(tasks, done))
         frame.bind("failed", [dict(one) for one in failed])
         wrong = list[str]()
@@ -336,10 +292,14 @@ class Manager(Step):
                     return None
                 await self._enter(frame, task, going)
                 try:
-                    frame.bind("task", task.to_json())
-                    frame.bind("inputs", {need: {**done, **going.results}[need] for need in task.needs})
                     kept = await frame.kept("result")
-                    value = kept["value"] if kept is not None else await frame.step(self.workers[task.worker].do)
+                    if kept is not None:
+                        value = kept["value"]
+                    else:
+                        with layer(frame):  # what a worker binds is gone after a crash, so it is gone at once
+                            frame.bind("task", task.to_json())
+                            frame.bind("inputs", {need: {**done, **going.results}[need] for need in task.needs})
+                            value = await frame.step(self.workers[task.worker].do)
                     await frame.keep("result", lambda: {"value": value})
                     going.results[task.id] = value
                     return value
@@ -396,7 +356,7 @@ class Manager(Step):
         if self.compare is None:
             return Ballot(task.id, value, said)
         try:
-            answer = await frame.evaluate(self.compare, {"answer": value})
+            answer = await frame.evaluate(self.compare, {ANSWER: value})
         except (DataMissing, FormatMismatch) as error:
             return Ballot(task.id, absent=error.message)
         return Ballot(task.id, answer, said) if answer is not None else Ballot(task.id, absent="no answer")

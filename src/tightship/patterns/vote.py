@@ -11,7 +11,7 @@ from tightship.core.errors import DataMissing, FormatMismatch
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, BranchResult, Frame
 from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_findings
-from tightship.patterns._shared import identity, written_with
+from tightship.patterns._shared import identity, layer, written_with
 from tightship.workflow.conditions import Expression
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
@@ -232,15 +232,10 @@ class Vote(Step):
         """A voter's work, of which nothing stays in the scope: neither the others nor a later round can look there."""
 
         async def work(frame: Frame) -> Json:
-            names = frame.scope.names
-            before = dict(names)
-            try:
+            with layer(frame):
                 if self.deadline is None:
                     return await frame.step(voter)
                 return await frame.bounded(self.deadline, voter.part, lambda: frame.step(voter))
-            finally:
-                names.clear()
-                names.update(before)
 
         return work
 

@@ -47,6 +47,7 @@ async def turn_around(frame: NodeFrame, error: WorkException, retry: UndoRetry) 
         sealed, _ = task.journal.seal(detail)
         await task.journal.record(kinds.DECIDED, key, {"value": {"error": head, "detail": sealed.address}}, (sealed,))
     await task.session.flights.drain_below(frame.key)
+    await task.journal.landed_below(frame.key)  # what has just landed may be on its way to the disk
     await _stop_children(frame)
     undo = Undo(task, frame.key, retry)
     await undo.settle_open()

@@ -342,6 +342,28 @@ def bound_twice(check: Check, rule: Rule) -> Iterator[Finding]:
 
 
 @rule(
+    "TS413",
+    "error",
+    "An input of the workflow hides what a step gives its agents",
+    why="Inputs are looked up in the workflow's input first, so the agent works on that and not on what it was given.",
+    fix="Rename the workflow's input, or give the agent's in `with`.",
+)
+def hidden_by_input(check: Check, rule: Rule) -> Iterator[Finding]:
+    """What a pattern binds for the agents inside it reaches them."""
+    for place in check.places():
+        agent = check.agent(next(iter(place.step.agents()), "")) if place.step.pattern == "agent" else None
+        given = _given(place.step)
+        if agent is None or given is None:
+            continue
+        for name in agent.input_schema["properties"]:
+            bound = place.visible.get(name)
+            own = bound is not None and bound.step is None and name != "input"
+            if own and name not in given.entries and name in place.workflow.input_schema["properties"]:
+                said = f"{agent.agent!r} takes {name!r}, which is an input of {place.workflow.workflow!r} too"
+                yield rule.found(said, place.step.mark or place.workflow.where("steps"))
+
+
+@rule(
     "TS411",
     "error",
     "An agent's input gets a value of another type",

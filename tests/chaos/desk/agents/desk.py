@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tightship import AgentContext
+from typing import Any
+
+from tightship import AgentContext, Unavailable
 
 
 async def assess(ctx: AgentContext, input: dict[str, str]) -> dict[str, str]:
@@ -25,3 +27,19 @@ async def share(ctx: AgentContext, input: dict[str, list[dict[str, str]]]) -> di
         "claim": [part["key"] for part in input["open"] if part["key"] not in input["peers"]],
         "results": [{"key": key, "value": key} for key in mine],
     }
+
+
+async def errands(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
+    """Look and ask, then settle; what could not be asked is looked at once more."""
+    if input["failed"]:
+        return {"tasks": [_task("again", "look"), _task("money", "settle", "again", "first")]}
+    return {"tasks": [_task("first", "look"), _task("archive", "ask"), _task("money-1", "settle", "archive")]}
+
+
+def _task(id: str, worker: str, *needs: str) -> dict[str, Any]:
+    return {"id": id, "worker": worker, "goal": f"{worker} for {id}", "needs": list(needs), "input": {"at": id}}
+
+
+async def closed(ctx: AgentContext, input: dict[str, Any]) -> dict[str, str]:
+    """It never answers."""
+    raise Unavailable("the archive is closed")

@@ -1,0 +1,75 @@
+"""Quality: verify, newer and checker. They open the documents themselves, and trust nothing that they judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from shelves import INTERNAL, figures, month, passages, share
+
+from tightship import DataMissing, RuleConflict
+from tightship.agents.offline import Claim, verify_all
+from tightship.agents.offline import verify as supported
+
+if TYPE_CHECKING:
+    from tightship import AgentContext
+
+Input = Mapping[str, Any]
+Output = dict[str, Any]
+
+LEAST: Final = 0.6
+"""How much of what is asked for a verified sentence must hold."""
+CLEARLY_OLDER: Final = 12
+"""Months between two documents from which on the newer one replaces the older one."""
+_SAID: Final = re.compile(r"of (\d{4})-(\d{2}):")
+
+
+async def verify(ctx: AgentContext, input: Input) -> Output:
+    """What was read, confirmed by the passage that it cites.
+
+    Raises:
+        DataMissing: the passage does not say so, or what it says is no answer.
+    """
+    part, found = input["task"]["input"]["part"], input["inputs"][input["task"]["needs"][0]]
+    known = _citable(ctx)
+    verdict = supported(Claim(found["sentence"], (found["passage"],)), known)
+    if not verdict.supported:
+        raise DataMissing(f"{found['passage']} does not say it: {verdict.reason}", needed=part)
+    if share(part, found["sentence"]) < LEAST:
+        raise DataMissing(f"{found['passage']} does not answer it: {part}", needed=part)
+    value = found["value"] if isinstance(found["value"], str) else figures(found["sentence"])
+    at = month(passages(ctx.knowledge("documents").resolve())[found["passage"]])
+    reason = f"{found['passage']} of {at}: {found['sentence']}"
+    return {**{name: found[name] for name in ("sentence", "passage")}, "value": value, "month": at, "reason": reason}
+
+
+async def newer(ctx: AgentContext, input: Input) -> Output:
+    """The figure of the document that is clearly newer than all that differ from it.
+
+    Raises:
+        RuleConflict: none is; two current documents contradict each other.
+    """
+    ages = sorted(((_months(one["reasons"]), one) for one in input["answers"]), key=lambda pair: -pair[0])
+    (newest, chosen), (next_, _) = ages[:2]
+    if newest - next_ < CLEARLY_OLDER:
+        raise RuleConflict("; ".join(reason for _, one in ages for reason in one["reasons"]))
+    return {"answer": chosen["answer"], "reason": f"the newer document counts: {'; '.join(chosen['reasons'])}"}
+
+
+def _months(reasons: list[str]) -> int:
+    """The age of the newest document that says so, in months since the year 0; 0 where none says its age."""
+    found = [match for reason in reasons if (match := _SAID.search(reason))]
+    return max((int(match[1]) * 12 + int(match[2]) for match in found), default=0)
+
+
+async def checker(ctx: AgentContext, input: Input) -> Output:
+    """Whether every claim of a report cites a passage that says so, and nothing internal is cited."""
+    verdicts = verify_all(input["report"]["text"], _citable(ctx))
+    objections = [f"{one.reason}: {one.claim.text}" for one in verdicts if not one.supported]
+    return {"approved": bool(verdicts) and not objections, "objections": objections}
+
+
+def _citable(ctx: AgentContext) -> dict[str, str]:
+    known = passages(ctx.knowledge("documents").resolve())
+    return {id: passage.text for id, passage in known.items() if INTERNAL not in passage.tags}
