@@ -227,7 +227,6 @@ async def _call(session: Session, agent: Agent, turn: Turn, give: Mapping[str, J
     task = asyncio.ensure_future(_guarded(agent, turn, dict(give)))
     left = session.watch.left
     limit = agent.within if left is None else min(agent.within, left)
-    turn.deadline = session.until(turn.key, session.shared.world.clock.now() + limit)
     deadline = asyncio.get_running_loop().time() + limit
     try:
         done = await _ends(task, deadline)

@@ -107,9 +107,10 @@ class Pacing(Doubt):
 
     def not_after_now(self) -> float:
         """Store time (s) until which an attempt that is begun now may take: the tool's time, and not beyond what stands
-        around it has left. What may have been done already is found out whatever time is left."""
-        end = self.session.shared.world.clock.now() + self.call.tool.spec.timeout
-        return end if self.call.deadline is None or self.doubtful else min(end, self.call.deadline)
+        around it has left. A write that is under way has its own time: it settles, whoever has stopped waiting."""
+        call = self.call
+        end = self.session.shared.world.clock.now() + call.tool.spec.timeout
+        return end if call.deadline is None or call.cls == "write" else min(end, call.deadline)
 
     def check_deadline(self) -> None:
         """Waiting for the rate or for another attempt may have taken all the time there was.
