@@ -109,6 +109,12 @@ class Asker:
             await session.journal.record(kinds.NOTE, key, recorded)
         return bool(recorded.get("again"))
 
+    async def note(self, type: str, fields: Mapping[str, Json]) -> None:
+        """Record something worth seeing, once, also over replays."""
+        journal, key = self._ctx.turn.session.journal, self._ctx.next_key("note")
+        if key not in journal.notes:
+            await journal.record(kinds.NOTE, key, {"type": type, "agent": self._ctx.agent, **fields})
+
     def at_tier(self, request: ModelRequest, tier: str) -> ModelRequest:
         """The same request at another tier, asked the way that tier is."""
         return replace(request, tier=tier, settings=self.models.tiers.get(tier).model_settings())
