@@ -202,7 +202,7 @@ def load_finding(problem: LoadError) -> Finding:
     )
 
 
-_THEMES: Final = ("workflow", "agents", "python", "workspace", "names", "behaviour", "load", "context")
+_THEMES: Final = ("workflow", "agents", "python", "workspace", "names", "behaviour", "load", "context", "conduct")
 
 
 def _load_rules() -> None:
