@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from engine_desk import Desk, simulate, tool
+
 from model_desk import Desk as ModelDesk
 from tightship.agents.grounding import as_text, judge
 from tightship.core import kinds
@@ -28,7 +29,11 @@ def claim(text: str, source: Any = "orders.get") -> dict[str, Any]:
     return {"answer": "yes", "claims": [{"claim": text, "source": source}]}
 
 
-KNOWN = {"orders.get": [as_text(ORDER)], "stock/A-1@17": [as_text({"stock/A-1": 7})], "orders.list": ["order O-2 is open", "O-3 is paid"]}
+KNOWN = {
+    "orders.get": [as_text(ORDER)],
+    "stock/A-1@17": [as_text({"stock/A-1": 7})],
+    "orders.list": ["order O-2 is open", "O-3 is paid"],
+}
 
 
 @pytest.mark.parametrize(

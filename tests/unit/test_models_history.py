@@ -94,7 +94,7 @@ def test_inputs_are_shortened_but_never_the_facts(given_: dict[str, str], fact: 
     fitted = fit_inputs({**given_, "order": fact}, ("order",), 800)
     assert fitted["order"] == fact
     assert len(orjson.dumps(fitted)) <= 800 * 3
-    with pytest.raises(LimitReached, match="raise `history.tokens`"):
+    with pytest.raises(LimitReached, match="inputs do not fit"):
         fit_inputs({"order": "x" * 3000}, ("order",), 800)
 
 

@@ -137,9 +137,7 @@ def _history(spec: AgentSpec) -> History | None:
     return None if bound is None else History(HistoryPolicy(bound.tokens, bound.keep, bound.compact))
 
 
-def _opening(
-    ctx: AgentContext, spec: AgentSpec, given: dict[str, Json], history: History | None
-) -> Conversation:
+def _opening(ctx: AgentContext, spec: AgentSpec, given: dict[str, Json], history: History | None) -> Conversation:
     """Instructions and task. Where the history is bounded they take half of it at most, so that there is room to work.
 
     Raises:

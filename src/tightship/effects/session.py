@@ -22,6 +22,7 @@ from tightship.effects.flight import Flights
 from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
 from tightship.effects.journal import Journal
+from tightship.models.versions import Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Shared:
     """Compiled argument schemas by tool name."""
     context: SharedContext | None = None
     """The shared context of the workspace."""
+    versions: Versions | None = None
+    """Which versions of models have answered."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 

@@ -11,6 +11,7 @@ from tightship.controls.spend import SUMS
 from tightship.core.errors import LoopFound
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
+from tightship.insight.behaviour import Behaviour, behaviour
 from tightship.insight.costs import Cost
 from tightship.insight.freshness import Freshness, freshness
 from tightship.ledger import Ledger
@@ -71,13 +72,14 @@ class Demand:
         at: store time of the reading (s since the epoch).
         workflows: by tenant and workflow, sorted.
         halted: the scopes that are halted, sorted.
-        context: how fresh the shared context is read.
+        context: how fresh the shared context is read. behaviour: drift, models and audits.
     """
 
     at: float
     workflows: tuple[WorkflowDemand, ...] = ()
     halted: tuple[str, ...] = ()
     context: tuple[Freshness, ...] = ()
+    behaviour: Behaviour = field(default_factory=Behaviour)
 
     @property
     def load(self) -> Load:
@@ -107,6 +109,7 @@ class Demand:
             "halted": list(self.halted),
             "workflows": [one.as_dict() for one in self.workflows],
             "context": [one.as_dict() for one in self.context],
+            "behaviour": self.behaviour.as_dict(),
         }
 
 
@@ -148,7 +151,8 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Deman
         one.today += Cost(*(int(row[name]) for name in SUMS))
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
-    return Demand(now, tuple(found[key] for key in sorted(found)), scopes, await freshness(ledger))
+    read = await freshness(ledger), await behaviour(ledger)
+    return Demand(now, tuple(found[key] for key in sorted(found)), scopes, *read)
 
 
 async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:

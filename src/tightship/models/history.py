@@ -69,7 +69,7 @@ def tokens_of(messages: Collection[Message]) -> int:
 
 
 def units(messages: Sequence[Message]) -> list[list[Message]]:
-    """The messages in pieces that are never torn: what a model said, with the answers to its tool calls and to itself."""
+    """The messages in pieces that are never torn: what a model said, with the answers to it and to its tool calls."""
     found: list[list[Message]] = []
     for message in messages:
         if message.role == "assistant" or not found:

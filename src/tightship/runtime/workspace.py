@@ -36,7 +36,6 @@ from tightship.runtime.place import Place, place_of
 from tightship.runtime.projections import projections
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
-from tightship.runtime.schedules import Schedules
 from tightship.runtime.seat import Seat
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
@@ -250,7 +249,7 @@ class Workspace:
         self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
-            self._dispatcher.upkeep = Upkeep(Schedules(ledger, self.files.workflows, self._starting), url, build)
+            self._dispatcher.upkeep = Upkeep(ledger, self.files, self.starting, url, build)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -364,7 +363,7 @@ class Workspace:
                 another. Halted: nothing is started. StoreError: the disk.
             Overloaded: too many wait already; nothing was written.
         """
-        ledger, starter = await self.ledger(), await self._starting()
+        ledger, starter = await self.ledger(), await self.starting()
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
         beginning = await starter.prepare(start, owner="")
@@ -379,7 +378,7 @@ class Workspace:
             await self._same_work(run, start)
         return beginning.facts.id
 
-    async def _starting(self) -> Starter:
+    async def starting(self) -> Starter:
         """What makes runs that are left to whoever executes."""
         ledger = await self.ledger()
         await self._outfit.connect()

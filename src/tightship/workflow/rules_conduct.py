@@ -23,7 +23,7 @@ def _property(agent: AgentSpec, field: str) -> Mapping[str, Any]:
     "error",
     "Claims that have to be grounded are not in the agent's output",
     why="There is nothing to hold against its sources, so whatever the agent says passes.",
-    fix='Declare the field in `output` as `[{claim: str, source: str}]`, or correct `grounded.claims`.',
+    fix="Declare the field in `output` as `[{claim: str, source: str}]`, or correct `grounded.claims`.",
 )
 def no_claims(check: Check, rule: Rule) -> Iterator[Finding]:
     """Claims are where they are said to be."""
@@ -114,7 +114,7 @@ def no_history(check: Check, rule: Rule) -> Iterator[Finding]:
     "error",
     "An audit names a workflow that cannot take an output",
     why="No output would ever be looked at.",
-    fix="Name a workflow with `input: {agent: str, run: str, given: object, output: object}` and `ok: bool` among its output.",
+    fix="Name a workflow with `input: {agent: str, run: str, given: object, output: object}` that gives `ok: bool`.",
 )
 def no_auditor(check: Check, rule: Rule) -> Iterator[Finding]:
     """Audits can be made."""
@@ -141,4 +141,6 @@ def audits_itself(check: Check, rule: Rule) -> Iterator[Finding]:
     for agent in check.files.agents.values():
         found = None if agent.audit is None else check.files.workflows.get(agent.audit.by)
         if found is not None and agent.agent in found.agents():
-            yield rule.found(f"{found.workflow!r} asks {agent.agent!r} about its own output", agent.where("audit", "by"))
+            yield rule.found(
+                f"{found.workflow!r} asks {agent.agent!r} about its own output", agent.where("audit", "by")
+            )
