@@ -190,12 +190,12 @@ def test_a_sample_of_outputs_is_looked_at_by_another_once_each_and_the_results_a
         desk.workflow("work")
         desk.workflow("look", name="second-look", input=fields)
         runs = [(await desk.run(case=str(number))).id for number in range(5)]
-        audits = Audits(desk.ledger, desk.ws.files.agents, desk.ws.starting)
+        audits = Audits(desk.ledger, desk.ws.files.agents, desk.ws._starting)
         await audits.look()
         await audits.look()  # nothing is due
         await desk.resume()
         first = dict((await behaviour(desk.ledger)).audits["work"])
-        again = await audits.begin("work", "ann", due_only=False)
+        again = await (await desk.ws.operator()).audit("work", "ann")
         return runs, seen, first, again
 
     runs, seen, first, again = simulate(story)

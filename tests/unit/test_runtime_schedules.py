@@ -53,7 +53,7 @@ def desk(sim: Simulation, folder: Path, state: MemoryState, schedule: dict[str, 
 
 
 def schedules(ws: Workspace, ledger: Ledger) -> Schedules:
-    return Schedules(ledger, ws.files.workflows, ws.starting)
+    return Schedules(ledger, ws.files.workflows, ws._starting)
 
 
 def story(tell: Callable[[Simulation, Path, MemoryState], Awaitable[None]]) -> Callable[[Simulation], Awaitable[None]]:

@@ -277,9 +277,6 @@ async def _facts(shell: Shell, run: str, names: tuple[str, ...]) -> list[Kept]:
 
 async def _audit(shell: Shell, agent: str, by: str | None) -> list[str]:
     from tightship.cli._open import looking, person
-    from tightship.runtime.conduct import Audits
 
     async with looking(shell) as workspace:
-        workspace.files.agent(agent)
-        audits = Audits(await workspace.ledger(), workspace.files.agents, workspace.starting)
-        return await audits.begin(agent, person(by), due_only=False)
+        return await (await workspace.operator()).audit(agent, person(by))

@@ -63,8 +63,6 @@ CONFLICT: Final = "context.conflict"
 end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 
 # --- how agents behave -------------------------------------------------------------------------------
-CONDUCT: Final = "conduct"
-"""The name under which these entries stand in place of a run's id: they are about many runs, and of none."""
 BASELINE: Final = "drift.baseline"
 """subject (agent:X | workflow:X), by, runs: [ids], since (s), until (s). The last one of a subject counts"""
 DRIFT: Final = "drift.checked"

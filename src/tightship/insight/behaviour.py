@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tightship.core import kinds
+from tightship.core.ids import CONDUCT
 from tightship.core.ports import Json
 from tightship.insight._reading import ERASED
 from tightship.ledger import Ledger
@@ -67,7 +68,7 @@ async def behaviour(ledger: Ledger) -> Behaviour:
     """The reading: of a few entries, and of the rows of runs that audit."""
     found = Behaviour()
     looked: dict[str, str] = {}
-    for entry in await ledger.run_entries(kinds.CONDUCT):
+    for entry in await ledger.run_entries(CONDUCT):
         body = entry.body
         if entry.kind == kinds.BASELINE:  # what was found against an earlier one no longer counts
             found.drifted[body["subject"]], found.accepted = [], entry.at

@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from tightship.core import kinds
+from tightship.core.ids import CONDUCT
 from tightship.ledger import Draft, Ledger
 
 _DATED: Final = re.compile(r"\d{4}-?\d{2}-?\d{2}|\d{4}$")
@@ -48,14 +49,14 @@ class Versions:
             if not was and _DATED.search(pinned) and not _same(pinned, reported):
                 was = pinned
             body = {"tier": tier, "asked": asked, "model": reported, **({"was": was, "run": run} if was else {})}
-            await self._ledger.append(Draft(kinds.CONDUCT, kinds.MODEL, tier, body))
+            await self._ledger.append(Draft(CONDUCT, kinds.MODEL, tier, body))
             self._last[tier, asked] = reported
             return was
 
     async def _learn(self) -> None:
         if self._known:
             return
-        for entry in await self._ledger.run_entries(kinds.CONDUCT):
+        for entry in await self._ledger.run_entries(CONDUCT):
             if entry.kind == kinds.MODEL:
                 self._last[entry.body["tier"], entry.body["asked"]] = entry.body["model"]
         self._known = True

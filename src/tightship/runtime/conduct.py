@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, InputRejected, TightshipError
-from tightship.core.ids import derived_id
+from tightship.core.ids import CONDUCT, derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import Halted
 from tightship.ledger import Draft, Entry, Ledger
@@ -73,13 +73,13 @@ async def record_baseline(
     if not by:
         raise InputRejected("a baseline needs somebody who stands by it", fix="give --by NAME")
     body = {"subject": subject, "by": by, "runs": list(runs), "since": since, "until": until}
-    [entry] = await ledger.append(Draft(kinds.CONDUCT, kinds.BASELINE, subject, body))
+    [entry] = await ledger.append(Draft(CONDUCT, kinds.BASELINE, subject, body))
     return _baseline(entry)
 
 
 async def baselines(ledger: Ledger) -> dict[str, Baseline]:
     """The last baseline of each subject."""
-    entries = await ledger.run_entries(kinds.CONDUCT)
+    entries = await ledger.run_entries(CONDUCT)
     return {entry.body["subject"]: _baseline(entry) for entry in entries if entry.kind == kinds.BASELINE}
 
 
@@ -100,7 +100,7 @@ async def record_check(
         "drifted": list(drifted),
         "level": level,
     }
-    await ledger.append(Draft(kinds.CONDUCT, kinds.DRIFT, baseline.subject, body))
+    await ledger.append(Draft(CONDUCT, kinds.DRIFT, baseline.subject, body))
 
 
 class Audits:
@@ -139,7 +139,7 @@ class Audits:
         spec = self._agents[agent].audit
         if spec is None:
             raise InputRejected(f"{agent} declares no audit", fix="add `audit: {by: WORKFLOW}` to the agent")
-        entries = await self._ledger.run_entries(kinds.CONDUCT)
+        entries = await self._ledger.run_entries(CONDUCT)
         last = next((one for one in reversed(entries) if one.kind == kinds.AUDIT and one.key == agent), None)
         if due_only and last is not None and self._ledger.world.clock.now() - last.at < spec.every:
             return []
@@ -149,7 +149,7 @@ class Audits:
         drawn = await self._draw(agent, [row["id"] for row in rows if row["workflow"] != spec.by], spec.sample)
         runs = [await self._start(agent, spec.by, one) for one in drawn]
         body: dict[str, Any] = {"agent": agent, "workflow": spec.by, "upto": upto, "runs": runs}
-        await self._ledger.append(Draft(kinds.CONDUCT, kinds.AUDIT, agent, body | ({"by": by} if by else {})))
+        await self._ledger.append(Draft(CONDUCT, kinds.AUDIT, agent, body | ({"by": by} if by else {})))
         return runs
 
     async def _draw(self, agent: str, runs: Sequence[str], sample: int) -> list[tuple[str, Entry]]:

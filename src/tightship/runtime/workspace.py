@@ -249,7 +249,7 @@ class Workspace:
         self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
-            self._dispatcher.upkeep = Upkeep(ledger, self.files, self.starting, url, build)
+            self._dispatcher.upkeep = Upkeep(ledger, self.files, self._starting, url, build)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -363,7 +363,7 @@ class Workspace:
                 another. Halted: nothing is started. StoreError: the disk.
             Overloaded: too many wait already; nothing was written.
         """
-        ledger, starter = await self.ledger(), await self.starting()
+        ledger, starter = await self.ledger(), await self._starting()
         run = derived_id("r", tenant, workflow, reference) if reference else ""
         start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
         beginning = await starter.prepare(start, owner="")
@@ -378,7 +378,7 @@ class Workspace:
             await self._same_work(run, start)
         return beginning.facts.id
 
-    async def starting(self) -> Starter:
+    async def _starting(self) -> Starter:
         """What makes runs that are left to whoever executes."""
         ledger = await self.ledger()
         await self._outfit.connect()
@@ -474,7 +474,7 @@ class Workspace:
 
     async def operator(self) -> Operator:
         """What people do to runs: decide, cancel, halt. Works beside a process that executes."""
-        return Operator(await self.ledger(), self.files, self.world)
+        return Operator(await self.ledger(), self.files, self.world, self._starting)
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncGenerator[Ledger]:
