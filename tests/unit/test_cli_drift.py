@@ -11,8 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import FILES, lines, make
 from test_cli_commands import Line
+
+from cli_desk import FILES, lines, make
 
 Capture = pytest.CaptureFixture[str]
 WITH_AUDIT = FILES["agents/judge.yaml"] + "audit: {by: second-look, sample: 3}\n"
