@@ -230,6 +230,24 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             )
         },
     ),
+    *(
+        ("TS230", changed(TRIAGE, "within: 30s", f"within: 30s\ngrounded: {{claims: {field}}}"))
+        for field in ("x", "topic")
+    ),
+    ("TS231", changed(TRIAGE, "within: 30s", "within: 30s\ngrounded: {claims: topic}")),
+    ("TS231", changed(TRIAGE, "within: 30s", "within: 30s\ngrounded: {claims: topic, sources: [input.order]}")),
+    ("TS232", changed(RESPOND, "budget:", "grounded: {claims: text, sources: [input.triage]}\nbudget:")),
+    (
+        "TS233",
+        {
+            **changed(TRIAGE, "within: 30s", "within: 30s\ngrounded: {claims: topic}"),
+            **more("  - vote: {voters: [triage, quality], within: 1m}\n"),
+        },
+    ),
+    ("TS234", changed(TRIAGE, "within: 30s", "within: 30s\nhistory: {tokens: 8000}")),
+    ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: nobody}")),
+    ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
+    ("TS236", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
     ("TS218", {CODE: "import desk_rulebook\n" + FILES[CODE]}),
     ("TS218", {CODE: "from . import desk_rulebook\n" + FILES[CODE]}),
     (

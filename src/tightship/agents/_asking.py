@@ -112,6 +112,12 @@ class Asker:
             await session.journal.record(kinds.NOTE, key, recorded)
         return bool(recorded.get("again"))
 
+    async def note(self, type: str, fields: Mapping[str, Json]) -> None:
+        """Record something worth seeing, once, also over replays."""
+        journal, key = self._ctx.turn.session.journal, self._ctx.next_key("note")
+        if key not in journal.notes:
+            await journal.record(kinds.NOTE, key, {"type": type, "agent": self._ctx.agent, **fields})
+
     def at_tier(self, request: ModelRequest, tier: str) -> ModelRequest:
         """The same request at another tier, asked the way that tier is."""
         return replace(request, tier=tier, settings=self.models.tiers.get(tier).model_settings())
@@ -122,7 +128,8 @@ class Asker:
         before, said = self._before(request.conversation)
         replied = before is not None and bool(said) and said[0] == before.reply
         key, ceiling = ctx.next_key("model"), Amount()
-        if key not in journal.effects:
+        recorded = key in journal.effects
+        if not recorded:
             await self.models.ready(request.tier)
             bound = self.models.bound(request, _counted(before, request))
             ceiling = Amount(bound.usd, bound.tokens)
@@ -147,9 +154,22 @@ class Asker:
         if listener is not None and listener.error is not None:
             raise listener.error
         body = journal.effects[key]
+        if not recorded:
+            await self._look_at_version(request.tier, key, body.get("meta", {}))
         asked = _Asked(request, key, Message.from_json(value), _measured(body, before, request))
         self._asked.setdefault(ctx.key, {})[id(request.conversation)] = asked
         return _reply(asked.reply, value, body.get("meta", {}))
+
+    async def _look_at_version(self, tier: str, key: str, meta: Mapping[str, Any]) -> None:
+        """Note a version that has changed with no change of ours (models.versions)."""
+        session, versions = self._ctx.turn.session, self._ctx.turn.session.shared.versions
+        if versions is None or meta.get("rehearsal"):
+            return
+        asked, reported = self.models.tiers.get(tier).settings.model, str(meta.get("model", ""))
+        was = await versions.saw(tier, asked, reported, session.facts.id)
+        if was:
+            told = {"type": "model.changed", "tier": tier, "asked": asked, "was": was, "model": reported}
+            await session.journal.record(kinds.NOTE, f"{key}/version", told)
 
     def _before(self, conversation: Conversation) -> tuple[_Asked | None, list[Message]]:
         """The request that this conversation grew from, and the messages since."""

@@ -33,6 +33,7 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Json, ToolSpec
 from tightship.models.conversation import Conversation, Message, ToolCall
+from tightship.models.history import History, HistoryPolicy, fit_inputs, tokens_of
 from tightship.models.port import ModelReply, ModelRequest, OnText
 from tightship.models.service import Models
 from tightship.workflow.models import AgentSpec
@@ -112,8 +113,9 @@ def model_agent(spec: AgentSpec, tools: Callable[[str], ToolSpec]) -> AgentFunct
             raise UnknownName(f"{spec.agent} has no tier", fix="declare `tiers:` in tightship.yaml")
         models, shared = caller.models, ctx.turn.session.shared.context
         own = context_tools(spec, None if shared is None else shared.declarations)
+        history = _history(spec)
         request = ModelRequest(
-            Conversation.of([Message.system(_instructions(ctx, spec)), Message.user(_task(ctx, given))]),
+            _opening(ctx, spec, given, history),
             spec.model,
             (*(tools(name) for name in spec.tools), *own),
             spec.output_schema,
@@ -124,10 +126,28 @@ def model_agent(spec: AgentSpec, tools: Callable[[str], ToolSpec]) -> AgentFunct
         async def act(calls: Sequence[ToolCall]) -> list[tuple[Json, bool]]:
             return await ctx.parallel(*(_tool_work(call, spec) for call in calls))
 
-        reply = await _converse(Asker(ctx, models), request, act if request.tools else None)
+        reply = await _converse(Asker(ctx, models), request, act if request.tools else None, history=history)
         return reply.output if spec.output_schema is not None else {"text": reply.text}
 
     return agent
+
+
+def _history(spec: AgentSpec) -> History | None:
+    bound = spec.history
+    return None if bound is None else History(HistoryPolicy(bound.tokens, bound.keep, bound.compact))
+
+
+def _opening(ctx: AgentContext, spec: AgentSpec, given: dict[str, Json], history: History | None) -> Conversation:
+    """Instructions and task. Where the history is bounded they take half of it at most, so that there is room to work.
+
+    Raises:
+        LimitReached: the instructions and the declared facts do not fit.
+    """
+    system, task = Message.system(_instructions(ctx, spec)), Message.user(_task(ctx, given))
+    if history is not None and tokens_of([system, task]) > history.policy.tokens // 2:
+        around = tokens_of([system, Message.user(_task(ctx, {}))])
+        task = Message.user(_task(ctx, fit_inputs(given, history.policy.keep, history.policy.tokens // 2 - around)))
+    return Conversation.of([system, task])
 
 
 def _instructions(ctx: AgentContext, spec: AgentSpec) -> str:
@@ -154,10 +174,14 @@ def _task(ctx: AgentContext, given: dict[str, Json]) -> str:
 # --- the loop ----------------------------------------------------------------------------------------
 
 
-async def _converse(asker: Asker, request: ModelRequest, act: Act | None, on_text: OnText | None = None) -> ModelReply:
+async def _converse(
+    asker: Asker, request: ModelRequest, act: Act | None, on_text: OnText | None = None, history: History | None = None
+) -> ModelReply:
     """The first reply that is an answer and can be used."""
     faults = 0
     for _ in range(ROUNDS):
+        if history is not None:
+            request = await _fitted(asker, request, history)
         reply, request = await asker.ask(request, on_text)
         _check_refusal(request, reply)
         fault = _fault(request, reply, act is not None)
@@ -172,6 +196,15 @@ async def _converse(asker: Asker, request: ModelRequest, act: Act | None, on_tex
         if faults > REPAIRS:
             request, faults = _stepped_up(asker, request, fault or ""), 0
     raise LimitReached(f"{request.agent} was asked {ROUNDS} times in one turn", fix="narrow its task or its tools")
+
+
+async def _fitted(asker: Asker, request: ModelRequest, history: History) -> ModelRequest:
+    """The request with a conversation that fits; what was left out is recorded."""
+    conversation, left_out = history.fit(request.conversation)
+    if left_out is None:
+        return request
+    await asker.note("history.compacted", left_out.as_json())
+    return replace(request, conversation=conversation)
 
 
 def _check_refusal(request: ModelRequest, reply: ModelReply) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from tightship.agents.context import AgentContext, ModelCaller, Pinned, Turn
+from tightship.agents.grounding import require_grounded
 from tightship.core import kinds
 from tightship.core.errors import (
     AgentHung,
@@ -33,6 +34,7 @@ from tightship.effects.outcomes import describe, restore
 from tightship.effects.session import Session
 from tightship.ledger import SealedPayload
 from tightship.ledger.vault import encode
+from tightship.workflow.models import GroundedSpec
 
 AgentFunction = Callable[[AgentContext, dict[str, Json]], Awaitable[Json] | Json]
 GRACE = 1.0
@@ -52,6 +54,7 @@ class Agent:
         where: its file, for messages. workspace: the folder of the workspace.
         output_bytes: the most bytes of JSON that it may return.
         rehearsed: its outputs are generated.
+        grounded: which of its claims have to stand in what they cite.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Agent:
     workspace: Path = Path()
     output_bytes: int = 4_000_000
     rehearsed: bool = False
+    grounded: GroundedSpec | None = None
 
 
 async def take_turn(
@@ -146,6 +150,8 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
             raise refused  # recorded: which of several branches is one turn too many is a race
         value = await _call(session, agent, turn, give)
         out, data = _seal_output(session, agent, value)
+        if agent.grounded is not None and not agent.rehearsed:
+            await require_grounded(session, agent.name, key, agent.grounded, give, orjson.loads(data))
     except (LedgerError, StoreError, RunError) as error:
         if not isinstance(error, PayloadTooLarge):
             raise

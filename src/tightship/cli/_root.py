@@ -31,6 +31,7 @@ COMMANDS: Final = {
         "Where a run goes round in circles; where to look for its mistake.",
     ),
     "context": ("tightship.cli.context:context", "The shared context: values, their versions, ages and conflicts."),
+    "drift": ("tightship.cli.drift:drift", "Behaviour against a baseline, models, leaks, audits of outputs."),
     "halt": ("tightship.cli.halt:halt", "Stop a scope at once: a run, workflow, agent, tenant, or all."),
     "unhalt": ("tightship.cli.halt:unhalt", "Let a halted scope go on."),
     "audit": ("tightship.cli.audit:audit", "Verify, prove, export and rebuild the ledger."),

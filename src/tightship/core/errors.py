@@ -62,6 +62,7 @@ TightshipError
 │   │   └── OutsideReached     code reached past its tools during a drill
 │   ├── ForkedEffect           an effect from a task that the door did not open
 │   └── WrongShape             an output does not fit the declared shape
+│       └── Ungrounded         a claim does not stand in what it cites
 └── LimitReached               turns, calls, rounds or repeats beyond the limit
     └── LoopFound              agents go round in circles
 
@@ -417,6 +418,10 @@ class ForkedEffect(BoundaryError):
 
 class WrongShape(BoundaryError):
     """An output does not fit its declared shape."""
+
+
+class Ungrounded(WrongShape):
+    """A claim does not stand in what it cites."""
 
 
 class LimitReached(TightshipError):

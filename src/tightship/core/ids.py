@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Final
 
 from tightship.core.world import World
 
 _CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdefghjkmnpqrstvwxyz")
+
+CONDUCT: Final = "conduct"
+"""Stands in place of a run's id in entries about how agents behave: they are about many runs, and of none."""
 
 
 def encode(raw: bytes) -> str:

@@ -63,6 +63,17 @@ CONFLICT: Final = "context.conflict"
 """scope, key, rule, by, base and version (the one that stood), other (its writer), value (address of what `by` wrote),
 end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 
+# --- how agents behave -------------------------------------------------------------------------------
+BASELINE: Final = "drift.baseline"
+"""subject (agent:X | workflow:X), by, runs: [ids], since (s), until (s). The last one of a subject counts"""
+DRIFT: Final = "drift.checked"
+"""subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [by]"""
+MODEL: Final = "model.version"
+"""tier, asked: the model as declared, model: as the provider has reported it; [was: what it reported before, run]"""
+AUDIT: Final = "audit.started"
+"""agent, workflow, upto (s): outputs of runs that ended until then were drawn from, runs: [ids of the runs that look at
+them]; [by]"""
+
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
 """item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind

@@ -22,6 +22,7 @@ from tightship.effects.flight import Flights
 from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
 from tightship.effects.journal import Journal
+from tightship.models.versions import Versions
 from tightship.workflow.safeguards import Domains
 
 
@@ -63,6 +64,8 @@ class Shared:
     """The shared context of the workspace."""
     domains: Domains = field(default_factory=dict[str, Any])
     """What arguments have to be, by tool and argument."""
+    versions: Versions | None = None
+    """Which versions of models have answered."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 

@@ -11,6 +11,7 @@ from tightship.controls.spend import SUMS
 from tightship.core.errors import LoopFound
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
+from tightship.insight.behaviour import Behaviour, behaviour
 from tightship.insight.coordination import Coordination, Lately
 from tightship.insight.costs import Cost
 from tightship.insight.freshness import Freshness, freshness
@@ -91,7 +92,7 @@ class Demand:
         at: store time of the reading (s since the epoch).
         workflows: by tenant and workflow, sorted.
         halted: the scopes that are halted, sorted.
-        context: how fresh the shared context is read.
+        context: how fresh the shared context is read. behaviour: drift, models and audits.
         incidents: breakers that opened and closed, and arguments that were invented.
     """
 
@@ -100,6 +101,7 @@ class Demand:
     halted: tuple[str, ...] = ()
     context: tuple[Freshness, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    behaviour: Behaviour = field(default_factory=Behaviour)
 
     @property
     def load(self) -> Load:
@@ -130,6 +132,7 @@ class Demand:
             "workflows": [one.as_dict() for one in self.workflows],
             "context": [one.as_dict() for one in self.context],
             "incidents": [one.as_dict() for one in self.incidents],
+            "behaviour": self.behaviour.as_dict(),
         }
 
 
@@ -176,7 +179,8 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: 
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
     workflows = tuple(found[key] for key in sorted(found))
-    return Demand(now, workflows, scopes, await freshness(ledger), await _incidents(ledger, now))
+    read = await freshness(ledger), await _incidents(ledger, now), await behaviour(ledger)
+    return Demand(now, workflows, scopes, *read)
 
 
 async def _incidents(ledger: Ledger, now: float) -> tuple[Incident, ...]:

@@ -109,6 +109,21 @@ def _incidents(kind: str, *labels: str) -> Callable[[Demand], Iterable[_Sample]]
     )
 
 
+def _drifted(demand: Demand) -> Iterable[_Sample]:
+    return (({"subject": name}, len(features)) for name, features in sorted(demand.behaviour.drifted.items()))
+
+
+def _model_changes(demand: Demand) -> Iterable[_Sample]:
+    tiers = Counter(change.tier for change in demand.behaviour.changes)
+    return (({"tier": tier}, tiers[tier]) for tier in sorted({tier for tier, _ in demand.behaviour.models}))
+
+
+def _audits(demand: Demand) -> Iterable[_Sample]:
+    for agent, counts in sorted(demand.behaviour.audits.items()):
+        for result in ("ok", "not ok", "open"):
+            yield {"agent": agent, "result": result}, counts[result]
+
+
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -188,6 +203,14 @@ METRICS: Final = (
     Metric("tightship_context_reads_total", "counter", "Readings of shared values.", _of_keys("reads")),
     Metric("tightship_context_stale_total", "counter", "Readings that found the value too old.", _of_keys("stale")),
     Metric("tightship_context_writes_total", "counter", "Writes of shared values.", _of_keys("writes")),
+    Metric(
+        "tightship_drifted_features",
+        "gauge",
+        "Features that had drifted from the baseline when last checked.",
+        _drifted,
+    ),
+    Metric("tightship_model_changes_total", "counter", "Versions of models that changed silently.", _model_changes),
+    Metric("tightship_audited_outputs", "gauge", "Outputs that an audit has drawn, by result.", _audits),
     Metric("tightship_context_conflicts_total", "counter", "Conflicts over shared values, by kind.", _conflicts),
 )
 """Every metric, in the order of the text. Prometheus takes a counter that falls for one that began anew."""

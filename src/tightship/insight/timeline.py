@@ -273,6 +273,10 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     kinds.ENVELOPE: lambda body: f"{body.get('scope', '')} lent to {body.get('owner', '')}: {granted_text(body)}",
     kinds.EXTENDED: lambda body: f"budget of {body.get('scope', '')} extended by {granted_text(body)}{_by(body)}",
     kinds.ERASED: lambda body: "a data subject was erased",
+    kinds.BASELINE: lambda body: f"the baseline of {body.get('subject')} is recorded{_by(body)}",
+    kinds.DRIFT: lambda body: f"{len(body.get('drifted') or ())} features of {body.get('subject')} have drifted",
+    kinds.MODEL: lambda body: f"{body.get('tier')} reports {body.get('model')}",
+    kinds.AUDIT: lambda body: f"{len(body.get('runs') or ())} outputs of {body.get('agent')} are looked at{_by(body)}",
 }
 
 

@@ -26,6 +26,7 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
+from tightship.models.versions import Versions
 from tightship.runtime.arrivals import Arrivals
 from tightship.runtime.families import Bounds, Families
 from tightship.runtime.fork import dry
@@ -76,6 +77,7 @@ class Engine:
     ) -> None:
         self.ledger = ledger
         self.shared = shared
+        shared.versions = Versions(ledger)
         # no two processes have the same, though their hosts and ids may be (a container's is 1 after every restart)
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{shared.world.chance.token(4).hex()}"
         """What the ledger calls this process: its worker id, where there are many."""

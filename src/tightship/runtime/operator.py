@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,8 +17,10 @@ from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
 from tightship.runtime.ballots import voters
+from tightship.runtime.conduct import Audits
 from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
+from tightship.runtime.starting import Starter
 from tightship.runtime.steps import StepState
 from tightship.workflow.definition import Definition, from_definition
 from tightship.workflow.loader import WorkspaceFiles
@@ -37,12 +39,31 @@ def linked_run(item: str) -> str:
 class Operator:
     """A person's hands on the workspace."""
 
-    def __init__(self, ledger: Ledger, files: WorkspaceFiles, world: World) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        files: WorkspaceFiles,
+        world: World,
+        starter: Callable[[], Awaitable[Starter]] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._files = files
         self._world = world
         self._hands = Hands(ledger, files, world)
         self._context = Declarations(files.config.context)
+        self._starter = starter
+
+    # --- audits ----------------------------------------------------------------------------------
+
+    async def audit(self, agent: str, by: str) -> list[str]:
+        """Have a sample of an agent's outputs looked at now; returns the ids of the runs that do (runtime.conduct).
+
+        Raises:
+            UnknownName: there is no such agent. InputRejected: it declares no audit.
+        """
+        self._files.agent(agent)
+        assert self._starter is not None, "the workspace gives it"
+        return await Audits(self._ledger, self._files.agents, self._starter).begin(agent, by, due_only=False)
 
     # --- the inbox -------------------------------------------------------------------------------
 

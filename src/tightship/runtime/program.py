@@ -166,6 +166,7 @@ class Program:
             self._code.root,
             spec.limits.output_bytes or self.limits.output_bytes,
             rehearsed=self.rehearsed,
+            grounded=spec.grounded,
         )
 
     def _contract(self, name: str) -> ToolSpec:

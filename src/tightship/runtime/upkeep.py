@@ -1,4 +1,4 @@
-"""What is done beside the runs: schedules, stalled runs, lost workers' loans, checkpoints, old jobs.
+"""What is done beside the runs: schedules, audits, stalled runs, lost workers' loans, checkpoints, old jobs.
 
 On a shared store each is a job, once per period for all workers; while no jobs are carried out, and on a store for one
 process, whoever executes does it by its own timetable. All of it may be done twice, or left out, without harm.
@@ -6,30 +6,42 @@ process, whoever executes does it by its own timetable. All of it may be done tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tightship.runtime.conduct import Audits
 from tightship.runtime.jobs import Jobs, PostgresJobs
 from tightship.runtime.reconcile import Lost, Reconciler
 from tightship.runtime.schedules import Schedules
 from tightship.runtime.timetable import Periodic, Timetable
 
 if TYPE_CHECKING:
+    from tightship.ledger import Ledger
     from tightship.ledger.sequencer import Sequencer
+    from tightship.runtime.starting import Starter
     from tightship.runtime.sweep import StallWatch
+    from tightship.workflow.loader import WorkspaceFiles
 
 
 class Upkeep:
     """All of it, for one process that executes.
 
     Args:
-        schedules: what starts by itself.
+        ledger: where runs are. files: the workspace's, as they stand. starter: gives what makes runs.
         url: where the store is a database that many share; else None. build: the code that runs here.
     """
 
-    def __init__(self, schedules: Schedules, url: str | None, build: str) -> None:
-        self._ledger = schedules.ledger
-        self._schedules = schedules
+    def __init__(
+        self,
+        ledger: Ledger,
+        files: WorkspaceFiles,
+        starter: Callable[[], Awaitable[Starter]],
+        url: str | None,
+        build: str,
+    ) -> None:
+        self._ledger = ledger
+        self._schedules = Schedules(ledger, files.workflows, starter)
+        self._audits = Audits(ledger, files.agents, starter)
         self._url, self._build = url, build
         self._timetable: Timetable | None = None
         self.jobs: Jobs | None = None
@@ -44,6 +56,7 @@ class Upkeep:
             StoreError: the jobs' tables cannot be made, or what carries them is not installed.
         """
         periodic = [Periodic("schedules", "* * * * *", self._schedules.look, of_build=True, again=True)]
+        periodic.append(Periodic("audits", "*/5 * * * *", self._audits.look, of_build=True))
         if self._url is not None:
             periodic += self._of_workers(self._url, stalls, sequencer)
             self.jobs = PostgresJobs(self._url, self._build, wake, periodic)

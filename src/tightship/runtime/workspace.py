@@ -33,7 +33,6 @@ from tightship.runtime.place import Place, place_of
 from tightship.runtime.projections import projections
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
-from tightship.runtime.schedules import Schedules
 from tightship.runtime.seat import Seat
 from tightship.runtime.sharing import polled, shared_by_runs
 from tightship.runtime.start import Start
@@ -248,7 +247,7 @@ class Workspace:
         self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
-            self._dispatcher.upkeep = Upkeep(Schedules(ledger, self.files.workflows, self._starting), url, build)
+            self._dispatcher.upkeep = Upkeep(ledger, self.files, self._starting, url, build)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -482,7 +481,7 @@ class Workspace:
 
     async def operator(self) -> Operator:
         """What people do to runs: decide, cancel, halt. Works beside a process that executes."""
-        return Operator(await self.ledger(), self.files, self.world)
+        return Operator(await self.ledger(), self.files, self.world, self._starting)
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncGenerator[Ledger]:

@@ -191,6 +191,45 @@ class Confidence(Spec):
         return self
 
 
+class HistorySpec(Spec):
+    """How long a model agent's conversation may grow within a turn, and what is always in it (F4).
+
+    `keep` names facts: inputs, or fields of what its tools gave (dotted paths).
+    """
+
+    tokens: int = Field(ge=500, le=10_000_000)
+    keep: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)], ...] = ()
+    compact: Literal["drop", "summarise"] = "drop"
+
+
+class GroundedSpec(Spec):
+    """What an agent claims has to stand in what it cites (F10).
+
+    `claims` is the field of its output that holds them: a list of objects with `claim` and `source`. `sources` says
+    what may be cited: `tools`, `context`, and inputs by name (`input.ticket`). `overlap` is the share of a claim's
+    words that one passage of the source has to have.
+    """
+
+    claims: Name
+    sources: tuple[Annotated[str, Field(pattern=r"^(tools|context|input\.[A-Za-z_][A-Za-z0-9_-]*)$")], ...] = (
+        "tools",
+        "context",
+    )
+    overlap: float = Field(default=0.6, gt=0.0, le=1.0)
+
+
+class AuditSpec(Spec):
+    """Outputs of finished runs are looked at by somebody else (F6).
+
+    `by` is the workflow that looks at one output; it is given `agent`, `run`, `given` and `output`, and its own output
+    says in `ok` what came of it. `every` is how often, `sample` how many outputs each time.
+    """
+
+    by: WorkflowName
+    every: Duration = Field(default=86_400.0, ge=60)
+    sample: int = Field(default=20, ge=1, le=1000)
+
+
 class AgentSpec(Spec):
     """An agent: who answers for it, what it takes and gives, what it may touch.
 
@@ -210,6 +249,10 @@ class AgentSpec(Spec):
     reads: tuple[KeyPattern, ...] = ()
     writes: tuple[KeyPattern, ...] = ()
     confidence: Confidence | None = None
+    history: HistorySpec | None = None
+    grounded: GroundedSpec | None = None
+    audit: AuditSpec | None = Field(default=None, exclude=True)
+    """No part of the definition that a run is bound to: it says who looks at what runs gave."""
     on: Behaviours = {}
     budget: Budget = Budget()
     limits: AgentLimits = AgentLimits()

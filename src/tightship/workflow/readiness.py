@@ -213,6 +213,7 @@ _THEMES: Final = (
     "load",
     "context",
     "safeguards",
+    "conduct",
 )
 
 
