@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -72,12 +73,14 @@ class Demand:
         workflows: by tenant and workflow, sorted.
         halted: the scopes that are halted, sorted.
         context: how fresh the shared context is read.
+        untold: notices that outside systems have not received, by target and state (sending, failed, given up).
     """
 
     at: float
     workflows: tuple[WorkflowDemand, ...] = ()
     halted: tuple[str, ...] = ()
     context: tuple[Freshness, ...] = ()
+    untold: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     @property
     def load(self) -> Load:
@@ -107,6 +110,7 @@ class Demand:
             "halted": list(self.halted),
             "workflows": [one.as_dict() for one in self.workflows],
             "context": [one.as_dict() for one in self.context],
+            "untold": [{"target": name, "state": state, "count": n} for (name, state), n in self.untold.items()],
         }
 
 
@@ -148,7 +152,15 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None) -> Deman
         one.today += Cost(*(int(row[name]) for name in SUMS))
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
-    return Demand(now, tuple(found[key] for key in sorted(found)), scopes, await freshness(ledger))
+    workflows = tuple(found[key] for key in sorted(found))
+    return Demand(now, workflows, scopes, await freshness(ledger), await _untold(ledger))
+
+
+async def _untold(ledger: Ledger) -> dict[tuple[str, str], int]:
+    states = ("sending", "failed", "given up")
+    rows = await ledger.select("deliveries", [("state", "in", states), ("state", "!=", "delivered")])
+    found = Counter((row["target"], row["state"]) for row in rows)
+    return {key: found[key] for key in sorted(found)}
 
 
 async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:

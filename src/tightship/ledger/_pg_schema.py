@@ -22,6 +22,7 @@ MIGRATIONS: Final = (
     "0005_upkeep",
     "0006_reviews",
     "0007_listing",
+    "0008_deliveries",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

@@ -7,7 +7,7 @@ from tightship.controls.halts import HaltsProjection
 from tightship.controls.leases import EnvelopesProjection, LoansProjection
 from tightship.controls.spend import SpendProjection
 from tightship.core.ports import Projection
-from tightship.review import InboxProjection, ThresholdsProjection
+from tightship.review import DeliveriesProjection, InboxProjection, ThresholdsProjection
 from tightship.runtime.context import context_projections
 from tightship.runtime.schedules import SchedulesProjection
 
@@ -15,4 +15,5 @@ from tightship.runtime.schedules import SchedulesProjection
 def projections() -> list[Projection]:
     """One of each."""
     own = [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
-    return [*own, LoansProjection(), SchedulesProjection(), ThresholdsProjection(), *context_projections()]
+    own += [LoansProjection(), SchedulesProjection(), ThresholdsProjection(), DeliveriesProjection()]
+    return [*own, *context_projections()]

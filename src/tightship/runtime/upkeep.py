@@ -1,4 +1,4 @@
-"""What is done beside the runs: schedules, stalled runs, lost workers' loans, checkpoints, old jobs.
+"""What is done beside the runs: schedules, deliveries, stalled runs, lost workers' loans, checkpoints, old jobs.
 
 On a shared store each is a job, once per period for all workers; while no jobs are carried out, and on a store for one
 process, whoever executes does it by its own timetable. All of it may be done twice, or left out, without harm.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tightship.runtime.deliveries import Deliveries
 from tightship.runtime.jobs import Jobs, PostgresJobs
 from tightship.runtime.reconcile import Lost, Reconciler
 from tightship.runtime.schedules import Schedules
@@ -23,11 +24,12 @@ class Upkeep:
     """All of it, for one process that executes.
 
     Args:
-        schedules: what starts by itself.
+        schedules: what starts by itself. deliveries: outside systems that are told what waits for people.
         url: where the store is a database that many share; else None. build: the code that runs here.
     """
 
-    def __init__(self, schedules: Schedules, url: str | None, build: str) -> None:
+    def __init__(self, schedules: Schedules, deliveries: Deliveries, url: str | None, build: str) -> None:
+        self._deliveries = deliveries
         self._ledger = schedules.ledger
         self._schedules = schedules
         self._url, self._build = url, build
@@ -44,6 +46,8 @@ class Upkeep:
             StoreError: the jobs' tables cannot be made, or what carries them is not installed.
         """
         periodic = [Periodic("schedules", "* * * * *", self._schedules.look, of_build=True, again=True)]
+        if self._deliveries.targets:
+            periodic.append(Periodic("deliveries", "* * * * * */2", self._deliveries.look, of_build=True, again=True))
         if self._url is not None:
             periodic += self._of_workers(self._url, stalls, sequencer)
             self.jobs = PostgresJobs(self._url, self._build, wake, periodic)
@@ -59,6 +63,7 @@ class Upkeep:
             await self._timetable.close()
         if self.jobs is not None:
             await self.jobs.close()
+        await self._deliveries.close()
         self._timetable = self.jobs = None
 
     def _of_workers(self, url: str, stalls: StallWatch, sequencer: Sequencer | None) -> Sequence[Periodic]:
