@@ -66,9 +66,9 @@ class Deliveries:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
+        if self._client is not None and self._ledger.world.transport is None:  # the world's own is others' too
+            await self._client.aclose()
+        self._client = None
 
     # --- what is due -----------------------------------------------------------------------------
 
