@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
 from tightship.patterns import _settle, gate, load_all
-from tightship.workflow import config, context_feeds, context_keys, models, steps, tree, units
+from tightship.workflow import config, context_feeds, context_keys, models, notify, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -154,6 +154,8 @@ _HEADINGS: Mapping[str, str] = {
     "SourceSpec": "source",
     "Settle": "rule, or settle",
     "FeedSpec": "feed",
+    "Notify": "target",
+    "NotifyWebhook": "webhook",
     "WebhookFeed": "webhook",
     "PostgresFeed": "table",
     "BrokerFeed": "stream",
@@ -224,6 +226,8 @@ def documented() -> dict[str, type[BaseModel]]:
         config.Share,
         config.Bulkhead,
         config.Overload,
+        notify.Notify,
+        notify.NotifyWebhook,
         config.Budgets,
         config.Periods,
         config.Settings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +64,7 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(*answers: int | Callable[[], Awaitable[int]]) -> AsyncIterator[Receiver]:
+async def receiving(*answers: int | Callable[[], Awaitable[int]]) -> AsyncGenerator[Receiver]:
     """A receiver, for as long as it is needed."""
     receiver = Receiver(list(answers))
     server = await asyncio.start_server(receiver.answer, "127.0.0.1", 0)

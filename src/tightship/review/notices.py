@@ -51,14 +51,14 @@ def events(row: Mapping[str, Any], on: Sequence[str], roles: Sequence[str]) -> d
     """What of an open item's row is told, and since when it is so (s).
 
     Args:
-        row: of the table `inbox`. on: types of items, and `reminder`. roles: whose items; empty for all.
+        row: of the table `inbox`. on: types of items, and `reminder`; empty for all. roles: whose items; empty for all.
     """
     found: dict[str, float] = {}
     if roles and row["role"] not in roles:
         return found
-    if row["type"] in on:
+    if not on or row["type"] in on:
         found["opened"] = max(row["opened_at"], 0.0 if row["reminded_at"] else row["noticed_at"])
-    if row["reminded_at"] and "reminder" in on:
+    if row["reminded_at"] and (not on or "reminder" in on):
         found["reminded"] = row["reminded_at"]
     return found
 

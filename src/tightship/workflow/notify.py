@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.workflow.models import Spec
 from tightship.workflow.units import Duration, Name, is_loopback, secret_variable, variable
 
 On = Literal["review", "escalation", "budget", "question", "residual", "reminder"]
 """The types of inbox items, and `reminder`: the time of one runs out."""
-EVERYTHING: Final[tuple[On, ...]] = ("review", "escalation", "budget", "question", "residual", "reminder")
 _URL = re.compile(r"https?://[^\s]+")
 
 
@@ -65,12 +64,5 @@ class Notify(Spec):
 
     webhook: NotifyWebhook
     roles: tuple[Name, ...] = ()
-    on: tuple[On, ...] = EVERYTHING
+    on: tuple[On, ...] = ()
     within: Duration = Field(default=3600.0, ge=1, le=604_800)
-
-    @field_validator("on")
-    @classmethod
-    def _of_something(cls, value: tuple[On, ...]) -> tuple[On, ...]:
-        if not value:
-            raise ValueError("it is told of nothing; name types of inbox items, or leave `on` out for all")
-        return value
