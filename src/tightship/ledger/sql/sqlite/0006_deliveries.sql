@@ -1,7 +1,6 @@
 -- When the reviewers of an item had last something to hear of, and when they were reminded (0: never).
 ALTER TABLE inbox ADD COLUMN noticed_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE inbox ADD COLUMN reminded_at REAL NOT NULL DEFAULT 0;
-UPDATE inbox SET noticed_at = opened_at;
 
 -- What outside systems were told of inbox items, and what they are still to be told of. `next`: when it is tried again.
 CREATE TABLE deliveries (
