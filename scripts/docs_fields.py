@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
 from tightship.patterns import _settle, gate, load_all
-from tightship.workflow import config, context_feeds, context_keys, models, safeguards, steps, tree, units
+from tightship.workflow import config, context_feeds, context_keys, models, notify, safeguards, steps, tree, units
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -169,6 +169,8 @@ _HEADINGS: Mapping[str, str] = {
     "SourceSpec": "source",
     "Settle": "rule, or settle",
     "FeedSpec": "feed",
+    "Notify": "target",
+    "NotifyWebhook": "webhook",
     "WebhookFeed": "webhook",
     "PostgresFeed": "table",
     "BrokerFeed": "stream",
@@ -246,6 +248,8 @@ def documented() -> dict[str, type[BaseModel]]:
         safeguards.BreakersSpec,
         safeguards.BreakerSpec,
         safeguards.DomainCheck,
+        notify.Notify,
+        notify.NotifyWebhook,
         config.Budgets,
         config.Periods,
         config.Settings,

@@ -309,6 +309,17 @@ WORKSPACE: Mapping[str, str] = {
         "`hold` only says so (`tightship inbox load`); `reassign:ROLE` hands items beyond the bound to another role; "
         "`escalate` closes such reviews as not decided in time, so that their `otherwise` counts. None approves."
     ),
+    "WorkspaceConfig.notify": (
+        "Outside systems that are [told what waits for people](operations.md#telling-outside-systems), by name."
+    ),
+    "Notify.webhook": "It is sent signed requests.",
+    "Notify.roles": "Whose items. Without it: everybody's.",
+    "Notify.on": "Types of items, and `reminder`: the time of one runs out. Without it: all.",
+    "Notify.within": "How long it is tried after the event; once at least.",
+    "NotifyWebhook.url": "`https://…`, or `http://…` on this machine; `${NAME}` stands for a secret that holds it.",
+    "NotifyWebhook.secret": "What it is signed with, named as `${NAME}`: 24 bytes at least, or `whsec_` and base 64.",
+    "NotifyWebhook.timeout": "How long an answer is waited for, of one minute at most.",
+    "NotifyWebhook.insecure_http": "Allows `http:` to another machine.",
     "WorkspaceConfig.limits": "Bounds of every run.",
     "WorkspaceConfig.admission": "How much work is taken in ([overload](operations.md#overload)).",
     "WorkspaceConfig.breakers": (

@@ -87,10 +87,14 @@ def show(shell: Shell, item: str, full: bool) -> None:
     from tightship.cli._case import rendered
     from tightship.review.inbox import allowed_decisions
 
-    found, package = run_async(lambda: _show(shell, item))
+    found, package, told = run_async(lambda: _show(shell, item))
     allowed = allowed_decisions(found.type) if found.open else ()
-    shell.emit({**_told(found), "package": package, "decisions": allowed})
+    shell.emit({**_told(found), "package": package, "decisions": allowed, "told": told})
     shell.say(rendered(package, full))
+    for one in told:
+        tries = f", {one['attempts']} attempts" if one["state"] != "delivered" and one["attempts"] else ""
+        why = f": {one['why']}" if one["why"] else ""
+        shell.say(f"{one['target']}: {one['event']}, {one['state']} at {one['at']}{tries}{why}")
     shell.say()
     if not found.open:
         shell.say(
@@ -128,13 +132,16 @@ def _meaning(type: str, decision: str) -> str:
     return _CLOSING.get((type, decision)) or _MEANING[decision]
 
 
-async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any]:
+async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any, list[dict[str, Any]]]:
     from tightship.cli._case import opened
     from tightship.cli._open import looking
+    from tightship.insight._reading import clock
 
     async with looking(shell) as workspace:
-        found, package = await (await workspace.operator()).item(item)
-        return found, await opened(await workspace.ledger(), package)
+        operator = await workspace.operator()
+        found, package = await operator.item(item)
+        told = [{**one, "at": clock(one["at"])} for one in await operator.told(item)]
+        return found, await opened(await workspace.ledger(), package), told
 
 
 def _holder(shell: Shell, role: str) -> str:

@@ -87,6 +87,10 @@ ASSIGNED: Final = "inbox.assigned"
 """item, role, by; [was: the role before, detail (address of why), reason (the engine's own words)]: who decides it"""
 REMINDED: Final = "inbox.reminded"
 """item, role, due (s): its reviewers were told that its time is running out"""
+DELIVERY: Final = "delivery"
+"""target (of `notify`), item, event (opened | reminded), state (sending | failed | delivered | given up | withdrawn: it
+was decided before anybody was told; declared: the target was seen first); [attempt, since (s): when the event came,
+next (s): when it is tried again, why (a status or a kind of failure, never what the receiver has said)]"""
 THRESHOLD: Final = "threshold.set"
 """class, state (learned | drift | frozen | thawed | reset), threshold (none while it learns), by; [cases and wrong: the
 evidence, error and confidence: what is promised, reason (in clear: about a class, never a case)]. Its position is the

@@ -139,14 +139,6 @@ class Secrets(Protocol):
         ...
 
 
-class People(Protocol):
-    """How people are told that something waits for them."""
-
-    async def notify(self, role: str, title: str, item: str) -> None:
-        """Tell the holders of a role; losing a notice loses nothing, the inbox is the truth."""
-        ...
-
-
 class Refresh(Protocol):
     """A source that a stale context value is read from again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -94,6 +95,7 @@ class Demand:
         halted: the scopes that are halted, sorted.
         context: how fresh the shared context is read. behaviour: drift, models and audits.
         incidents: breakers that opened and closed, and arguments that were invented.
+        untold: notices that outside systems have not received, by target and state (sending, failed, given up).
     """
 
     at: float
@@ -102,6 +104,7 @@ class Demand:
     context: tuple[Freshness, ...] = ()
     incidents: tuple[Incident, ...] = ()
     behaviour: Behaviour = field(default_factory=Behaviour)
+    untold: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     @property
     def load(self) -> Load:
@@ -133,6 +136,7 @@ class Demand:
             "context": [one.as_dict() for one in self.context],
             "incidents": [one.as_dict() for one in self.incidents],
             "behaviour": self.behaviour.as_dict(),
+            "untold": [{"target": name, "state": state, "count": n} for (name, state), n in self.untold.items()],
         }
 
 
@@ -179,7 +183,7 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: 
     halted = await ledger.select("halts", [("state", "=", "on")])
     scopes = tuple(sorted(row["scope"] for row in halted))
     workflows = tuple(found[key] for key in sorted(found))
-    read = await freshness(ledger), await _incidents(ledger, now), await behaviour(ledger)
+    read = await freshness(ledger), await _incidents(ledger, now), await behaviour(ledger), await _untold(ledger)
     return Demand(now, workflows, scopes, *read)
 
 
@@ -187,6 +191,13 @@ async def _incidents(ledger: Ledger, now: float) -> tuple[Incident, ...]:
     rows = await ledger.select("incidents", [("day", "=", period_key("day", now))])
     found = (Incident(row["log"], row["kind"], row["name"], row["state"], row["count"]) for row in rows)
     return tuple(sorted(found, key=lambda one: (one.tenant, one.kind, one.name, one.state)))
+
+
+async def _untold(ledger: Ledger) -> dict[tuple[str, str], int]:
+    states = ("sending", "failed", "given up")
+    rows = await ledger.select("deliveries", [("state", "in", states), ("state", "!=", "delivered")])
+    found = Counter((row["target"], row["state"]) for row in rows)
+    return {key: found[key] for key in sorted(found)}
 
 
 async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:

@@ -157,6 +157,12 @@ METRICS: Final = (
         "What waits for a person because agents went round in circles.",
         _each(lambda one: one.looping),
     ),
+    Metric(
+        "tightship_untold_notices",
+        "gauge",
+        "Notices of inbox items that outside systems have not received, by target and state.",
+        lambda one: [({"target": name, "state": state}, count) for (name, state), count in one.untold.items()],
+    ),
     Metric("tightship_halted_scopes", "gauge", "Scopes that are halted, by kind.", _halted),
     _today("tightship_calls_total", "Calls that went out", lambda cost: cost.calls),
     _today("tightship_call_errors_total", "Calls that failed", lambda cost: cost.errors),

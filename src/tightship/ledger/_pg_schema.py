@@ -23,6 +23,7 @@ MIGRATIONS: Final = (
     "0006_reviews",
     "0007_listing",
     "0008_incidents",
+    "0009_deliveries",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

@@ -17,7 +17,15 @@ from tightship.ledger._sql import ERRORS, corrupt, read_version, script
 from tightship.ledger.backend import Row, Rows
 from tightship.ledger.projections import Deltas
 
-MIGRATIONS: Final = ("0001_ledger", "0002_context", "0003_upkeep", "0004_reviews", "0005_listing", "0006_incidents")
+MIGRATIONS: Final = (
+    "0001_ledger",
+    "0002_context",
+    "0003_upkeep",
+    "0004_reviews",
+    "0005_listing",
+    "0006_incidents",
+    "0007_deliveries",
+)
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
 """Tables that are the log itself; all others are projections."""

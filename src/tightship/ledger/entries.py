@@ -99,6 +99,7 @@ class Guards:
     lends: the most that may be lent of the envelope (scope, period, unit, limit) that the drafts add to.
     kept: the schedule (log, workflow) must have been kept up to this slot still (s; 0: it was never seen).
     loan: what this owner holds of this envelope (owner, scope, period) must not have been reconciled.
+    delivers: of this delivery (target, item, event) so many attempts were begun, and it is not finished.
     context: these values must still stand.
     """
 
@@ -111,6 +112,7 @@ class Guards:
     lends: tuple[tuple[str, str, str, int], ...] = ()
     loan: tuple[str, str, str] | None = None
     kept: tuple[str, str, float] | None = None
+    delivers: tuple[str, str, str, int] | None = None
     context: tuple[Expected, ...] = ()
 
 

@@ -228,13 +228,15 @@ class Committer:
         return None
 
     def _stands(self, unit: Unit, guards: Guards, deltas: Deltas) -> GuardRefused | None:
-        """Why what all workers keep together (loans, schedules) has no room for it any more."""
+        """Why what all workers keep together (loans, schedules, deliveries) has no room for it any more."""
         if guards.lends and not self._is_left(unit.drafts[0].body, guards.lends, deltas):
             return GuardRefused("so much is not left to lend", reason="lent")
         if guards.loan is not None and self._is_closed(guards.loan, deltas):
             return GuardRefused("what was lent was reconciled", reason="reconciled", holder=guards.loan[0])
         if guards.kept is not None and self._upto(guards.kept[:2], deltas) != guards.kept[2]:
             return GuardRefused("the schedule was kept by another", reason="kept", holder=guards.kept[1])
+        if guards.delivers is not None and self._attempts(guards.delivers[:3], deltas) != guards.delivers[3]:
+            return GuardRefused("another worker is at this delivery", reason="delivers", holder=guards.delivers[0])
         return None
 
     def _is_left(self, loan: dict[str, Any], limits: Sequence[tuple[str, str, str, int]], deltas: Deltas) -> bool:
@@ -265,6 +267,15 @@ class Committer:
         log, workflow = schedule
         rows = self._backend.look("schedules", [("log", "=", log), ("workflow", "=", workflow)])
         return rows[0]["upto"] if rows else 0.0
+
+    def _attempts(self, delivery: tuple[str, str, str], deltas: Deltas) -> int | None:
+        """How many attempts of a delivery were begun, the changes of this batch included; None once it is finished."""
+        where = list(zip(("target", "item", "event"), ("=", "=", "="), delivery, strict=True))
+        row = next(iter(self._backend.look("deliveries", where)), {"attempts": 0, "state": "sending"})
+        pending = deltas.get("deliveries", {}).get(delivery)
+        changes = {} if pending is None else pending.set
+        open_ = changes.get("state", row["state"]) in ("sending", "failed")
+        return int(changes.get("attempts", row["attempts"])) if open_ else None
 
     def _claim(self, unit: Unit, claiming: Claiming, heads: dict[str, tuple[int, int]], batch: Batch) -> None:
         """Append a takeover of each run that is due; what this batch has changed already waits for another."""

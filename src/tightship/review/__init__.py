@@ -11,6 +11,7 @@ from tightship.review.inbox import (
     closing_body,
     require_item,
 )
+from tightship.review.notices import DeliveriesProjection
 from tightship.review.package import Option, Package, Situation, for_residual, from_exception
 from tightship.review.thresholds import (
     Calibration,
@@ -24,6 +25,7 @@ from tightship.review.thresholds import (
 __all__ = [
     "Calibration",
     "Decision",
+    "DeliveriesProjection",
     "InboxItem",
     "InboxProjection",
     "Option",

@@ -100,10 +100,10 @@ class InboxProjection:
         """Open or close the item's row, or note who decides it now and that they were reminded."""
         body = entry.body
         if entry.kind == kinds.ASSIGNED:
-            yield Delta((body["item"],), set={"role": str(body.get("role") or "")})
+            yield Delta((body["item"],), set={"role": str(body.get("role") or ""), "noticed_at": entry.at})
             return
         if entry.kind == kinds.REMINDED:
-            yield Delta((body["item"],), set={"remind": 0.0})
+            yield Delta((body["item"],), set={"remind": 0.0, "reminded_at": entry.at, "noticed_at": entry.at})
             return
         if entry.kind == kinds.OPENED:
             names = ("type", "role", "title", "package")
@@ -112,7 +112,7 @@ class InboxProjection:
             fields |= {"position": entry.n, "remind": float(body.get("remind") or 0.0)}
             fields |= {"class": str(body.get("class") or ""), "confidence": float(body.get("confidence") or 0.0)}
             fields |= {"drawn": int(bool(body.get("drawn"))), "held": float(body.get("held", -1.0))}
-            fields |= {"made_by": _listed(body.get("made_by"))}
+            fields |= {"made_by": _listed(body.get("made_by")), "noticed_at": entry.at}
             yield Delta((body["item"],), set=fields | {"state": "open", "opened_at": entry.at})
             return
         spared: dict[str, Any] = {"drawn": 0} if body.get("spared") else {}

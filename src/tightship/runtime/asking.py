@@ -85,5 +85,4 @@ async def _open(frame: NodeFrame, item: str, key: str, question: Question) -> di
     made_by = sorted({*question.made_by, *kept_apart(task.session.apart, key)})
     body |= {**({"made_by": made_by} if made_by else {}), **(question.teaches or {})}
     await journal.record(kinds.OPENED, key, body, (payload,))
-    await task.engine.tell(question.role, item)
     return body

@@ -115,7 +115,6 @@ class Ending:
             drafts += self._residual_item()
         while self._task.interruption is None and not self._task.taken:
             if await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
-                await self._tell(drafts)
                 self._task.ended = ended_run(self._task.session.facts, journal.entries, body, orjson.loads(data), None)
                 return "completed"
         return None
@@ -144,12 +143,7 @@ class Ending:
         payloads.append(detail)
         while not await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
             continue
-        await self._tell(drafts)
         return outcome
-
-    async def _tell(self, drafts: list[Draft]) -> None:
-        for draft in drafts:
-            await self._task.engine.tell(draft.body["role"], draft.body["item"])
 
     def _outcome(self, cause: BaseException) -> str:
         if isinstance(cause, Cancelled):

@@ -72,7 +72,6 @@ class Engine:
         pinned: Callable[[str, Json], Program | None],
         envelopes: Callable[[str], EnvelopeTree],
         build: str,
-        tell: Callable[[str, str], Awaitable[None]] | None = None,
         lease: Callable[[], None] | None = None,
     ) -> None:
         self.ledger = ledger
@@ -90,7 +89,6 @@ class Engine:
         self._pinned = pinned
         self._families = Families(ledger, self._bounds)
         self._sessions = Sessions(shared, envelopes, self._families, lease)
-        self._tell = tell
         self._runs: dict[str, Driven] = {}
         self._arrivals = Arrivals()
         self.dropped = set[str]()
@@ -144,11 +142,6 @@ class Engine:
             if scope in session.scopes("") or names:
                 driven.task.interrupt(Halted(reason or f"{scope} is halted", scope=scope))
         self.due("")
-
-    async def tell(self, role: str, item: str) -> None:
-        """Something waits for the holders of a role."""
-        if self._tell is not None:
-            await self._tell(role, item)
 
     # --- starting --------------------------------------------------------------------------------
 

@@ -87,6 +87,11 @@ class Operator:
         package = await self._ledger.values([found.package], erased={"title": "erased"}) if found.package else {}
         return found, package.get(found.package, {})
 
+    async def told(self, item: str) -> list[dict[str, Any]]:
+        """What outside systems were told of an item: target, event, state, attempts, why (the last failure), at (s)."""
+        rows = await self._ledger.select("deliveries", [("item", "=", item)])
+        return [{name: row[name] for name in ("target", "event", "state", "attempts", "why", "at")} for row in rows]
+
     async def _worded(self, items: list[InboxItem]) -> list[InboxItem]:
         """The items with what people said when they decided them."""
         told = await self._ledger.values([item.detail for item in items if item.detail], erased={"reason": "(erased)"})

@@ -8,7 +8,7 @@ from tightship.controls.incidents import IncidentsProjection
 from tightship.controls.leases import EnvelopesProjection, LoansProjection
 from tightship.controls.spend import SpendProjection
 from tightship.core.ports import Projection
-from tightship.review import InboxProjection, ThresholdsProjection
+from tightship.review import DeliveriesProjection, InboxProjection, ThresholdsProjection
 from tightship.runtime.context import context_projections
 from tightship.runtime.schedules import SchedulesProjection
 
@@ -20,4 +20,4 @@ def projections() -> list[Projection]:
 
 
 def _of_the_workspace() -> list[Projection]:
-    return [SchedulesProjection(), ThresholdsProjection(), *context_projections()]
+    return [SchedulesProjection(), ThresholdsProjection(), DeliveriesProjection(), *context_projections()]

@@ -152,8 +152,7 @@ class ReviewWatch:
         for row in await self._engine.ledger.select("inbox", where, [("due", "asc")], MANY):
             item = InboxItem.from_row(row)
             body: dict[str, Any] = {"item": item.item, "role": item.role, "due": item.due}
-            if await self._append(item, kinds.REMINDED, body):
-                await self._engine.tell(item.role, item.item)
+            await self._append(item, kinds.REMINDED, body)
 
     async def _relieve(self, role: str, rule: Overload) -> None:
         """Do what is declared for what is too much. None of it approves anything."""
@@ -167,8 +166,7 @@ class ReviewWatch:
         for item in beyond(items, now, rule.open, rule.age):
             if rule.to is not None:
                 body = {"item": item.item, "role": rule.to, "was": role, "by": OVERLOAD, "reason": why}
-                if await self._append(item, kinds.ASSIGNED, body):
-                    await self._engine.tell(rule.to, item.item)
+                await self._append(item, kinds.ASSIGNED, body)
             elif item.type == "review":
                 await self._give_up(item, why)
 
@@ -178,11 +176,8 @@ class ReviewWatch:
         signal = Draft(item.run, kinds.SIGNAL, "", {"type": "answer", "item": item.item, "by": OVERLOAD})
         await self._append(item, kinds.CLOSED, body, signal)
 
-    async def _append(self, item: InboxItem, kind: str, body: dict[str, Any], *more: Draft) -> bool:
+    async def _append(self, item: InboxItem, kind: str, body: dict[str, Any], *more: Draft) -> None:
         draft = Draft(item.run, kind, "", body)
-        try:
+        with contextlib.suppress(GuardRefused):  # somebody has decided it meanwhile
             guards = Guards(open_item=item.item)
             await self._engine.ledger.append(draft, *more, guards=guards, log=item.log or "default")
-        except GuardRefused:  # somebody has decided it meanwhile
-            return False
-        return True

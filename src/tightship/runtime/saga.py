@@ -89,4 +89,3 @@ async def _report(frame: NodeFrame, residual: list[dict[str, Json]]) -> None:
         "package": sealed.address,
     }
     await task.journal.record(kinds.OPENED, f"{frame.key}/{RESIDUAL}", body, (sealed,))
-    await task.engine.tell(task.program.escalation_role, item)

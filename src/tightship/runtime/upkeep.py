@@ -1,4 +1,4 @@
-"""What is done beside the runs: schedules, audits, stalled runs, lost workers' loans, checkpoints, old jobs.
+"""What is done beside the runs: schedules, audits, deliveries, stalled runs, lost loans, checkpoints, old jobs.
 
 On a shared store each is a job, once per period for all workers; while no jobs are carried out, and on a store for one
 process, whoever executes does it by its own timetable. All of it may be done twice, or left out, without harm.
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tightship.runtime.conduct import Audits
+from tightship.runtime.deliveries import Deliveries
 from tightship.runtime.jobs import Jobs, PostgresJobs
 from tightship.runtime.reconcile import Lost, Reconciler
 from tightship.runtime.schedules import Schedules
@@ -29,6 +30,7 @@ class Upkeep:
     Args:
         ledger: where runs are. files: the workspace's, as they stand. starter: gives what makes runs.
         url: where the store is a database that many share; else None. build: the code that runs here.
+        deliveries: outside systems that are told what waits for people.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Upkeep:
         starter: Callable[[], Awaitable[Starter]],
         url: str | None,
         build: str,
+        deliveries: Deliveries,
     ) -> None:
         self._ledger = ledger
+        self._deliveries = deliveries
         self._schedules = Schedules(ledger, files.workflows, starter)
         self._audits = Audits(ledger, files.agents, starter)
         self._url, self._build = url, build
@@ -57,6 +61,8 @@ class Upkeep:
         """
         periodic = [Periodic("schedules", "* * * * *", self._schedules.look, of_build=True, again=True)]
         periodic.append(Periodic("audits", "*/5 * * * *", self._audits.look, of_build=True))
+        if self._deliveries.targets:
+            periodic.append(Periodic("deliveries", "* * * * * */2", self._deliveries.look, of_build=True, again=True))
         if self._url is not None:
             periodic += self._of_workers(self._url, stalls, sequencer)
             self.jobs = PostgresJobs(self._url, self._build, wake, periodic)
@@ -72,6 +78,7 @@ class Upkeep:
             await self._timetable.close()
         if self.jobs is not None:
             await self.jobs.close()
+        await self._deliveries.close()
         self._timetable = self.jobs = None
 
     def _of_workers(self, url: str, stalls: StallWatch, sequencer: Sequencer | None) -> Sequence[Periodic]:

@@ -24,6 +24,7 @@ from tightship.patterns import load_all
 from tightship.runtime.admission import Gatekeeper
 from tightship.runtime.build import build_id
 from tightship.runtime.context import WorkspaceContext
+from tightship.runtime.deliveries import Deliveries
 from tightship.runtime.dispatch import LocalDispatcher
 from tightship.runtime.engine import Ended, Engine
 from tightship.runtime.envelopes import SharedEnvelopes
@@ -237,7 +238,7 @@ class Workspace:
             await envelopes.load(ledger)
         make = self._outfit.maker(ledger, self.files.config.settings.threshold)
         lease = None if member is None else lease_of(member, lambda: engine.owner)
-        engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, self._tell, lease)
+        engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, lease)
         engine.live = not self.rehearse
         await self._know_what_waits(ledger)
         if member is None:
@@ -247,7 +248,8 @@ class Workspace:
         self._dispatcher.gate, self._dispatcher.overload = self.gate, self.files.config.overload
         if not self.rehearse:
             url = None if self._given_ledger else self.place.url
-            self._dispatcher.upkeep = Upkeep(ledger, self.files, self._starting, url, build)
+            deliveries = Deliveries(ledger, self.files.config.notify, self._outfit.secrets)
+            self._dispatcher.upkeep = Upkeep(ledger, self.files, self._starting, url, build, deliveries)
         await self._dispatcher.start(sequence=not self._given_ledger)
         return engine
 
@@ -286,9 +288,6 @@ class Workspace:
         rates = Rates(self.world.clock, shares=self.shares or self._seat.shares, workers=living)
         self._outfit.limit(rates)
         return rates
-
-    async def _tell(self, role: str, item: str) -> None:
-        """The inbox is the truth; notices to people come with a connector that sends them."""
 
     # --- running ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from tightship.core.ports import Json
 from tightship.workflow.context_feeds import FeedSpec
 from tightship.workflow.context_keys import ContextKey, KeyPattern
 from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text, ToolName
+from tightship.workflow.notify import Notify
 from tightship.workflow.safeguards import BreakersSpec, DomainCheck
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, usd_text
 
@@ -317,6 +318,7 @@ class WorkspaceConfig(Spec):
     admission: Admission = Admission()
     roles: Mapping[Name, Annotated[tuple[Person, ...], BeforeValidator(_people)]] = {}
     overload: Mapping[Name, Overload] = {}
+    notify: Mapping[Name, Notify] = {}
     context: Mapping[KeyPattern, ContextKey] = {}
     feeds: Mapping[Name, FeedSpec] = {}
     limits: Limits = Limits()
@@ -332,6 +334,14 @@ class WorkspaceConfig(Spec):
                 raise ValueError(f"overload: there is no role {unknown!r}; name its people in `roles`")
             if rule.to == role:
                 raise ValueError(f"overload: {role!r} cannot hand its items to itself; name another role")
+        return self
+
+    @model_validator(mode="after")
+    def _notify_names_roles(self) -> WorkspaceConfig:
+        for target, notify in self.notify.items():
+            unknown = next((role for role in notify.roles if role not in self.roles), None)
+            if unknown is not None:
+                raise ValueError(f"notify: {target!r} names {unknown!r}, which is no role; name its people in `roles`")
         return self
 
     def tier_chain(self, name: str) -> list[str]:

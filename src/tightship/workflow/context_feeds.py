@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.workflow.conditions import Condition, Expression
 from tightship.workflow.models import Spec, Text
-from tightship.workflow.units import Duration, WorkflowName
+from tightship.workflow.units import Duration, WorkflowName, secret_variable, variable
 
 NAMES: Final = frozenset({"event", "at", "id"})
 """What the expressions of a feed know: the event, the time and the name that its sender gave the delivery."""
 
 
-def _variable(value: Any) -> Any:
-    """A secret is named, and never written down; its text is not repeated in the error."""
-    text = str(value)
-    if not (text.startswith("${") and text.endswith("}") and text[2:-1].isidentifier()):
-        raise ValueError("a secret is named, not written down here: write ${NAME}, and set NAME where secrets are kept")
-    return value
-
-
 class WebhookFeed(Spec):
     """Signed requests to `POST /context/FEED` (Standard Webhooks 1.0)."""
 
-    secret: Annotated[str, BeforeValidator(_variable)]
+    secret: Annotated[str, BeforeValidator(secret_variable)]
     window: Duration = Field(default=300.0, gt=0, le=3600)
     max_bytes: int = Field(default=262_144, ge=1, le=16_000_000)
 
     @property
     def secret_name(self) -> str:
         """The secret's name."""
-        return self.secret[2:-1]
+        return variable(self.secret)
 
 
 class PostgresFeed(Spec):

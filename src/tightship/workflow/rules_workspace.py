@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from tightship.core.money import show_usd
 from tightship.workflow.models import Spec
 from tightship.workflow.readiness import Check, Finding, Rule, declare, rule
 from tightship.workflow.source import Mark, MarkedDict, MarkedList
+from tightship.workflow.units import is_loopback
 
 _DATED = re.compile(
     r"(19|20)\d{2}[-.]?(0[1-9]|1[0-2])([-.]?(0[1-9]|[12]\d|3[01]))?(\D|$)|[-@](0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\D|$)"
@@ -29,17 +28,6 @@ _SECRETS: Final = (
     ("a password in a URL", re.compile(r"^postgres(?:ql)?://\S*[?&]password=(?!\$\{\w+\}(?:&|$))")),
 )
 _SECRET_KEY = re.compile(r"(?i)(^|_)(password|passwd|api_?key|access_token|client_secret|private_key)$")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL points to this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @rule(

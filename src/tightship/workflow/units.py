@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -141,3 +143,31 @@ Name = Annotated[str, BeforeValidator(check_name)]
 
 WorkflowName = Annotated[str, BeforeValidator(check_workflow_name)]
 """A workflow's name."""
+
+
+def variable(text: str) -> str:
+    """NAME of `${NAME}`; empty for anything else."""
+    name = text[2:-1]
+    return name if text.startswith("${") and text.endswith("}") and name.isidentifier() else ""
+
+
+def secret_variable(value: Any) -> Any:
+    """A secret is named, and never written down; its text is not repeated in the error.
+
+    Raises:
+        ValueError: it is not written as `${NAME}`.
+    """
+    if not variable(str(value)):
+        raise ValueError("a secret is named, not written down here: write ${NAME}, and set NAME where secrets are kept")
+    return value
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points to this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
