@@ -18,7 +18,7 @@ from benchmarks import workload
 
 PLANNER, *WORKERS, WRITER = workload.TEAM
 
-Action = Callable[[Any], Any]
+Action = Callable[..., Any]
 
 
 class State(TypedDict, total=False):
