@@ -18,7 +18,7 @@ from benchmarks import workload
 
 PLANNER, *WORKERS, WRITER = workload.TEAM
 
-Action = Callable[[Any], Any]
+Action = Callable[..., Any]
 
 
 class State(TypedDict, total=False):
@@ -56,7 +56,7 @@ def manager(*, asynchronous: bool) -> StateGraph[Any]:
     for name in WORKERS:
         graph.add_node(name, _node(work, asynchronous))
     graph.add_edge(START, PLANNER)
-    graph.add_edge(WORKERS, WRITER)
+    graph.add_edge(list[str](WORKERS), WRITER)
     graph.add_edge(WRITER, END)
     return graph
 
