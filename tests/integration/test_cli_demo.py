@@ -163,7 +163,7 @@ def test_calibration_prints_held_out_figures(tmp_path: Path) -> None:
     assert topic["examples"] > 500
     assert 0.8 < topic["accuracy"] <= 1
     assert 0 <= topic["ece"] < 0.1
-    assert "error: the confidence of quality" in cli(tmp_path / "desk", "agents", "calibration", "quality").stderr
+    assert "is an output of quality" in cli(tmp_path / "desk", "agents", "calibration", "quality").stderr
 
 
 def _other_port(desk: Path) -> None:

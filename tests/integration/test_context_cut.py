@@ -134,7 +134,7 @@ async def test_a_claimed_runs_keys_come_at_once_and_off_the_event_loop(tmp_path:
         wanted = {name for call in asked for name in call}
         assert len(asked) == 1 and set(submitted) <= wanted
         assert sum(name.startswith("subject:") for name in wanted) == 3
-        assert one_by_one == []
+        assert [name for name in one_by_one if not name.startswith("log:")] == []  # the tree's is its own thread's
 
 
 @asynccontextmanager

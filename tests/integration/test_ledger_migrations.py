@@ -69,16 +69,6 @@ def taken_back(kind: str, version: int) -> list[str]:
     return drops
 
 
-def without(found: dict[str, Any], kind: str, version: int) -> dict[str, Any]:
-    """What was read, less the columns that later migrations have added: until a rebuild they hold their defaults."""
-    added = ADDED.findall(later_text(kind, version))
-    less = dict(found)
-    for table in {table for table, _ in added} & set(found):
-        names = {name for of, name in added if of == table}
-        less[table] = [{name: value for name, value in row.items() if name not in names} for row in found[table]]
-    return less
-
-
 def age(store: Store, version: int) -> None:
     """Take back what the migrations behind a version have made."""
     drops = taken_back(store.kind, version)
@@ -116,11 +106,9 @@ async def test_a_store_of_an_earlier_schema_is_brought_forward(store: Store, ver
     await ledger.close()
     age(store, version)
     later = await store.open()
-    assert without(await read(later), store.kind, version) == without(before, store.kind, version)
+    assert await read(later) == before
     report = await verify(later)
     assert report.ok, report.findings
-    await rebuild(later)
-    assert await read(later) == before
     [waiting] = (await later.select("runs", [("id", "=", "r-004")])) or [None]
     assert waiting is not None
     assert waiting["state"] == "parked"

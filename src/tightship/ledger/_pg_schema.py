@@ -34,11 +34,13 @@ class Opened:
 
     Attributes:
         read_only: the server takes no writes.
+        outdated: an earlier version has folded the tables.
         heard: its time (s since the epoch), when it was asked for that, and when the answer came (monotonic, s).
     """
 
     read_only: bool
     heard: tuple[float, float, float]
+    outdated: bool = False
 
 
 def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Opened:
@@ -71,6 +73,7 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
                         fix="use the URL of the primary",
                     )
                 _migrate(db, address, migrations)
+                opened.outdated = version > 0
     finally:
         db.close()
     return opened

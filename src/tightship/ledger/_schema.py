@@ -91,13 +91,13 @@ def empty_database(path: str = ":memory:") -> sqlite3.Connection:
     return db
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Apply the migrations that this file has not seen, each in a transaction of its own.
+def migrate(db: sqlite3.Connection, path: Path) -> int:
+    """Apply the migrations that this file has not seen, each in a transaction of its own; returns the version it had.
 
     Raises:
         StoreVersionError: a newer version has written the file. StoreCorrupt: it is not what its version says.
     """
-    version = _version(db, path)
+    had = version = _version(db, path)
     while version < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -112,10 +112,11 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
+    return had
 
 
-def require_current(db: sqlite3.Connection, path: Path) -> None:
-    """Whether this version can read the file without a migration.
+def require_current(db: sqlite3.Connection, path: Path) -> int:
+    """Whether this version can read the file without a migration; returns its version.
 
     Raises:
         StoreVersionError: it has another schema. StoreCorrupt: it is not what its version says.
@@ -127,6 +128,7 @@ def require_current(db: sqlite3.Connection, path: Path) -> None:
             where=str(path),
             fix="run any command where the store can be written: it is brought up to this version",
         )
+    return version
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:

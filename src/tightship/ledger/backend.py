@@ -226,6 +226,11 @@ class Store(Backend, Protocol):
         ...
 
     @property
+    def outdated(self) -> bool:
+        """Whether an earlier version has folded the tables, which knew less of what stands in them now."""
+        ...
+
+    @property
     def file_from(self) -> int | None:
         """Sealed payloads above this many bytes go to files; None where all of them lie in the table."""
         ...

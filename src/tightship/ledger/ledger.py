@@ -121,7 +121,10 @@ class Ledger:
         """
         world = world or World()
         parts = await asyncio.to_thread(open_store, where, world, create, folder, keys, name)
-        return cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path)
+        ledger = cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path)
+        if parts.backend.outdated:  # what later versions keep in the tables stands in the log all along
+            await ledger.rebuild()
+        return ledger
 
     @classmethod
     def in_memory(

@@ -38,6 +38,7 @@ class MemoryBackend:
     """Rows in dicts. A transaction is a batch that is applied at commit, so a rollback has nothing to undo."""
 
     shared = False
+    outdated = False
     read_only = False
     where = "memory"
     file_from = FILE_FROM

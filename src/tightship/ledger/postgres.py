@@ -70,6 +70,7 @@ class PostgresBackend:
         self.address = address
         self.clock = clock or ServerClock(SystemClock())
         self.opened: Opened = prepare(address, MIGRATIONS, create)
+        self.outdated = self.opened.outdated
         self.read_only = self.opened.read_only
         self.id = identify(address, master, name, self.read_only)
         self.own = Own()

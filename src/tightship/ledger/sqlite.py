@@ -13,6 +13,7 @@ from typing import Any
 from tightship.core.errors import LedgerError, StoreMissing, TamperError
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import (
+    SCHEMA_VERSION,
     chunks,
     insert_sql,
     load_rows,
@@ -37,7 +38,7 @@ BUNDLES_AT_ONCE = 4
 """Bundles packed in one transaction, so that no commit waits long."""
 
 
-def open_database(path: Path, create: bool, read_only: bool = False) -> sqlite3.Connection:
+def open_database(path: Path, create: bool, read_only: bool = False) -> tuple[sqlite3.Connection, int]:
     """A connection to the ledger's file, its schema brought up to this version.
 
     Raises:
@@ -53,11 +54,11 @@ def open_database(path: Path, create: bool, read_only: bool = False) -> sqlite3.
     with translate_errors(path):
         db = connect_read_only(path) if read_only else connect(path)
         try:
-            (require_current if read_only else migrate)(db, path)
+            had = require_current(db, path) if read_only else migrate(db, path)
         except BaseException:
             db.close()
             raise
-    return db
+    return db, had
 
 
 class SqliteBackend:
@@ -71,9 +72,11 @@ class SqliteBackend:
         self.read_only = read_only
         self.suspicions = check_before_writing(path, keep=not read_only)
         """What the write-ahead log of an earlier process leaves open (see `_wal`)."""
-        self._db = open_database(path, create, read_only)
+        self._db, had = open_database(path, create, read_only)
+        self.outdated = 0 < had < SCHEMA_VERSION
+        """Whether the tables were folded by an earlier version, which knew less of what is in them now."""
         try:
-            self._reader = open_database(path, create, read_only)
+            self._reader, _ = open_database(path, create, read_only)
         except BaseException:
             self._db.close()
             raise
