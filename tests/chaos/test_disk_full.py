@@ -75,7 +75,7 @@ async def _ended(desk: Fleet, runs: list[str]) -> bool:
 async def test_the_disk_of_the_tables_is_full(tmp_path: Path, place: Path):
     server = Server()
     try:
-        with small_disk(place, 12, user()) as disk:
+        with small_disk(place, 64, user()) as disk:
             with server.connect() as db:
                 db.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
             url = server.url("full") + "&options=-c%20default_tablespace%3Dsmall"

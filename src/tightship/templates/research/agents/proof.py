@@ -1,5 +1,7 @@
 """Quality: verify, newer and checker. They open the documents themselves, and trust nothing that they judge."""
 
+# The modules of this folder import each other by their plain names, which a type checker sees only from inside it.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import re

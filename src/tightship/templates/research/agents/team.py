@@ -3,6 +3,8 @@
 They work without a language model: full-text search, sentences that are quoted and never made up, and rules.
 """
 
+# The modules of this folder import each other by their plain names, which a type checker sees only from inside it.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import asyncio
