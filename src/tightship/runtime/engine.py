@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,6 +207,15 @@ class Engine:
                     self._forget(row["id"])
                 await self._load(fresh, refused)
         return refused
+
+    def let_go(self, runs: Iterable[str]) -> None:
+        """Runs that were claimed for this process and could not all be loaded: they are taken up again later."""
+        for run in runs:
+            driven = self._runs.get(run)
+            if driven is None or not driven.moving:
+                if driven is not None:
+                    self._forget(run)
+                self.dropped.add(run)
 
     def _has_since(self, row: Mapping[str, Any]) -> bool:
         """Whether a caller of this process has taken the run over since it was claimed."""

@@ -137,9 +137,15 @@ class WorkerDispatcher(LocalDispatcher):
         rows: list[Row] = list(
             await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
         )
-        refused = {one.run: one for one in await engine.take_in(rows)}
-        others = [*await self._dropped(), *await self.stopped()]  # of several workers that see them, one gets each
-        refused |= {one.run: one for one in await engine.take_over(others)}
+        others: list[Row] = []
+        try:
+            refused = {one.run: one for one in await engine.take_in(rows)}
+            others += await self._dropped()
+            others += await self.stopped()  # of several workers that see them, one gets each
+            refused |= {one.run: one for one in await engine.take_over(others)}
+        except BaseException:  # they are this worker's by the ledger, and nobody else takes them while it lives
+            engine.let_go(row["id"] for row in (*rows, *others))
+            raise
         for row in [*rows, *others]:
             run = row["id"]
             if run in refused:
@@ -153,10 +159,10 @@ class WorkerDispatcher(LocalDispatcher):
         """What this worker owns and does not drive: nobody else takes it while this worker lives."""
         engine = self._engine
         wanted = sorted(engine.dropped)
-        engine.dropped.clear()
         if not wanted:
             return []
         rows = await self._ledger.select("runs", [("id", "in", wanted), ("state", "=", "running")])
+        engine.dropped.difference_update(wanted)
         return [row for row in rows if row["owner"] == engine.owner and not engine.has(row["id"])]
 
     def _wake(self, run: str) -> None:
