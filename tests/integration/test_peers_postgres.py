@@ -35,7 +35,7 @@ async def work(ctx, input):
     global turns
     turns += 1
     await asyncio.sleep(0.05)
-    if input["mine"] and turns > 3 and os.environ.get("HANGS"):
+    if input["mine"] and os.environ.get("HANGS"):
         print("holding", flush=True)
         await asyncio.sleep(3600)
     return {
@@ -110,11 +110,12 @@ async def test_claims_of_a_killed_machine_come_back_and_what_it_says_late_is_ref
         (tmp_path / name).write_text(text)
     dies, lives = machine(tmp_path, "dies", HANGS="1"), machine(tmp_path, "lives")
     assert [await line(one) for one in (dies, lives)] == ["ready", "ready"]
-    ending = asyncio.create_task(asyncio.to_thread(said, lives))
     assert dies.stdin is not None and dies.stdout is not None
     dies.stdin.write("\n")
     dies.stdin.flush()
     assert await line(dies) == "holding"
+    ending = asyncio.create_task(asyncio.to_thread(said, lives))
+    await asyncio.sleep(0.3)  # both are at work
     dies.send_signal(signal.SIGKILL)
     dies.communicate()
     outcome, *by_survivor = await ending

@@ -15,7 +15,7 @@ from tightship.ledger.entries import Entry
 from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.sqlite import projection_columns
 
-from ..board_desk import held_by_one
+from ._paths import held_by_one
 from .machines import SimLedger
 from .story import World, waits_for_people
 

@@ -24,7 +24,7 @@ from tightship.quality.drills.seal import sealed
 
 
 def test_while_it_is_sealed_a_process_reaches_nothing(tmp_path: Path) -> None:
-    elsewhere = Path(__file__).parent / "never-written"
+    elsewhere = Path("/never-written")
     with sealed(tmp_path):
         (tmp_path / "fine").write_text("here")
         with socket.socket() as one, pytest.raises(OutsideReached):
@@ -38,7 +38,7 @@ def test_while_it_is_sealed_a_process_reaches_nothing(tmp_path: Path) -> None:
         with pytest.raises(OutsideReached):
             elsewhere.write_text("there")
         with pytest.raises(OutsideReached):
-            os.remove(__file__)
+            os.remove(elsewhere)
     subprocess.run(["true"], check=True)
     assert not elsewhere.exists()
 

@@ -162,7 +162,7 @@ def test_the_preview_says_what_the_halt_then_does() -> None:
         assert told.by_workflow() == {"flow": {"parked": 1}}
         assert [(one["action"], one["tool"]) for one in told.undone] == [("mail.send", "mail.recall")]
         assert [item["type"] for item in told.items] == ["review"]
-        assert told.people == ({"role": "operator", "people": PERSON, "runs": 1},)
+        assert told.people == ({"role": "operator", "people": "ann, ben", "runs": 1},)
         assert not (await preview(desk.ledger, "agent:nobody")).runs
         await halt(desk, "agent:read")
         await desk.resume()

@@ -131,6 +131,13 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
         "Look at the partial results, and decide whether to go on with them.",
         (_RETRY, ("go_on", "Go on with what is there"), _STOP),
     ),
+    errors.NobodyMoves: Text(
+        "stalled",
+        "none of the peers can go on",
+        "Agents that share work have some of it left, and none of them can go on with it.",
+        "Look at what is left and who holds it, and decide how it goes on.",
+        (_BY_HAND, _RETRY, _STOP),
+    ),
     errors.Stalled: Text(
         "stalled",
         "the work stands still",

@@ -38,7 +38,7 @@ _NOT_COPIED: Final = frozenset(
 )
 """Parts of a settle that were the first run's own: its cost, its claim, its way back."""
 _INSIDE: Final = re.compile(
-    r"tool|model|context|look|move|refresh|gate|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*"
+    r"tool|model|context|refresh|gate|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*"
 )
 """Parts of a key that number or sort what is inside a step: nobody names a step by them."""
 
