@@ -391,7 +391,7 @@ def add_board(plan: Plan, seed: int | str) -> None:
         Workflow("board", owner="sim", purpose="is simulated", input=INPUT, escalate_to=ROLE, steps=[step])
     )
     for index in range(rng.randint(1, 3)):
-        case = {"case": f"board-{index}", "group": "red", "amount": 1.0, "items": []}
+        case = {"case": f"board-{index}", "group": "red", "amount": 1.0, "numbers": []}
         plan.runs.append((rng.random() * 5.0, f"board-{index}", "board", case))
 
 
