@@ -60,12 +60,7 @@ def test_a_kill_at_a_commit_of_the_tree_and_of_what_goes_on_changes_nothing(calm
 
 
 def test_what_breaks_the_promise_is_found_there_too(calm: dict[str, Any], store: str):
+    """What the outside shows is judged as on SQLite, where `test_kill.py` breaks it; what differs is the store."""
     number = calm["points"].index("call helpdesk.reply") + 1
-    wanted = {f"{number}:after!blind": "done too often: helpdesk.reply", f"{number}:before!tamper": "audit: "}
-    for _ in range(3):  # on a machine that is busy with other tests, what goes on may give up before it does harm
-        for case, played in zip(list(wanted), play(list(wanted), store)[1:], strict=True):
-            if any(problem.startswith(wanted[case]) for problem in played["problems"]):
-                del wanted[case]
-        if not wanted:
-            return
-    raise AssertionError(f"not found: {wanted}")
+    tampered = play([f"{number}:before!tamper"], store)[1]
+    assert any(problem.startswith("audit: ") for problem in tampered["problems"])
