@@ -76,7 +76,11 @@ ROUNDS = 20
 
 @dataclass(slots=True)
 class Switch:
-    """Counts the points and kills this process at one of them."""
+    """Counts the points and kills this process at one of them.
+
+    `point` is a number, or a label, whose first point is meant: on a store that workers share, how many entries lend
+    money before it is a matter of time, and numbers shift by that.
+    """
 
     point: str = ""
     side: str = ""
@@ -89,8 +93,9 @@ class Switch:
         """A point begins: its name."""
         with self._lock:  # commits come from the writer's thread, calls from the loop's
             self.count += 1
+            first = label not in self.labels
             self.labels.append(label)
-            name = str(self.count)
+            name = label if first and label == self.point else str(self.count)
         self._kill(name, "before")
         return name
 

@@ -47,7 +47,7 @@ def play_all(cases: Sequence[str], store: str = "") -> dict[str, dict[str, Any]]
 def complaint(one: dict[str, Any], points: Sequence[str], store: str) -> str:
     """What is wrong with a case, and how to see it again."""
     number = one["case"].split(":")[0]
-    label = points[int(number) - 1] if number.isdigit() else "a commit of the Merkle tree"
+    label = points[int(number) - 1] if number.isdigit() else "by name"
     again = f"{'CHAOS_STORE=postgres ' if store else ''}{sys.executable} {CASES} {one['case']}"
     return f"{one['case']} ({label}): {'; '.join(one['problems'])}\n    again: {again}"
 

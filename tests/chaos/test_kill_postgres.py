@@ -60,7 +60,9 @@ def test_a_kill_at_a_commit_of_the_tree_and_of_what_goes_on_changes_nothing(calm
 
 
 def test_what_breaks_the_promise_is_found_there_too(calm: dict[str, Any], store: str):
-    """What the outside shows is judged as on SQLite, where `test_kill.py` breaks it; what differs is the store."""
-    number = calm["points"].index("call helpdesk.reply") + 1
-    tampered = play([f"{number}:before!tamper"], store)[1]
+    reply = "call helpdesk.reply"
+    assert reply in calm["points"]
+    blind, tampered = play([f"{reply}:after!blind", f"{reply}:before!tamper"], store)[1:]
+    assert blind["killed"] and tampered["killed"]
+    assert any(problem.startswith("done too often: helpdesk.reply") for problem in blind["problems"])
     assert any(problem.startswith("audit: ") for problem in tampered["problems"])
