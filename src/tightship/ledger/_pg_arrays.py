@@ -9,6 +9,7 @@ bound of the dimension; then each element with its length.
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -25,13 +26,13 @@ class Array(bytes):
     array_oid: ClassVar[int]
 
     @classmethod
+    @abstractmethod
     def of(cls, values: Sequence[Any]) -> Array:
         """The array of these values.
 
         Raises:
             LedgerError: one is none that the server can keep.
         """
-        raise NotImplementedError
 
 
 class Texts(Array):
