@@ -143,7 +143,7 @@ async def everything(ws: Workspace) -> None:
 
 
 BESIDE = {kinds.SCHEDULE, kinds.BASELINE, kinds.DRIFT, kinds.MODEL, kinds.AUDIT}
-BESIDE |= {kinds.REMINDED, kinds.DELIVERY, kinds.THRESHOLD}
+BESIDE |= {kinds.ASSIGNED, kinds.REMINDED, kinds.DELIVERY, kinds.THRESHOLD}
 """What is made beside runs, by declarations that these runs do without."""
 
 
