@@ -72,6 +72,7 @@ owner: shop
 purpose: keep an item in stock
 input: {sku: str}
 escalate_to: buyer
+limits: {restarts: 100}  # a busy machine gets nothing done between two kills
 steps:
   - plan
   - action: erp.order
