@@ -209,6 +209,8 @@ STEPS: Mapping[str, str] = {
     "Learn.error": "The most of the released cases that may be wrong, as a share.",
     "Learn.confidence": "The probability with which that holds until the next drift or reset.",
     "Learn.audit": "The share of cases that a person sees at random, whatever the confidence, when much was learned.",
+    "Learn.guarantee": "`always`: with that probability, at every moment; `mean`: in the mean over the cases that may"
+    " have come, which sends fewer of them to people.",
     "Learn.sample": "The same while it learns. With 1, nothing is released before a threshold is certified.",
     "Action.tool": "The tool that writes.",
     "Action.with_": "Its arguments. Without `with` and `from`: the nearest output before.",

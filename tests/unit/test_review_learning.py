@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from tightship.effects.frame import Learning
 from tightship.review.evidence import Alarm, log_evidence
-from tightship.review.learning import CANDIDATES, Case, Certifier, Learner, draw_share, safe_threshold, starts
+from tightship.review.learning import (
+    CANDIDATES,
+    FIRST_LOOK,
+    Case,
+    Certifier,
+    Learner,
+    MeanBound,
+    draw_share,
+    safe_threshold,
+    starts,
+)
 
 BOUNDS = st.floats(0.01, 0.5)
 
@@ -138,6 +148,65 @@ def test_a_threshold_that_breaks_the_bound_is_learned_as_seldom_as_promised() ->
     assert broken <= 10  # a tenth is promised
 
 
+def learned_in_the_mean(seed: int, cases: int = 1500) -> float | None:
+    bound, chance = MeanBound(0.1), random.Random(seed)
+    for _ in range(cases):
+        confidence = chance.random()
+        bound.see(confidence, chance.random() < confidence)
+    return bound.threshold
+
+
+def test_in_the_mean_the_released_share_of_errors_is_the_bound_and_more_is_released() -> None:
+    found = [one for one in map(learned_in_the_mean, range(200)) if one is not None]
+    assert len(found) > 190
+    risks = [released_wrong(one) for one in found]
+    assert sum(risks) / len(risks) <= 0.1
+    assert sum(found) / len(found) < 0.84  # from 0.8 on one of ten is wrong
+    assert any(risk > 0.1 for risk in risks)  # which is why it is not the promise of every class
+
+
+@given(cases_)
+def test_in_the_mean_every_threshold_above_keeps_the_bound_too(told: list[tuple[float, bool]]) -> None:
+    bound = MeanBound(0.2)
+    for case in told:
+        bound.see(*case)
+        if bound.cases == FIRST_LOOK:
+            break
+    found = bound.threshold
+    if found is None:
+        return
+    seen = told[:FIRST_LOOK]
+    kept = [right for confidence, right in seen if confidence >= found]
+    assert bound.counts(found) == (len(kept), kept.count(False))
+    assert kept.count(False) + 0.8 <= 0.2 * len(kept) + 1e-9
+
+
+def test_a_bound_in_the_mean_is_looked_at_at_fixed_numbers_of_cases() -> None:
+    learner, learning = Learner(IN_THE_MEAN), IN_THE_MEAN
+    learner.see([Case(0.9, True)] * (FIRST_LOOK - 1))
+    assert learner.lesson(None) is None
+    learner.see([Case(0.9, True)])
+    lesson = learner.lesson(None)
+    assert lesson is not None and lesson.threshold == 0.9 and (lesson.cases, lesson.wrong) == (FIRST_LOOK, 0)
+    learner.see([Case(0.9, False)] * 9)
+    assert learner.lesson(0.9) is None  # and not in between
+    learner.see([Case(0.9, False)] * 2)
+    lesson = learner.lesson(0.9)
+    assert lesson is not None and (lesson.state, lesson.threshold) == ("drift", None)
+    assert learning.promised == 0.0
+
+
+def test_a_threshold_in_the_mean_rises_when_errors_come() -> None:
+    learner = Learner(IN_THE_MEAN)
+    learner.see([Case(0.7, True), Case(0.9, True)] * (FIRST_LOOK // 2))
+    lesson = learner.lesson(None)
+    assert lesson is not None and lesson.threshold == 0.7
+    learner.see([Case(0.7, False), Case(0.9, True)] * FIRST_LOOK)
+    risen = learner.lesson(lesson.threshold)
+    assert risen is not None and risen.state == "learned" and risen.threshold is not None and risen.threshold > 0.7
+
+
+IN_THE_MEAN = Learning("sample/triage", error=0.1, guarantee="mean")
 LEARNING = Learning("sample/triage", error=0.1)
 
 

@@ -20,6 +20,10 @@ def test_what_is_certified_for_less_does_not_count_for_more() -> None:
     assert standing.in_force(Learning("support/respond", 0.2, 0.9), 0.8) == (0.65, "learned")
     assert standing.in_force(Learning("support/respond", 0.05), 0.8) == (0.95, "learning")
     assert standing.in_force(Learning("support/respond", 0.1, 0.99), 0.8) == (0.9, "learning")
+    assert standing.in_force(Learning("support/respond", 0.1, guarantee="mean"), 0.8) == (0.65, "learned")
+    in_the_mean = replace(standing, confidence=0.0)
+    assert in_the_mean.in_force(Learning("support/respond", 0.1, guarantee="mean"), 0.8) == (0.65, "learned")
+    assert in_the_mean.in_force(Learning("support/respond", 0.1), 0.8) == (0.9, "learning")
     assert replace(standing, frozen=0.9).in_force(Learning("support/respond", 0.05), 0.8) == (0.9, "frozen")
 
 

@@ -105,13 +105,20 @@ def thresholds(shell: Shell) -> None:
             state,
             one.cases,
             one.wrong,
-            f"{one.error:g} at {one.confidence:g}" if one.error else "",
+            _promise(one),
             one.by,
             one.reason,
         ]
         for one, value, state in found
     ]
     shell.table(columns, rows, words=("reason",), drop=("reason", "by"))
+
+
+def _promise(one: Standing) -> str:
+    """What is promised of a class's threshold."""
+    if not one.error:
+        return ""
+    return f"{one.error:g} at {one.confidence:g}" if one.confidence else f"{one.error:g} in the mean"
 
 
 def _set(shell: Shell, decision_class: str, state: str, by: str | None, reason: str, at: float | None = None) -> None:

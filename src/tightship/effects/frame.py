@@ -79,6 +79,7 @@ class Learning:
         decision_class: `workflow/step`.
         error: the most of the released cases that may be wrong, as a share.
         confidence: the probability with which that holds.
+        guarantee: `always` (with that probability, at every moment), or `mean` (in the mean).
         audit: the share of cases that a person sees whatever the confidence is, once a threshold was learned.
         sample: the same while it learns.
     """
@@ -88,6 +89,12 @@ class Learning:
     confidence: float = 0.95
     audit: float = 0.05
     sample: float = 1.0
+    guarantee: str = "always"
+
+    @property
+    def promised(self) -> float:
+        """The probability with which the bound holds at any moment; 0 where it holds in the mean."""
+        return 0.0 if self.guarantee == "mean" else self.confidence
 
 
 @dataclass(frozen=True, slots=True)

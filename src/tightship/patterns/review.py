@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -95,14 +95,22 @@ UNSUPPORTED = declare(
 class Learn(Spec):
     """`learn:` of a review: its threshold learns from people's decisions, under a bound on errors.
 
-    At most a share of `error` of the released cases is wrong, with a probability of `confidence`. Once it has learned,
-    a share of `audit` of all cases goes to a person at random; while it learns, a share of `sample`.
+    At most a share of `error` of the released cases is wrong: at every moment with a probability of `confidence`, or
+    (`guarantee: mean`) in the mean. Once it has learned, a share of `audit` of all cases goes to a person at random;
+    while it learns, a share of `sample`.
     """
 
     error: float = Field(gt=0.0, le=0.5)
     audit: float = Field(default=0.05, gt=0.0, le=1.0)
     confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
     sample: float = Field(default=1.0, gt=0.0, le=1.0)
+    guarantee: Literal["always", "mean"] = "always"
+
+    @model_validator(mode="after")
+    def _one_promise(self) -> Self:
+        if self.guarantee == "mean" and "confidence" in self.model_fields_set:
+            raise ValueError("`guarantee: mean` has no `confidence`: delete one of them")
+        return self
 
 
 @patterns.register("review")

@@ -1,16 +1,25 @@
 """How a class of decisions learns its threshold from people's decisions, under a stated bound on errors.
 
-**What is promised.** With probability `confidence`, at every moment until the next drift or reset: of the cases that
-the learned threshold in force releases, a share of at most `error` is wrong.
+**What is promised.** `guarantee: always`: with probability `confidence`, at every moment until the next drift or
+reset, of the cases that the learned threshold in force releases a share of at most `error` is wrong. `guarantee: mean`:
+that share is at most `error` in the mean over the cases that may have been drawn; it lets more pass, and in about half
+of all classes the true share lies somewhat above the bound.
 
 **How.** Each case of the class is drawn for a person with the same probability, whatever its confidence is: `sample`
 while the class learns, then less and less down to `audit`. Drawn cases are a fair sample of all cases, which the cases
-below a threshold are not; only they count. For each candidate threshold the evidence that the cases from it upwards
-keep the bound (`evidence.log_evidence`) may be looked at after every decision. Candidates are tested from a start
-downwards, each only after the one above it (fixed-sequence testing as in A. Angelopoulos, S. Bates, E. Candès,
-M. Jordan and L. Lei, "Learn then test", Annals of Applied Statistics 19, 2025); the permitted probability of a mistake
-is split between the starts. A threshold that breaks the bound can then be certified only when the first such one of a
-start's sequence is, so testing many costs nothing.
+below a threshold are not; only they count.
+
+`Certifier`: for each candidate threshold the evidence that the cases from it upwards keep the bound
+(`evidence.log_evidence`) may be looked at after every decision. Candidates are tested from a start downwards, each only
+after the one above it (fixed-sequence testing as in A. Angelopoulos, S. Bates, E. Candès, M. Jordan and L. Lei, "Learn
+then test", Annals of Applied Statistics 19, 2025); the permitted probability of a mistake is split between the starts.
+A threshold that breaks the bound can then be certified only when the first such one of a start's sequence is, so
+testing many costs nothing.
+
+`MeanBound`: at fixed numbers of drawn cases the threshold is the lowest from which upwards every candidate has wrong
+cases of at most `error` of its own, one more counted as wrong (A. Angelopoulos, S. Bates, A. Fisch, L. Lei and
+T. Schuster, "Conformal risk control", ICLR 2024, with its way to make a loss monotone that is not: for such a loss the
+bound is reached as cases grow, and is not exact for few).
 
 **What it rests on.** Cases of the class are exchangeable between two drifts. A person's decision is the truth: approved
 is right, edited or rejected is wrong, and so is a drawn case that nobody decided in time. Drawn cases count in the
@@ -21,6 +30,7 @@ its run is left out. Errors among released cases are seen by the audit alone, so
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +44,10 @@ CANDIDATES: Final = tuple(step / 100 for step in range(100))
 EXPLORED: Final = 50
 """A class that has learned draws so many cases in the time in which their number doubles: often first, then seldom."""
 _HIGH, _LOW = 99, 70
+FIRST_LOOK: Final = 100
+"""Drawn cases at which a bound in the mean is looked at first."""
+NEXT_LOOK: Final = 1.1
+"""By which factor there are more of them at each further look."""
 
 
 def starts(error: float) -> dict[int, float]:
@@ -134,6 +148,64 @@ class Certifier:
         return self._cases[number], self._wrong[number]
 
 
+class MeanBound:
+    """The threshold that keeps a bound in the mean, as of the last look at the drawn cases.
+
+    Args:
+        error: the bound on the share of released cases that are wrong.
+    """
+
+    def __init__(self, error: float) -> None:
+        self._error = error
+        self._told = [0] * len(CANDIDATES)
+        self._wrong = [0] * len(CANDIDATES)
+        """Drawn cases, and wrong ones, by the highest candidate that releases them."""
+        self._next = FIRST_LOOK
+        self._lowest = 1.0
+        self._looked: tuple[float, int, int] | None = None
+        self.cases = 0
+
+    def see(self, confidence: float, correct: bool) -> None:
+        """Take a drawn case into account.
+
+        Args:
+            confidence: in [0, 1]. correct: what the person's decision says.
+        """
+        self.cases += 1
+        number = bisect_right(CANDIDATES, confidence) - 1
+        self._told[number] += 1
+        if correct:
+            self._lowest = min(self._lowest, confidence)
+        else:
+            self._wrong[number] += 1
+        if self.cases >= self._next:
+            self._next = math.ceil(self.cases * NEXT_LOOK)
+            self._looked = self._look()
+
+    def _look(self) -> tuple[float, int, int] | None:
+        """The lowest candidate from which upwards all keep the bound, with its cases; the top has too few."""
+        found: tuple[float, int, int] | None = None
+        cases = wrong = 0
+        for number in range(len(CANDIDATES) - 1, -1, -1):
+            if found is not None and number < int(self._lowest * 100):
+                break  # nothing was ever seen there
+            cases, wrong = cases + self._told[number], wrong + self._wrong[number]
+            if wrong + 1 - self._error <= self._error * cases:
+                found = (CANDIDATES[number], cases, wrong)
+            elif found is not None or cases * self._error > 3 * (1 - self._error):
+                break
+        return found
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold, or None where nothing keeps the bound."""
+        return None if self._looked is None else self._looked[0]
+
+    def counts(self, threshold: float) -> tuple[int, int]:
+        """Of the drawn cases from the threshold upwards, at the last look: how many, and how many were wrong."""
+        return (0, 0) if self._looked is None or self._looked[0] != threshold else self._looked[1:]
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A drawn case that was decided. `held`: the learned threshold it was held against; None while there was none."""
@@ -167,9 +239,11 @@ class Learner:
     """One class of decisions between two drifts: certifies thresholds, and watches the one in force."""
 
     def __init__(self, learning: Learning) -> None:
-        self._certifier = Certifier(learning.error, learning.confidence)
+        self._in_the_mean = learning.guarantee == "mean"
+        self._certifier = (
+            MeanBound(learning.error) if self._in_the_mean else Certifier(learning.error, learning.confidence)
+        )
         self._alarm = Alarm(learning.error)
-        self._error = learning.error
 
     @property
     def cases(self) -> int:
@@ -192,6 +266,8 @@ class Learner:
         if self._alarm.raised:
             return Lesson("drift", None, self._alarm.cases, self._alarm.wrong)
         found = self._certifier.threshold
-        if found is None or (in_force is not None and found >= in_force):
+        if found == in_force or (in_force is not None and not self._in_the_mean and (found or 1.0) >= in_force):
             return None
+        if found is None:  # what was seen since speaks against every threshold
+            return Lesson("drift", None, self._alarm.cases, self._alarm.wrong)
         return Lesson("learned", found, *self._certifier.counts(found))

@@ -86,7 +86,7 @@ class Standing:
         version: the position of the entry that set it; 0 before anything has.
         since: the position from which on cases count.
         cases, wrong: the evidence: drawn cases from the threshold upwards, and how many were wrong.
-        error, confidence: what is promised of the learned threshold.
+        error, confidence: what is promised of the learned threshold; a confidence of 0: in the mean.
         by, reason, at: who or what set it, why, and when (store time, s).
     """
 
@@ -114,7 +114,7 @@ class Standing:
 
     def learned(self, learning: Learning) -> float | None:
         """The learned threshold, where it was certified for what is declared now, or for more."""
-        enough = self.error <= learning.error and self.confidence >= learning.confidence
+        enough = self.error <= learning.error and self.confidence >= learning.promised
         return self.threshold if enough else None
 
     def in_force(self, learning: Learning, default: float) -> tuple[float, str]:

@@ -102,7 +102,7 @@ class ThresholdDesk:
             if lesson is None or (lesson.state == "learned" and standing.frozen is not None):
                 return
             body: dict[str, Any] = {"class": learning.decision_class, "by": LEARNING, **lesson.as_dict()}
-            body |= {"error": learning.error, "confidence": learning.confidence}
+            body |= {"error": learning.error, "confidence": learning.promised}
             if lesson.threshold is None:
                 del body["threshold"]
             await self._ledger.append(Draft("", kinds.THRESHOLD, "", body))
