@@ -189,6 +189,27 @@ def test_when_re_planning_is_used_up_it_escalates_with_what_is_done_or_keeps_it(
     simulate(story)
 
 
+@pytest.mark.parametrize("ids", [("a", "b", "c"), ("c", "b", "a")])
+def test_a_worker_that_is_stopped_at_its_bounds_fails_its_task_and_what_needs_it(ids: tuple[str, ...]) -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def look(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["task"]["id"] == "a":
+                await ctx.tool("not.declared", {})
+            return {"ok": True}
+
+        every = {"a": task("a"), "b": task("b", "a"), "c": task("c")}
+        plans(desk, planner([every[id] for id in ids]))
+        looks(desk, look)
+        desk.workflow(Manager(plan="plan", workers={"look": "look"}, on_failure="keep"))
+        run = await desk.run()
+        assert run.outcome == "completed" and list(run.output["results"]) == ["c"]
+        assert {one["id"]: one["error"] for one in run.output["failed"]} == {"a": "Unforeseen", "b": "blocked"}
+
+    simulate(story)
+
+
 def test_conflicting_results_for_one_item_are_settled_by_the_rule() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)

@@ -286,7 +286,7 @@ class Manager(Step):
                 for need in task.needs:
                     if need in own:
                         await frame.after(need)
-                lost = [need for need in task.needs if need in going.failed or need in going.blocked]
+                lost = [need for need in task.needs if need in own and need not in going.results]
                 if lost:
                     going.blocked[task.id] = f"it needs {', '.join(lost)}"
                     return None
