@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tightship.core import kinds
 from tightship.core.errors import LoadError, Unavailable
+from tightship.core.signals import OverBudget
 from tightship.patterns import Manager, load_all
 from tightship.patterns._plan import Bounds, Task, problems, read_plan
 from tightship.runtime.simulation import Simulation
@@ -313,6 +314,33 @@ def test_a_manager_past_its_deadline_is_replaced_and_what_was_done_is_kept() -> 
         desk.workflow(Manager(plan="plan", workers={"look": "look"}, within=10, fallback="rest"))
         run = await desk.run()
         assert run.output == {"kept": [{"ok": "a"}], "why": "TimedOut"}
+
+    simulate(story)
+
+
+def test_a_used_up_budget_of_one_worker_ends_the_run_and_no_deadline_covers_it_up() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def look(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["task"]["id"] == "a":
+                raise OverBudget("it would cost too much", scope="run", unit="usd")
+            await asyncio.sleep(7200)
+            return {"ok": True}
+
+        async def simple(ctx: Any, given: dict[str, Any]) -> Any:
+            return {"simple": True}
+
+        plans(desk, planner([task("a"), task("b")]))
+        looks(desk, look)
+        add(desk, "simple", simple)
+        desk.workflow(
+            Manager(plan="plan", workers={"look": "look"}, within="1m", fallback="simple"),
+            budget={"usd": 1.0, "then": "fail"},
+        )
+        began = sim.world().clock.now()
+        assert (await desk.run()).outcome == "failed"
+        assert sim.world().clock.now() - began < 60
 
     simulate(story)
 
