@@ -212,7 +212,35 @@ async def test_people_freeze_and_reset_with_a_reason(sim: Simulation) -> None:
     assert (standing.state, standing.frozen, standing.threshold) == ("frozen", 0.9, None)
     assert (await hands.set("flow/triage", "thawed", PERSON, "the audit is over")).frozen is None
     reset = await hands.set("flow/triage", "reset", PERSON, "another supplier")
-    assert (reset.threshold, reset.since) == (None, reset.version)
+    assert (reset.threshold, reset.since) == (None, round(reset.at * 1_000_000))
+
+
+@pytest.mark.parametrize("tenants", [("acme",), ("acme", "default", "zeta")])
+@simulated
+async def test_what_was_decided_before_a_reset_counts_no_more_in_whatever_tenant_s_log(
+    sim: Simulation, tenants: tuple[str, ...]
+) -> None:
+    desk = desk_of(sim, learn=LEARN)
+
+    async def cases(number: int) -> None:
+        for at in range(number):
+            await desk.run(case="0.95", tenant=tenants[at % len(tenants)])
+            operator = await desk.operator()
+            for item in await operator.items():
+                await operator.decide(item.item, Decision("approve", PERSON))
+            await desk.resume()
+
+    await cases(60)
+    hands = await reviewers(desk)
+    [learned] = await hands.thresholds()
+    assert learned.threshold is not None and 40 <= learned.cases <= 60  # of all of them, whatever tenant's
+    await hands.set("flow/triage", "reset", PERSON, "another supplier")
+    await cases(10)
+    [standing] = await hands.thresholds()
+    assert (standing.state, standing.threshold) == ("reset", None)
+    await cases(50)
+    [again] = await hands.thresholds()
+    assert again.threshold is not None and again.cases <= 60
 
 
 @simulated
