@@ -18,6 +18,7 @@ from tightship.review.inbox import Decision
 from tightship.runtime.reviewers import Reviewers
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.build import Agent, Workflow
+from tightship.workflow.config import WorkspaceConfig
 
 LEARN = {"error": 0.1, "audit": 0.2}
 STATED = {"output": {"answer": "str", "amount": "float", "confidence": "float"}}
@@ -136,6 +137,32 @@ async def test_samples_that_agree_are_turns_and_their_share_is_the_confidence(si
     assert run.output["answer"] == "Yes" and 0.45 < run.output["confidence"] < 0.75  # 3 of 5, as outcomes map it
     desk.workflow("answer", name="tight", limits={"turns": 4})
     assert (await desk.run("tight")).outcome == "escalated"  # five samples are five turns
+
+
+@simulated
+async def test_samples_count_on_when_the_run_is_taken_over(sim: Simulation) -> None:
+    desk, asked = Desk(sim), sim.loop.create_future()
+    outcomes(desk.folder)
+
+    async def answer(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"answer": "yes"}
+
+    async def hangs(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if not asked.done():
+            asked.set_result(None)
+            await sim.loop.create_future()
+        return {"ok": True}
+
+    stated = {"source": "agreement", "of": "answer", "samples": 5, "calibrated_on": "outcomes.jsonl"}
+    desk.agent("answer", answer, tools=[], confidence=stated, output={"answer": "str", "confidence": "float"})
+    desk.agent("hangs", hangs, tools=[])
+    desk.workflow("answer", "hangs", "answer", limits={"turns": 10})
+    desk.begin()
+    await asked
+    await sim.world().clock.sleep(1.0)
+    desk.kill()
+    await desk.resume()
+    assert (await desk.only()).reason == "LimitReached"  # five, one, and five more
 
 
 @simulated
@@ -325,6 +352,17 @@ async def test_too_much_follows_the_declared_rule_and_approves_nothing(
     assert rows == []
     last = await desk.ledger.select("runs", [("reference", "=", "n2")])
     assert (last[0]["outcome"] or last[0]["state"]) == outcome
+
+
+@pytest.mark.parametrize(
+    ("rules", "way"),
+    [({"operator": "operator"}, "operator -> operator"), ({"operator": "other", "other": "operator"}, "operator -> other -> operator")],
+)  # fmt: skip
+def test_roles_that_hand_too_much_to_each_other_are_refused(rules: dict[str, str], way: str) -> None:
+    overload = {role: {"age": "10s", "then": f"reassign:{to}"} for role, to in rules.items()}
+    roles = {"operator": ["ann"], "other": ["cy"]}
+    with pytest.raises(ValueError, match=way):
+        WorkspaceConfig.model_validate({"name": "desk", "roles": roles, "overload": overload})
 
 
 @simulated
