@@ -77,12 +77,9 @@ _SPELLED: Mapping[str, str] = {
     "Overlay.undo": "undo",
     "Settle.weights": "mapping of names to numbers",
     "Review.show": "list of expressions",
-    "Review.deadline": "duration",
-    "Vote.deadline": "duration",
     "When.cases": "list of cases",
     "WorkflowSpec.undo_retry": "undo retry",
     "Manager.workers": "mapping of names to workers",
-    "Manager.deadline": "duration",
     "Saga.undo_retry": "undo retry",
     "When.is_": "mapping of values to steps",
     "Action.undo": "`none`, a tool, or undo",
@@ -90,10 +87,6 @@ _SPELLED: Mapping[str, str] = {
     "Case.then": "a step or a list of steps",
 }
 """Fields whose type reads better in words of its own."""
-
-
-_WRITTEN: Mapping[str, str] = {"Manager.deadline": "within", "Review.deadline": "within", "Vote.deadline": "within"}
-"""Fields that are called otherwise in files."""
 
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -113,7 +106,7 @@ def field_table(model: type[BaseModel]) -> str:
     for name, field in own_fields(model).items():
         place = f"{model.__name__}.{name}"
         kind = _SPELLED.get(place) or _kind(hints[name])
-        written = _WRITTEN.get(place) or field.alias or name.rstrip("_")
+        written = getattr(model, "written", {}).get(name) or field.alias or name.rstrip("_")
         cells = (f"`{written}`", kind + _bounds(field), _default(field, hints[name]), MEANINGS[place])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -186,6 +186,7 @@ STEPS: Mapping[str, str] = {
         "What happens when it was undone: the failure goes on to what stands around it, the run fails, or it goes on "
         "with `give`."
     ),
+    "Saga.deadline": "The time for all of it. When it is over, what was done is undone.",
     "Saga.give": "With `continue`: the saga's output.",
     "Saga.undo_retry": "How an undo is tried again whose system does not answer. Without it: twice, 1 s and 2 s later.",
     "UndoRetry.times": "Tries more.",

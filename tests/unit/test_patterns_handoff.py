@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tightship.core import kinds
 from tightship.core.errors import LoadError, OutOfScope
 from tightship.ledger import Entry
-from tightship.patterns import WorkflowStep, load_all
+from tightship.patterns import Concurrent, WorkflowStep, load_all
 from tightship.patterns._brief import Brief, retention
 from tightship.runtime.simulation import simulate
 from tightship.workflow.tree import patterns
@@ -145,6 +145,45 @@ def test_two_agents_that_only_pass_the_work_back_and_forth_are_stopped_before_th
         run = await desk.run()
         assert run.outcome == "escalated" and run.reason == "LoopFound"
         assert [one.body["target"] for one in handoffs(run.entries)] == ["light", "water", "light", "water"]
+
+    simulate(play)
+
+
+def test_a_handoff_of_another_form_is_no_finish_and_what_it_says_is_sealed():
+    async def play(sim: Any) -> None:
+        desk = Desk(sim)
+        three(desk, front=plays({"handoff": "light"}), light=plays({}), odd=plays(to("Jane Roe, born 1970")))
+        desk.workflow(Handoff(first="front", peers={"front": ["light"]}, brief=BRIEF), name="form")
+        desk.workflow(Handoff(first="odd", peers={"odd": ["light"]}, brief=BRIEF), name="stranger")
+        form, stranger = await desk.run("form"), await desk.run("stranger")
+        assert (form.outcome, form.reason) == (stranger.outcome, stranger.reason) == ("escalated", "data_missing")
+        assert not [entry for entry in await desk.entries() if "Roe" in str(entry.body)]
+
+    simulate(play)
+
+
+def test_who_may_not_hand_over_any_more_is_told_the_same_after_a_crash():
+    async def play(sim: Any) -> None:
+        desk, slow = Desk(sim), asyncio.Event()
+
+        async def waits(ctx: Any, given: Mapping[str, Any]) -> Any:
+            if not slow.is_set():
+                slow.set()
+                await asyncio.get_running_loop().create_future()
+            return {"ok": True}
+
+        three(desk, front=plays(to("light")), light=plays(to("water")), water=plays(to("light")), waits=waits)
+        passed = Handoff(first="front", peers=PEERS, brief=BRIEF, max=8)
+        desk.workflow(Concurrent(branches=[passed, "waits"], on_failure="escalate"))
+        desk.begin()
+        await slow.wait()
+        await asyncio.sleep(1.0)
+        desk.kill()
+        await desk.resume()
+        run = await desk.only()
+        [item] = await (await desk.operator()).items()
+        package = (await (await desk.operator()).item(item.item))[1]
+        assert run.outcome == "escalated" and "LoopFound" in str(package["evidence"]["failed"])
 
     simulate(play)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tightship.core import kinds
 from tightship.core.errors import LoadError, Unavailable
+from tightship.core.signals import OverBudget
 from tightship.patterns import Manager, load_all
 from tightship.patterns._plan import Bounds, Task, problems, read_plan
 from tightship.runtime.simulation import Simulation
@@ -189,6 +190,27 @@ def test_when_re_planning_is_used_up_it_escalates_with_what_is_done_or_keeps_it(
     simulate(story)
 
 
+@pytest.mark.parametrize("ids", [("a", "b", "c"), ("c", "b", "a")])
+def test_a_worker_that_is_stopped_at_its_bounds_fails_its_task_and_what_needs_it(ids: tuple[str, ...]) -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def look(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["task"]["id"] == "a":
+                await ctx.tool("not.declared", {})
+            return {"ok": True}
+
+        every = {"a": task("a"), "b": task("b", "a"), "c": task("c")}
+        plans(desk, planner([every[id] for id in ids]))
+        looks(desk, look)
+        desk.workflow(Manager(plan="plan", workers={"look": "look"}, on_failure="keep"))
+        run = await desk.run()
+        assert run.outcome == "completed" and list(run.output["results"]) == ["c"]
+        assert {one["id"]: one["error"] for one in run.output["failed"]} == {"a": "Unforeseen", "b": "blocked"}
+
+    simulate(story)
+
+
 def test_conflicting_results_for_one_item_are_settled_by_the_rule() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)
@@ -292,6 +314,33 @@ def test_a_manager_past_its_deadline_is_replaced_and_what_was_done_is_kept() -> 
         desk.workflow(Manager(plan="plan", workers={"look": "look"}, within=10, fallback="rest"))
         run = await desk.run()
         assert run.output == {"kept": [{"ok": "a"}], "why": "TimedOut"}
+
+    simulate(story)
+
+
+def test_a_used_up_budget_of_one_worker_ends_the_run_and_no_deadline_covers_it_up() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def look(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["task"]["id"] == "a":
+                raise OverBudget("it would cost too much", scope="run", unit="usd")
+            await asyncio.sleep(7200)
+            return {"ok": True}
+
+        async def simple(ctx: Any, given: dict[str, Any]) -> Any:
+            return {"simple": True}
+
+        plans(desk, planner([task("a"), task("b")]))
+        looks(desk, look)
+        add(desk, "simple", simple)
+        desk.workflow(
+            Manager(plan="plan", workers={"look": "look"}, within="1m", fallback="simple"),
+            budget={"usd": 1.0, "then": "fail"},
+        )
+        began = sim.world().clock.now()
+        assert (await desk.run()).outcome == "failed"
+        assert sim.world().clock.now() - began < 60
 
     simulate(story)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from board_desk import held_by_one
 from tightship.context.board import Move, Spot, play
 from tightship.core import kinds
+from tightship.core.signals import OverBudget
 from tightship.patterns import Peers, load_all
 from tightship.runtime.simulation import Simulation
 
@@ -196,11 +197,14 @@ def test_whoever_takes_too_long_loses_its_claim_and_its_late_result_is_refused()
     simulate(story)
 
 
-def test_what_a_failing_peer_held_comes_back_to_the_others_at_once() -> None:
+@pytest.mark.parametrize("beyond", [False, True])
+def test_what_a_failing_peer_held_comes_back_to_the_others_at_once(beyond: bool) -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)
 
         async def broken(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["mine"] and beyond:
+                await ctx.tool("not.declared", {})
             if given["mine"]:
                 raise ValueError("no")
             return {"claim": keys(given["open"])}
@@ -303,9 +307,30 @@ def test_asks_that_go_back_and_forth_are_found() -> None:
         add(desk, "a", asks("b"))
         add(desk, "b", asks("a"))
         desk.workflow(step("a", "b"), **BOARD)
+        began = sim.world().clock.now()
         found = await run(desk, "x")
         assert found.outcome != "completed"
         assert "back and forth" in found.package["what_happened"]
+        assert sim.world().clock.now() - began < 60  # it is found, and not waited for
+
+    simulate(story)
+
+
+def test_a_refused_budget_of_one_peer_ends_the_run_and_the_others_do_not_wait_for_it() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def dear(ctx: Any, given: dict[str, Any]) -> Any:
+            if given["mine"]:
+                raise OverBudget("it would cost too much", scope="run", unit="usd")
+            return {"claim": keys(given["open"])[:1]}
+
+        add(desk, "dear", dear)
+        add(desk, "patient", diligent(2.0))
+        desk.workflow(step("dear", "patient"), **BOARD, budget={"usd": 1.0, "then": "fail"})
+        began = sim.world().clock.now()
+        assert (await run(desk, "x", "y")).outcome == "failed"
+        assert sim.world().clock.now() - began < 60
 
     simulate(story)
 

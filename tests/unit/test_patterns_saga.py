@@ -11,7 +11,7 @@ from engine_desk import Desk, Served, simulate, tool, write
 from tightship.core import kinds
 from tightship.core.errors import OutcomeUnknown, Unavailable, WriteFailed
 from tightship.core.ports import Reply, Request, ToolSpec
-from tightship.patterns import Saga, WorkflowStep, load_all
+from tightship.patterns import Concurrent, Saga, WorkflowStep, load_all
 from tightship.runtime.simulation import Simulation
 
 load_all()
@@ -176,6 +176,55 @@ def test_what_cannot_be_undone_is_in_the_inbox_while_the_run_goes_on() -> None:
         assert run.outcome == "completed" and shop.stands == ["charge", "book"]
         (item,) = await (await desk.operator()).items()
         assert item.type == "residual" and item.role == "operator"
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_saga_whose_time_is_over_is_undone_like_one_that_failed(killed: bool) -> None:
+    async def story(sim: Simulation) -> None:
+        shop = Shop()
+        desk = Desk(sim, shop.tools())
+
+        async def slow(ctx: Any, given: dict[str, Any]) -> Any:
+            await asyncio.sleep(100)
+            return {"ok": True}
+
+        desk.agent("slow", slow, tools=[])
+        late = {"unavailable": {"then": "continue", "give": {"late": True}}}
+        desk.workflow(Saga(action("charge"), "slow", then="escalate", within="10s", on=late))
+        desk.begin()
+        while killed and not await desk.entries(kinds.DECIDED, "saga/within"):
+            await sim.world().clock.sleep(0.01)
+        if killed:
+            desk.kill()
+            await desk.resume()
+        await asyncio.sleep(60)
+        run = await desk.only()
+        assert (run.outcome, run.output) == ("completed", {"late": True})
+        assert shop.stands == [] and shop.calls.count("uncharge") == 1
+
+    simulate(story)
+
+
+def test_a_saga_that_is_stopped_at_its_bounds_is_undone_in_a_branch_that_others_outlive() -> None:
+    async def story(sim: Simulation) -> None:
+        shop = Shop()
+        desk = Desk(sim, shop.tools())
+
+        async def strays(ctx: Any, given: dict[str, Any]) -> Any:
+            await ctx.tool("not.declared", {})
+
+        async def other(ctx: Any, given: dict[str, Any]) -> Any:
+            return {"ok": True}
+
+        desk.agent("strays", strays, tools=[])
+        desk.agent("other", other, tools=[])
+        saga = Saga(action("charge"), "strays", then="continue", give={"sent": True}, name="sent")
+        desk.workflow(Concurrent(branches=[saga, "other"], on_failure="keep"))
+        run = await desk.run()
+        assert (run.outcome, run.output) == ("completed", {"other": {"ok": True}})
+        assert shop.stands == []
 
     simulate(story)
 

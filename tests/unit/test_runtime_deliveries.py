@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from receiver import SECRET, Receiver, receiving
 from tightship.core import kinds
-from tightship.core.errors import LoadError, UnknownName
+from tightship.core.errors import LoadError, StoreLost, UnknownName
 from tightship.core.world import SystemClock, World
 from tightship.ledger import Draft, Guards, Ledger
 from tightship.patterns import load_all
@@ -286,6 +286,46 @@ async def test_a_late_failure_of_one_does_not_undo_that_it_has_arrived_by_anothe
         await asyncio.gather(*frozen._in_hand.values())
         assert (await desk.row("i-1"))["state"] == "delivered"
         assert len(set(receiver.ids)) == 1
+
+
+async def test_what_could_not_be_begun_while_others_are_looked_for_is_found_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails in the midst of a look that does not go so far back."""
+    select, begun, fails, failed = desk.ledger.select, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def cut_off(*args: Any, **more: Any) -> Any:
+        begun.set()
+        await fails.wait()
+        asyncio.get_running_loop().call_soon(failed.set)
+        raise StoreLost("the connection is gone")
+
+    async def slow(table: str, *args: Any, **more: Any) -> Any:
+        found = await select(table, *args, **more)
+        if table == "inbox" and desk.clock.ahead > 2 * HOUR and not failed.is_set():
+            fails.set()
+            await failed.wait()
+            await asyncio.sleep(0.05)
+        return found
+
+    async with receiving() as receiver:
+        deliveries = desk.deliveries(receiver.url, within=10 * HOUR)
+        await look(deliveries)
+        await desk.opens("i-1")
+        monkeypatch.setattr(desk.ledger, "append", cut_off)
+        await deliveries.look()  # takes it in hand
+        await begun.wait()
+        desk.clock.ahead = HOUR
+        await deliveries.look()  # from here on only what is new is looked for
+        monkeypatch.setattr(desk.ledger, "select", slow)
+        desk.clock.ahead = 3 * HOUR
+        await deliveries.look()
+        monkeypatch.undo()
+        assert not receiver.received
+        for _ in range(2):
+            await look(deliveries)
+            desk.clock.ahead += 60
+        assert len(receiver.received) == 1
 
 
 async def test_what_could_not_be_begun_is_found_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tightship.review.inbox import Decision
 from tightship.runtime.reviewers import Reviewers
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.build import Agent, Workflow
+from tightship.workflow.config import WorkspaceConfig
 
 LEARN = {"error": 0.1, "audit": 0.2}
 STATED = {"output": {"answer": "str", "amount": "float", "confidence": "float"}}
@@ -139,6 +140,32 @@ async def test_samples_that_agree_are_turns_and_their_share_is_the_confidence(si
 
 
 @simulated
+async def test_samples_count_on_when_the_run_is_taken_over(sim: Simulation) -> None:
+    desk, asked = Desk(sim), sim.loop.create_future()
+    outcomes(desk.folder)
+
+    async def answer(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"answer": "yes"}
+
+    async def hangs(ctx: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if not asked.done():
+            asked.set_result(None)
+            await sim.loop.create_future()
+        return {"ok": True}
+
+    stated = {"source": "agreement", "of": "answer", "samples": 5, "calibrated_on": "outcomes.jsonl"}
+    desk.agent("answer", answer, tools=[], confidence=stated, output={"answer": "str", "confidence": "float"})
+    desk.agent("hangs", hangs, tools=[])
+    desk.workflow("answer", "hangs", "answer", limits={"turns": 10})
+    desk.begin()
+    await asked
+    await sim.world().clock.sleep(1.0)
+    desk.kill()
+    await desk.resume()
+    assert (await desk.only()).reason == "LimitReached"  # five, one, and five more
+
+
+@simulated
 async def test_a_class_learns_from_decisions_and_then_asks_less(sim: Simulation) -> None:
     desk = desk_of(sim, learn=LEARN)
     assert [await case(desk, "0.95") for _ in range(50)] == ["asked"] * 50  # until it has learned everybody is seen
@@ -212,7 +239,35 @@ async def test_people_freeze_and_reset_with_a_reason(sim: Simulation) -> None:
     assert (standing.state, standing.frozen, standing.threshold) == ("frozen", 0.9, None)
     assert (await hands.set("flow/triage", "thawed", PERSON, "the audit is over")).frozen is None
     reset = await hands.set("flow/triage", "reset", PERSON, "another supplier")
-    assert (reset.threshold, reset.since) == (None, reset.version)
+    assert (reset.threshold, reset.since) == (None, round(reset.at * 1_000_000))
+
+
+@pytest.mark.parametrize("tenants", [("acme",), ("acme", "default", "zeta")])
+@simulated
+async def test_what_was_decided_before_a_reset_counts_no_more_in_whatever_tenant_s_log(
+    sim: Simulation, tenants: tuple[str, ...]
+) -> None:
+    desk = desk_of(sim, learn=LEARN)
+
+    async def cases(number: int) -> None:
+        for at in range(number):
+            await desk.run(case="0.95", tenant=tenants[at % len(tenants)])
+            operator = await desk.operator()
+            for item in await operator.items():
+                await operator.decide(item.item, Decision("approve", PERSON))
+            await desk.resume()
+
+    await cases(60)
+    hands = await reviewers(desk)
+    [learned] = await hands.thresholds()
+    assert learned.threshold is not None and 40 <= learned.cases <= 60  # of all of them, whatever tenant's
+    await hands.set("flow/triage", "reset", PERSON, "another supplier")
+    await cases(10)
+    [standing] = await hands.thresholds()
+    assert (standing.state, standing.threshold) == ("reset", None)
+    await cases(50)
+    [again] = await hands.thresholds()
+    assert again.threshold is not None and again.cases <= 60
 
 
 @simulated
@@ -297,6 +352,17 @@ async def test_too_much_follows_the_declared_rule_and_approves_nothing(
     assert rows == []
     last = await desk.ledger.select("runs", [("reference", "=", "n2")])
     assert (last[0]["outcome"] or last[0]["state"]) == outcome
+
+
+@pytest.mark.parametrize(
+    ("rules", "way"),
+    [({"operator": "operator"}, "operator -> operator"), ({"operator": "other", "other": "operator"}, "operator -> other -> operator")],
+)  # fmt: skip
+def test_roles_that_hand_too_much_to_each_other_are_refused(rules: dict[str, str], way: str) -> None:
+    overload = {role: {"age": "10s", "then": f"reassign:{to}"} for role, to in rules.items()}
+    roles = {"operator": ["ann"], "other": ["cy"]}
+    with pytest.raises(ValueError, match=way):
+        WorkspaceConfig.model_validate({"name": "desk", "roles": roles, "overload": overload})
 
 
 @simulated

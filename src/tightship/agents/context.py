@@ -66,6 +66,7 @@ class Turn:
         line: the branch or item that it belongs to.
         fatal: what the ledger or a replay has refused; the turn ends with it whatever the agent's code does.
         violation: an effect that came from a task the door did not open; the turn fails with it.
+        samples: how often the agent was asked for its answer: each counts as a turn.
         over: the turn has ended or was given up; what is left of the agent's code gets no effect any more.
         ended: when the agent's code came back, by the event loop's clock (s).
         blocked: file and line of its code at which the event loop was last seen blocked.
@@ -83,6 +84,7 @@ class Turn:
     model: ModelCaller | None = None
     violation: ForkedEffect | None = None
     fatal: TightshipError | None = None
+    samples: int = 1
     over: bool = False
     ended: float = 0.0
     blocked: str = ""

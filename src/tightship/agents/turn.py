@@ -159,10 +159,10 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     except TightshipError as error:
         head, detail = describe(error)
         sealed, _ = journal.seal(detail)
-        body |= {"error": head, "detail": sealed.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
+        body |= _asked(turn) | {"error": head, "detail": sealed.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
         await journal.record(kinds.TURN, key, body, (payload, sealed))
         raise
-    body |= {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
+    body |= _asked(turn) | {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
     await journal.go_ahead(kinds.TURN, key, body, (payload, out))
     return orjson.loads(data)
 
@@ -171,6 +171,11 @@ def _given(turn: Turn, give: Mapping[str, Json]) -> Mapping[str, Json]:
     """All that a turn is given, as it is recorded and compared."""
     more = {"feedback": list(turn.feedback), CONSTRAINTS: [*turn.pinned.constraints, *turn.pinned.handed]}
     return {**give, **{name: said for name, said in more.items() if said}}
+
+
+def _asked(turn: Turn) -> Body:
+    """How often the agent was asked, where that is more than once."""
+    return {"samples": turn.samples} if turn.samples > 1 else {}
 
 
 def _limited(session: Session, agent: Agent, turn: Turn, address: str) -> LimitReached | None:

@@ -144,6 +144,7 @@ class RunLimits:
             if entry.kind == kinds.TURN:
                 if not entry.body.get("denied"):  # it was not taken
                     self._turns.add(entry.key)
+                    self._turns.update(sample_key(entry.key, at) for at in range(2, 1 + entry.body.get("samples", 1)))
                 if entry.body.get("repair"):
                     self._retries.add((entry.key, 2))
             elif entry.kind in (kinds.ADMITTED, kinds.SETTLED):
@@ -181,6 +182,11 @@ class RunLimits:
             f"{whose} has used up its {limit} {what}",
             fix=f"find out what repeats with `tightship runs show`; raise limits.{field} only if the work needs it",
         )
+
+
+def sample_key(turn: str, number: int) -> str:
+    """What a further sample of a turn's answer (from 2) is counted by: it is paid, and counts, like a turn."""
+    return f"{turn}/sample/{number}"
 
 
 def _retry(key: str) -> str:

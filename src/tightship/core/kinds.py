@@ -45,7 +45,8 @@ refreshed, refused}]: what it read of the shared context; wrote: the version it 
 [[scope, key]]: values that this action has made old; raced [[scope, key]]: what had changed since it was decided]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
-[line, rehearsal: the output was generated, repair: the attempt at an output that did not fit]"""
+[line, rehearsal: the output was generated, repair: the attempt at an output that did not fit, samples: how often
+it was asked]"""
 NODE: Final = "node.done"
 """out (address of output and bound names): a finished composite node whose inside need not be walked again"""
 DECIDED: Final = "decided"

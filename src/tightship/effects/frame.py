@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn, Protocol
 
 from tightship.context.board import Move
-from tightship.core.errors import WorkException
+from tightship.core.errors import TightshipError, WorkException
 from tightship.core.ports import Json, UndoSpec
 from tightship.ledger import Expected
 
@@ -382,11 +382,11 @@ class Frame(Protocol):
         """
         ...
 
-    async def failure(self) -> WorkException | None:
+    async def failure(self) -> TightshipError | None:
         """The failure for which this node was turned around before: then it is not walked forward again."""
         ...
 
-    async def take_back(self, error: WorkException, retry: Any) -> Sequence[Mapping[str, Json]]:
+    async def take_back(self, error: TightshipError, retry: Any) -> Sequence[Mapping[str, Json]]:
         """Record that this node has failed, and undo in reverse order what was done below it.
 
         Args:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.context.board import Move
-from tightship.core.errors import WorkException
+from tightship.core.errors import BoundaryError, LimitReached, WorkException
 from tightship.core.ports import Json
+from tightship.core.signals import Signal
 from tightship.effects.frame import Board, Frame
 from tightship.patterns._mail import Chatter, Circle, Said, read_said
 from tightship.patterns._shared import feedback
@@ -83,8 +84,11 @@ class Peer:
                 inner = await self._round(frame)
                 if inner is not None:
                     await self._rest(frame, inner)
-        except WorkException:
+        except (WorkException, BoundaryError, LimitReached):
             await self._let_go(frame)
+            raise
+        except (Exception, Signal):  # it ends the run: nobody has to wait for this peer
+            self._table.leave(frame, self._seat)
             raise
         await self._let_go(frame)
         return None

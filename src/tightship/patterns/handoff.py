@@ -216,7 +216,7 @@ class Handoff(Step):
                 options=[{"id": name, "label": f"let {name} go on"} for name in self.peers.get(at, ())],
                 evidence={"from": at, "to": _target(output), "problems": problems, "before": dict(brief)},
             )
-        asked = _asked(output)
+        asked: Any = _asked(output)  # a handoff that passes
         return output, None if asked is None else (str(asked["to"]), dict(asked.get(BRIEF) or {}))
 
     async def _returned(self, frame: Frame, at: str, output: Json, problems: list[str], *, again: bool) -> None:
@@ -224,8 +224,8 @@ class Handoff(Step):
         target = _target(output)
         allowed = target in self.peers.get(at, ())
         told: dict[str, Json] = {"source": at, "kind": "brief" if allowed else "peer", "problems": problems}
-        # what is no name of the workflow is what somebody wrote
-        told["target" if target in self._parties else "asked"] = target
+        # what is no name of the workflow is what somebody wrote, and is sealed
+        told["target" if target in self._parties else "wanted"] = target
         if again:
             await frame.note("handoff.returned", **told, again=True)
         else:
@@ -236,6 +236,8 @@ class Handoff(Step):
         asked = _asked(output)
         if asked is None:
             return []
+        if not isinstance(asked, Mapping):
+            return [f"handoff: {{to: AGENT, brief: {{…}}}} is expected, and this is {type(asked).__name__}"]
         target, allowed = asked.get("to"), self.peers.get(at, ())
         if target not in allowed:
             peers = f"it may go to {', '.join(allowed)}" if allowed else "it has nobody to hand over to"
@@ -243,11 +245,12 @@ class Handoff(Step):
         return contract.problems(asked.get(BRIEF) or {}, before)
 
 
-def _asked(output: Json) -> Mapping[str, Any] | None:
+def _asked(output: Json) -> Json:
+    """What an output says of a handoff, whatever its form; None when it asks for none."""
     found = output.get("handoff") if isinstance(output, Mapping) else None
-    return found if isinstance(found, Mapping) else None
+    return found if found or isinstance(found, Mapping) else None
 
 
 def _target(output: Json) -> str:
     asked = _asked(output)
-    return str((asked or {}).get("to") or "")[:200]
+    return str((asked.get("to") if isinstance(asked, Mapping) else asked) or "")[:200]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -28,8 +28,8 @@ from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
 from tightship.workflow.readiness import Finding, StepCheck
 from tightship.workflow.steps import Block
-from tightship.workflow.tree import Step, patterns
-from tightship.workflow.units import Duration, Name, show_duration
+from tightship.workflow.tree import Step, TimedStep, patterns
+from tightship.workflow.units import Name, show_duration
 
 ANSWER: Final = "answer"
 """What `compare` calls a worker's result."""
@@ -72,7 +72,7 @@ class _Round:
 
 
 @patterns.register("manager")
-class Manager(Step):
+class Manager(TimedStep):
     """`manager: {plan: AGENT, workers: {NAME: STEP}, cover: LIST, settle: RULE, synthesise: AGENT, fallback: STEPS}`.
 
     `plan` gives `tasks`: each with `id`, `worker`, `goal`, and as needed `needs` (ids), `covers` (items of `cover`) and
@@ -84,7 +84,6 @@ class Manager(Step):
     was done until then.
     """
 
-    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
     named = frozenset({"tasks"})
     record = True
     isolated = True
@@ -100,17 +99,7 @@ class Manager(Step):
     concurrency: int = Field(default=8, ge=1, le=200)
     on_failure: Literal["replan", "keep"] = "replan"
     replans: int = Field(default=1, ge=0, le=10)
-    deadline: Duration | None = None
-    """What `within` says: the manager's time, after which `fallback` takes its place."""
     fallback: Block | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _within_is_the_deadline(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("within") is not None:
-            rest = {name: value for name, value in data.items() if name != "within"}
-            return {**rest, "deadline": data["within"]}
-        return data
 
     @model_validator(mode="after")
     def _answers_need_a_rule(self) -> Manager:
@@ -167,8 +156,8 @@ class Manager(Step):
         instead = "its fallback takes its place" if self.fallback is not None else "escalate with what was done"
         failed = f"planned anew {self.replans} times" if self.on_failure == "replan" else "left out"
         late = [f"not done after {show_duration(self.deadline)}: {instead}"] if self.deadline is not None else []
-        behaviours = [line for line in super().conduct() if not line.startswith("ends after")]
-        return [*behaviours, f"a plan that does not stand: back once, then {instead}", f"failed tasks: {failed}", *late]
+        poor = f"a plan that does not stand: back once, then {instead}"
+        return [*super().conduct(), poor, f"failed tasks: {failed}", *late]
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
@@ -286,7 +275,7 @@ class Manager(Step):
                 for need in task.needs:
                     if need in own:
                         await frame.after(need)
-                lost = [need for need in task.needs if need in going.failed or need in going.blocked]
+                lost = [need for need in task.needs if need in own and need not in going.results]
                 if lost:
                     going.blocked[task.id] = f"it needs {', '.join(lost)}"
                     return None

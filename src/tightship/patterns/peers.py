@@ -8,9 +8,9 @@ is found as in message-passing systems: everybody waits and nothing is under way
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tightship.context.board import Move
 from tightship.core.errors import DataMissing, FormatMismatch, NobodyMoves, TimedOut
@@ -24,7 +24,7 @@ from tightship.patterns._table import Answer, Table
 from tightship.workflow.conditions import Expression
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Children
-from tightship.workflow.tree import Step, patterns
+from tightship.workflow.tree import Step, TimedStep, patterns
 from tightship.workflow.units import Duration, Name, show_duration
 
 CLAIMS_NOTHING = declare(
@@ -75,7 +75,7 @@ MAX_ITEMS: Final = 500
 
 
 @patterns.register("peers")
-class Peers(Step):
+class Peers(TimedStep):
     """`peers: {agents: [a, b], board: LIST, key: EXPRESSION, claim: EXPRESSION, lease: 60s, within: 10m}`.
 
     The board holds the items of a list. Each agent takes turns while there is something for it: it finds `open` (items
@@ -86,7 +86,6 @@ class Peers(Step):
     done, or nobody can move. The output holds `results`, `elsewhere` (what other runs have done), `open`, `settled`.
     """
 
-    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
     record = True
     isolated = True
     order = "parallel"
@@ -100,19 +99,15 @@ class Peers(Step):
     lease: Duration = 60.0
     turns: int = Field(default=20, ge=1, le=1000)
     messages: int = Field(default=50, ge=0, le=1000)
-    deadline: Duration = 600.0
-    """What `within` says: the time for all of it."""
+    deadline: Duration | None = 600.0
     compare: Expression | None = None
     settle: Settle = Settle()
     then: Literal["escalate", "keep"] = "escalate"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _within_is_the_deadline(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("within") is not None:
-            rest = {name: value for name, value in data.items() if name != "within"}
-            return {**rest, "deadline": data["within"]}
-        return data
+    @property
+    def limit(self) -> float:
+        """The time for all of it (s)."""
+        return 600.0 if self.deadline is None else self.deadline
 
     def children(self) -> Iterator[Step]:
         """The peers, and the judge."""
@@ -155,9 +150,8 @@ class Peers(Step):
 
     def conduct(self) -> list[str]:
         """What happens when it goes wrong."""
-        behaviours = [line for line in super().conduct() if not line.startswith("ends after")]
         end = "escalate with what is done" if self.then == "escalate" else "go on with what is done"
-        return [*behaviours, f"nobody can move, or not done after {show_duration(self.deadline)}: {end}"]
+        return [*super().conduct(), f"nobody can move, or not done after {show_duration(self.limit)}: {end}"]
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
         """What may be wrong with it."""
@@ -232,7 +226,7 @@ class Peers(Step):
 
         if tasks:
             try:
-                await frame.bounded(self.deadline, self.part, play)
+                await frame.bounded(self.limit, self.part, play)
             except TimedOut:
                 late, table.held = True, table.holders()
         failed = [(one.part, one.error) for one in results if one.error is not None]
@@ -322,7 +316,7 @@ class Peers(Step):
         waits = [f"{one['by']} waits for {one['for']}" for one in ended["waits"]]
         why = "; ".join([*held[:5], *([f"nobody takes {', '.join(free[:5])}"] if free else []), *waits[:5]])
         made = TimedOut if ended["late"] else NobodyMoves
-        late = f"not done after {show_duration(self.deadline)}" if ended["late"] else "no peer can move any more"
+        late = f"not done after {show_duration(self.limit)}" if ended["late"] else "no peer can move any more"
         return made(
             f"{self.part}: {late}, and {len(output['open'])} of the board are left: {why}",
             needed="do what is left, or say who should",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+<<<<<<< HEAD
 from typing import Any, ClassVar, Final, Literal, Self
+=======
+from typing import Any, Final, Literal
+>>>>>>> review-a
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tightship.core.errors import (
     DataMissing,
@@ -24,7 +28,7 @@ from tightship.review.calibrating import fit_scaling, read_outcomes
 from tightship.workflow.conditions import Condition, Expression
 from tightship.workflow.models import Spec, Text
 from tightship.workflow.readiness import Finding, StepCheck, declare
-from tightship.workflow.tree import Step, patterns
+from tightship.workflow.tree import TimedStep, patterns
 from tightship.workflow.units import Duration, Name, show_duration
 
 LOWEST: Final = 0.0
@@ -114,7 +118,7 @@ class Learn(Spec):
 
 
 @patterns.register("review")
-class Review(Step):
+class Review(TimedStep):
     """`review: {when: CONDITION, by: ROLE, within: 4h, otherwise: escalate|reject|fail, of: STEP, show: […]}`.
 
     Without `when` every run is reviewed; a condition that cannot be evaluated sends the run to the person too. The
@@ -124,12 +128,9 @@ class Review(Step):
     """
 
     hands_on = False
-    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
 
     when: Condition | None = None
     by: Name
-    deadline: Duration | None = None
-    """What `within` says: the person's time. The step itself has no other limit, so an answer is never cut off."""
     otherwise: Literal["escalate", "reject", "fail"] | None = None
     on_reject: Literal["escalate", "fail"] = "escalate"
     of: Name | None = None
@@ -137,14 +138,6 @@ class Review(Step):
     title: Text | None = None
     learn: Learn | None = None
     remind: Duration | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _within_is_the_deadline(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("within") is not None:
-            rest = {name: value for name, value in data.items() if name != "within"}
-            return {**rest, "deadline": data["within"]}
-        return data
 
     @property
     def subject(self) -> str | None:

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from tightship.core.errors import RunFailed, WorkException
+from tightship.core.errors import BoundaryError, LimitReached, RunFailed, WorkException
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.patterns._shared import error_data
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.source import plain
 from tightship.workflow.steps import Block
-from tightship.workflow.tree import Step, UndoRetry, patterns
+from tightship.workflow.tree import Step, TimedStep, UndoRetry, patterns
 
 NOTHING_TO_UNDO = declare(
     "TS630",
@@ -33,13 +33,13 @@ GIVES_NOTHING = declare(
 
 
 @patterns.register("saga")
-class Saga(Step):
+class Saga(TimedStep):
     """`saga: {steps: […], then: escalate|fail|continue, give: …, undo_retry: {times: 2, after: 1s}}`.
 
-    When a step fails, and no behaviour on the way has made it good, what was done in the saga is undone: actions in
-    reverse order of settling, child workflows' too. What cannot be undone goes to the inbox. Then the failure goes on
-    to whatever stands around (`escalate`: an outer saga, a behaviour, a person), ends the run (`fail`), or the run goes
-    on with `give` as the saga's output (`continue`).
+    When a step fails and no behaviour on the way has made it good, or its time is over (`within`), what was done in the
+    saga is undone: actions in reverse order of settling, child workflows' too. What cannot be undone goes to the inbox.
+    Then the failure goes on to whatever stands around (`escalate`: an outer saga, a behaviour, a person), ends the run
+    (`fail`), or the run goes on with `give` as the saga's output (`continue`).
     """
 
     short = "steps"
@@ -103,15 +103,22 @@ class Saga(Step):
         if error is None:
             before = dict(frame.scope.names)
             try:
-                return await frame.step(self.steps)
-            except WorkException as failed:
+                return await self._forward(frame)
+            except (WorkException, BoundaryError, LimitReached) as failed:
                 error = failed
             frame.scope.names.clear()  # a replay does not walk through it again, and binds nothing either
             frame.scope.names.update(before)
         residual = await frame.take_back(error, self.undo_retry)
         await frame.note("saga.undone", step=self.part, residual=len(residual), **error_data(error))
+        if not isinstance(error, WorkException):
+            raise error  # what went beyond its bounds is nobody's to go on from
         if self.then == "continue":
             return self.give
         if self.then == "fail":
             raise RunFailed(f"{self.part}: {error.message}; what was done in it was undone")
         raise error
+
+    async def _forward(self, frame: Frame) -> Json:
+        if self.deadline is None:
+            return await frame.step(self.steps)
+        return await frame.bounded(self.deadline, self.part, lambda: frame.step(self.steps))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tightship.core.errors import DataMissing, FormatMismatch
 from tightship.core.ports import Json
@@ -16,8 +16,8 @@ from tightship.workflow.conditions import Expression
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Children
-from tightship.workflow.tree import Step, patterns
-from tightship.workflow.units import Duration, Name, show_duration
+from tightship.workflow.tree import Step, TimedStep, patterns
+from tightship.workflow.units import Name, show_duration
 
 ANSWER = "answer"
 """What `compare` calls a voter's output."""
@@ -74,7 +74,7 @@ WIDE_VOTE = declare(
 
 
 @patterns.register("vote")
-class Vote(Step):
+class Vote(TimedStep):
     """`vote: {voters: [a, b, c], compare: EXPRESSION, reason: FIELD, settle: RULE, within: 10m, need: N}`.
 
     The voters answer side by side, and none sees what another one said. `compare` says what of a voter's output is its
@@ -85,27 +85,16 @@ class Vote(Step):
     short = "voters"
     order = "parallel"
     isolated = True
-    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
 
     voters: Children
     compare: Expression | None = None
     reason: Name = "reason"
     settle: Settle = Settle()
-    deadline: Duration | None = None
-    """What `within` says: the voters' time. The step itself has no other limit, so what was said in time is settled."""
     need: int | None = Field(default=None, ge=1)
 
     def __init__(self, *voters: Any, **fields: Any) -> None:
         """Voters as arguments, or as `voters=[…]`."""
         super().__init__(**({"voters": list(voters)} if voters else {}), **fields)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _within_is_the_deadline(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("within") is not None:
-            rest = {name: value for name, value in data.items() if name != "within"}
-            return {**rest, "deadline": data["within"]}
-        return data
 
     @property
     def authors(self) -> list[str]:

@@ -109,7 +109,7 @@ class InboxProjection:
             names = ("type", "role", "title", "package")
             fields: dict[str, Any] = {name: str(body.get(name) or "") for name in names}
             fields |= {"run": entry.run, "log": entry.log, "due": float(body.get("due") or 0.0)}
-            fields |= {"position": entry.n, "remind": float(body.get("remind") or 0.0)}
+            fields |= {"position": moment(entry), "remind": float(body.get("remind") or 0.0)}
             fields |= {"class": str(body.get("class") or ""), "confidence": float(body.get("confidence") or 0.0)}
             fields |= {"drawn": int(bool(body.get("drawn"))), "held": float(body.get("held", -1.0))}
             fields |= {"made_by": _listed(body.get("made_by")), "noticed_at": entry.at}
@@ -128,6 +128,12 @@ class InboxProjection:
                 "closed_at": entry.at,
             },
         )
+
+
+def moment(entry: EntryView) -> int:
+    """Its place in the order of all logs: store time (us), which goes forward with every unit. Positions order the
+    entries of one log, and cases of a class may lie in the logs of several tenants."""
+    return round(entry.at * 1_000_000)
 
 
 def _listed(names: Any) -> str:

@@ -13,6 +13,7 @@ from tightship.core import kinds
 from tightship.core.errors import InputRejected
 from tightship.core.ports import Delta, EntryView, Json
 from tightship.effects.frame import Learning
+from tightship.review.inbox import moment
 from tightship.review.learning import safe_threshold
 
 DEFAULT_THRESHOLD: Final = 0.8
@@ -84,7 +85,7 @@ class Standing:
         threshold: the learned one, None while it learns.
         frozen: the one that a person has fixed, None without.
         version: the position of the entry that set it; 0 before anything has.
-        since: the position from which on cases count.
+        since: the moment (store time, us) from which on cases count.
         cases, wrong: the evidence: drawn cases from the threshold upwards, and how many were wrong.
         error, confidence: what is promised of the learned threshold; a confidence of 0: in the mean.
         by, reason, at: who or what set it, why, and when (store time, s).
@@ -154,7 +155,7 @@ class ThresholdsProjection:
             fields |= {name: float(body.get(name) or 0.0) for name in ("error", "confidence")}
             fields["threshold"] = float(body["threshold"]) if state == "learned" else -1.0
             if state != "learned":
-                fields |= {"since": entry.n, "frozen": -1.0}
+                fields |= {"since": moment(entry), "frozen": -1.0}
         yield Delta((str(body["class"]),), set=fields)
 
 

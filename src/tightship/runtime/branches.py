@@ -39,8 +39,9 @@ class Branches:
         try:
             if self._ends and recorded is None:
                 await self._until_failure(tasks)
-            else:
-                await asyncio.wait(tasks.values())
+            else:  # what ends the run is not kept: a budget, a halt, the store
+                await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
+                await self._end({part: task for part, task in tasks.items() if not task.done()})
         except asyncio.CancelledError:
             await self._end(tasks)
             raise
@@ -63,11 +64,14 @@ class Branches:
             return _Failed(wrapped)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """The last branch hands its place back to the parent; so does one whose failure the parent has to act on."""
+        """The last branch hands its place back to the parent; so does one on whose end the parent has to act."""
         self._running -= 1
-        acts = not self._acting and (self._running == 0 or (self._ends and _stopped(task)))
+        acts = not self._acting and (self._running == 0 or self._ends_others(task))
         self._acting = self._acting or acts
         self._parent.task.branch_ended(last=acts)
+
+    def _ends_others(self, task: asyncio.Task[Any]) -> bool:
+        return _exception(task) is not None or (self._ends and isinstance(_value(task), _Failed))
 
     async def _until_failure(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
         """Wait for all, or end the others at the first failure: that race is decided here, once."""
@@ -128,10 +132,6 @@ def _exception(task: asyncio.Task[Any]) -> BaseException | None:
     if not task.done() or task.cancelled():
         return None
     return task.exception()
-
-
-def _stopped(task: asyncio.Task[Any]) -> bool:
-    return _exception(task) is not None or isinstance(_value(task), _Failed)
 
 
 def _value(task: asyncio.Task[Any]) -> Any:

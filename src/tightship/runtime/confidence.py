@@ -19,6 +19,7 @@ import orjson
 
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
+from tightship.controls.limits import sample_key
 from tightship.core.errors import LoadError, WrongShape
 from tightship.core.ports import Json
 from tightship.review.calibrating import Fitted, fit_scaling, read_outcomes
@@ -116,7 +117,8 @@ async def _agreed(
     """
     for number in range(2, confidence.samples + 1):
         for limits in ctx.turn.session.counters(spec.agent):
-            limits.count_turn(f"{ctx.key}/sample/{number}")
+            limits.count_turn(sample_key(ctx.key, number))
+        ctx.turn.samples = number  # counted again when the run is taken over
 
     async def sample(one: AgentContext) -> Json:
         return await _called(function, one, dict(given))

@@ -50,6 +50,8 @@ class Deliveries:
         self._places = {name: asyncio.Semaphore(AT_ONCE) for name in targets}
         self._looked: dict[str, float] = {}
         """Up to when what has been opened was taken in hand, by target (s)."""
+        self._failed: set[str] = set()
+        """Targets of which something was not begun: it is found by looking through all once more."""
         self._in_hand: dict[Name, asyncio.Task[None]] = {}
         self._client: httpx2.AsyncClient | None = None
 
@@ -79,7 +81,8 @@ class Deliveries:
         for row in await self._ledger.select("deliveries", where, [("next", "asc")], max(room, 1)):
             room -= self._take((target, row["item"], row["event"]), spec, row["since"])
         since = self._looked.get(target)
-        if since is None:
+        if since is None or target in self._failed:
+            self._failed.discard(target)  # first: what fails during this look is for the next one
             since = await self._first_seen(target, spec, now)
         upto = now - OVERLAP
         for name, at in sorted((await self._new(target, spec, since)).items(), key=lambda one: one[1]):
@@ -140,7 +143,7 @@ class Deliveries:
             async with self._places[name[0]]:
                 await self._deliver(name, spec, since)
         except Exception as error:  # its defect, or the store's, ends neither the others nor the worker
-            self._looked.pop(name[0], None)  # what was not begun is found by looking through all
+            self._failed.add(name[0])
             what = error if isinstance(error, TightshipError) else type(error).__name__
             logging.getLogger(__name__).warning("%s is told of %s later: %s", name[0], name[1], what)
 

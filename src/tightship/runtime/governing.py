@@ -122,7 +122,7 @@ class ThresholdDesk:
 
 
 def _decided(rows: Sequence[Mapping[str, Any]], upto: int) -> tuple[list[Case], int]:
-    """The drawn cases up to the first that is open, and the position up to which they reach."""
+    """The drawn cases up to the first that is open, and the moment (store time, us) up to which they reach."""
     found: list[Case] = []
     for row in rows:
         if row["drawn"]:

@@ -10,10 +10,7 @@ from tightship.agents.turn import take_turn
 from tightship.context.board import Move
 from tightship.controls.budgets import Amount
 from tightship.core import kinds
-from tightship.core.errors import (
-    LimitReached,
-    WorkException,
-)
+from tightship.core.errors import LimitReached, TightshipError, WorkException
 from tightship.core.ports import WORKFLOW, Json
 from tightship.core.signals import OverBudget
 from tightship.effects.call import Call
@@ -457,11 +454,11 @@ class NodeFrame:
         """A child run, and its output."""
         return await run_child(self, self.next_key(f"child:{workflow}"), workflow, give)
 
-    async def failure(self) -> WorkException | None:
+    async def failure(self) -> TightshipError | None:
         """The failure that turned this node around."""
         return await recorded_failure(self)
 
-    async def take_back(self, error: WorkException, retry: UndoRetry) -> Sequence[Mapping[str, Json]]:
+    async def take_back(self, error: TightshipError, retry: UndoRetry) -> Sequence[Mapping[str, Json]]:
         """Undo what was done below this node."""
         return await turn_around(self, error, retry)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tightship.controls.limits import HANDOFF, Handoffs
 from tightship.core.errors import LimitReached
 from tightship.core.ports import Json
+from tightship.effects.outcomes import restore
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
@@ -28,14 +29,15 @@ async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[st
         return
     refused = f"{key}/refused"
     if refused in journal.decided:
-        raise LimitReached(str(journal.decided[refused]))
+        head: Any = journal.decided[refused]
+        raise restore(head, head)
     one = Handoffs.id(frame.run.id, key)
     try:
         for counter in session.handoffs:
             counter.check(one)
         session.loops.handoff(key, source, target, line)
     except LimitReached as error:
-        await journal.decide(refused, error.message)
+        await journal.decide(refused, {"error": error.code, "message": error.message, "fix": error.fix})
         raise
     session.count_handoffs((one,))
     await frame.record_note(key, HANDOFF, {"source": source, "target": target, **told})

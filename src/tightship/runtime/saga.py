@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tightship.core import kinds
-from tightship.core.errors import Unforeseen, WorkException
+from tightship.core.errors import TightshipError
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.effects.journal import Journal
@@ -26,16 +26,15 @@ FAILED = "failed"
 RESIDUAL = "residual"
 
 
-async def recorded_failure(frame: NodeFrame) -> WorkException | None:
+async def recorded_failure(frame: NodeFrame) -> TightshipError | None:
     """The failure that turned this node around before a crash."""
     recorded = frame.task.journal.decided.get(f"{frame.key}/{FAILED}")
     if recorded is None:
         return None
-    error = restore(recorded["error"], await frame.task.journal.value(recorded["detail"]))
-    return error if isinstance(error, WorkException) else Unforeseen(error.message)
+    return restore(recorded["error"], await frame.task.journal.value(recorded["detail"]))
 
 
-async def turn_around(frame: NodeFrame, error: WorkException, retry: UndoRetry) -> list[dict[str, Json]]:
+async def turn_around(frame: NodeFrame, error: TightshipError, retry: UndoRetry) -> list[dict[str, Json]]:
     """Undo, in reverse order, what was done below this node; what remains goes to a person.
 
     Raises:

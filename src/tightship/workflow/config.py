@@ -332,8 +332,12 @@ class WorkspaceConfig(Spec):
             unknown = next((one for one in (role, rule.to) if one is not None and one not in self.roles), None)
             if unknown is not None:
                 raise ValueError(f"overload: there is no role {unknown!r}; name its people in `roles`")
-            if rule.to == role:
-                raise ValueError(f"overload: {role!r} cannot hand its items to itself; name another role")
+            way = [role]
+            while (to := self.overload[way[-1]].to if way[-1] in self.overload else None) is not None:
+                way.append(to)
+                if to in way[:-1]:
+                    said = f"overload: items would go round in a circle ({' -> '.join(way)})"
+                    raise ValueError(f"{said}; let the last role `hold` or `escalate`")
         return self
 
     @model_validator(mode="after")

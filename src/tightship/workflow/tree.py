@@ -296,6 +296,23 @@ class Step(BaseModel):
         raise TypeError(f"the pattern {self.pattern!r} does not say what it does")
 
 
+class TimedStep(Step):
+    """A step that has its own end for when its time is over: nothing around it is bounded by its `within`."""
+
+    written: ClassVar[Mapping[str, str]] = {"deadline": "within"}
+
+    deadline: Duration | None = None
+    """What `within` says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _within_is_the_deadline(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("within") is not None:
+            rest = {name: value for name, value in data.items() if name != "within"}
+            return {**rest, "deadline": data["within"]}
+        return data
+
+
 def describe_behaviour(behaviour: Behaviour) -> str:
     """A behaviour in plain words: `3 retries 10s apart, then the agent backup, then escalate`."""
     parts = list[str]()

@@ -8,7 +8,7 @@ ALTER TABLE inbox ADD COLUMN made_by TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE inbox ADD COLUMN remind REAL NOT NULL DEFAULT 0;
 CREATE INDEX inbox_class ON inbox (class, position) WHERE class != '';
 
--- The threshold of each class of decisions. `version` is the position of what set it, `since` that from which on cases count.
+-- The threshold of each class of decisions. `version` is the position of what set it, `since` the moment (us) from which on cases count.
 CREATE TABLE thresholds (
     class TEXT NOT NULL PRIMARY KEY,
     state TEXT NOT NULL DEFAULT '',
