@@ -31,7 +31,13 @@ LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "t
 """Tables that are the log itself; all others are projections."""
 OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">=", "in"})
 ROWS_PER_STATEMENT: Final = 64
-_LEFT_OUT: Final = {("runs", "state"): "ended", ("runs", "outcome"): "", ("runs", "parent"): ""}
+_LEFT_OUT: Final = {
+    ("runs", "state"): "ended",
+    ("runs", "outcome"): "",
+    ("runs", "parent"): "",
+    ("inbox", "class"): "",
+    ("deliveries", "state"): "delivered",
+}
 """Columns with an index of the rows that have any other value than this."""
 _T = TypeVar("_T")
 
