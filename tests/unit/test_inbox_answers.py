@@ -75,8 +75,6 @@ def test_input_that_does_not_fit_is_refused_and_the_item_stays_open(value: Any, 
 def test_however_many_wait_what_is_due_first_is_listed_first_and_what_was_decided_last_is_not_left_out() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)
-        desk.agent("find", None)
-        desk.workflow("find")
         ledger, operator = desk.ledger, await desk.operator()
         for name, due in (("old", 0.0), ("later", 9e9), ("soon", 8e9), ("new", 0.0)):
             body = {"item": name, "type": "question", "role": "lead", "title": name, "due": due}
