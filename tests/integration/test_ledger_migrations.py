@@ -120,6 +120,36 @@ async def test_a_store_of_an_earlier_schema_is_brought_forward(store: Store, ver
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_what_ended_before_the_tables_were_folded_anew_is_made_up_for_by_whoever_opens_the_store_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await store.open()
+    await fill(ledger)
+    before = await read(ledger)
+    await ledger.close()
+    age(store, 1)
+
+    class Killed(Exception):
+        """The process's end."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    for step in ("_fold_into", "_exchange"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Ledger, step, die)
+            await store.open()
+    later = await store.open()
+    assert await read(later) == before
+    report = await verify(later)
+    assert report.ok, report.findings
+    await later.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "rebuild", die)
+        await store.open()  # and that is done once
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
 async def test_a_store_of_a_later_version_is_refused_and_stays_as_it_is(store: Store) -> None:
     await (await store.open()).close()
     count = len(migrations(store.kind))

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import postgres_desk
 from ledger_desk import Store, note, script, started, until
 from tightship import Agent, Workflow, Workspace
+from tightship.controls.periods import period_key
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, StoreReadOnly
 from tightship.core.world import World
@@ -437,4 +438,30 @@ async def test_what_a_killed_worker_had_borrowed_and_not_spent_is_lent_again(sto
     ask(Address.of(str(store.where)), "UPDATE workers SET beat_at = beat_at - %s WHERE id = %s", LEASE + 1, worker)
     await asyncio.gather(reconciler.look(), reconciler.look())
     assert await lent() == 12 + 20
+    await ledger.close()
+
+
+async def test_after_days_without_any_worker_what_the_lost_ones_had_borrowed_is_still_given_back(store: Store) -> None:
+    ledger = await Ledger.open(str(store.where), World(), projections(), folder=store.folder / "store")
+    address, now = Address.of(str(store.where)), ledger.world.clock.now()
+    lost = "INSERT INTO workers (id, host, pid, build, started_at, beat_at) VALUES (%s, 'h', 1, 'b1', %s, %s)"
+    for worker, days in (("w-lent", 3), ("w-paid", 3), ("w-ancient", 40)):
+        ask(address, lost, worker, now - (days + 1) * 86_400, now - days * 86_400)
+    for worker in ("w-lent", "w-ancient"):
+        body = {"scope": "tenant:default", "period": period_key("month", now), "owner": worker, "usd": 50}
+        await ledger.append(Draft("", kinds.ENVELOPE, "tenant:default", body))
+
+    def known() -> list[str]:
+        return sorted(row["id"] for row in ledger.backend.workers() if not row["alive"])
+
+    async def gone() -> list[Lost]:
+        return [Lost(*row) for row in ledger.backend.lost_workers()]  # type: ignore[attr-defined]
+
+    await (await Presence.start(str(store.where), BUILD)).close()
+    assert known() == ["w-lent"]
+    await Reconciler(ledger, gone).look()
+    [row] = await ledger.select("envelopes", [("scope", "=", "tenant:default")])
+    assert row["usd"] == 50, "what w-lent had is lent again; who was lost before this month began is forgotten"
+    await (await Presence.start(str(store.where), BUILD)).close()
+    assert known() == []
     await ledger.close()

@@ -36,6 +36,8 @@ from tightship.ledger._pg import Address
 from tightship.ledger._pg_schema import MIGRATIONS
 from tightship.ledger._schema import schema
 from tightship.ledger.audit import rebuild, verify
+from tightship.ledger.keyring import WrappedKey
+from tightship.ledger.pg_keys import PostgresKeyStore
 
 
 @pytest.fixture
@@ -486,3 +488,26 @@ async def test_the_schema_may_be_called_by_a_word_of_sql(store: Store) -> None:
     assert [entry.body["n"] for entry in heard] == [1]
     await ours.close()
     await theirs.close()
+
+
+async def test_keys_that_several_processes_make_at_once_are_stored_in_one_order_so_that_none_waits_in_a_circle(
+    store: Store, server: Server
+) -> None:
+    await store.open()
+    keys = PostgresKeyStore(Address.of(url_of(store)))
+    table = f"{name_of(store)}_keys.keys"
+    insert = f"INSERT INTO {table} (name, wrapped, created) VALUES (%s, 'x', 1)"
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO keys%'"
+    try:
+        with server.connect() as first, server.connect() as second:
+            first.execute("BEGIN")
+            first.execute(insert, ("subject:a",))  # another process, which comes to subject:b next
+            rows = [WrappedKey(name, b"y", 1.0) for name in ("subject:b", "subject:a")]
+            putting = asyncio.create_task(asyncio.to_thread(keys.put, rows))
+            await until(lambda: second.execute(waits).fetchone()[0] > 0)
+            first.execute("SET LOCAL lock_timeout TO '500ms'")
+            first.execute(insert, ("subject:b",))
+            first.execute("COMMIT")
+            assert sorted(await putting) == ["subject:a", "subject:b"]  # whose keys stand is told
+    finally:
+        keys.close()

@@ -182,6 +182,35 @@ async def test_a_contract_is_fetched_from_its_url_with_the_worlds_transport() ->
         await open_connector("shop", ConnectorSettings(openapi="none.json"), Path(), world, EnvironmentSecrets())
 
 
+async def test_the_secret_of_a_sign_in_is_sent_to_no_other_machine_in_clear(tmp_path: Path) -> None:
+    (tmp_path / "shop.json").write_bytes(orjson.dumps(contract({"/a": {"get": operation()}})))
+
+    async def opened(token_url: str, **more: Any) -> OpenApiConnector:
+        auth = {"oauth2": {"token_url": token_url, "client_id": "desk", "secret": "KEY"}}
+        stated = {"openapi": "shop.json", "base_url": "https://shop.test", "auth": auth, **more}
+        settings = ConnectorSettings.model_validate(stated)
+        return await open_connector("shop", settings, tmp_path, World(), EnvironmentSecrets(environment={}))
+
+    with pytest.raises(LoadError, match=r"token_url of shop .*is not encrypted") as caught:
+        await opened("http://id.test/token")
+    assert "https" in (caught.value.fix or "")
+    await opened("http://127.0.0.1:9000/token")
+    await opened("http://id.test/token", insecure_http=True)
+
+
+def test_a_schema_that_refers_to_itself_in_all_its_parts_is_read_once() -> None:
+    here = {"$ref": "#/components/schemas/A"}
+    document = Document.of(
+        {
+            "openapi": "3.1.0",
+            "paths": {},
+            "components": {"schemas": {"A": {"allOf": [here, here], "properties": {"name": {"type": "string"}}}}},
+        },
+        "shop",
+    )
+    assert document.properties(here) == {"name": {"type": "string"}}
+
+
 # --- overlays and vendor extensions ----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 
 import tightship.company
@@ -338,6 +340,22 @@ async def test_an_answer_beyond_the_limit_is_not_read_on() -> None:
         with pytest.raises(OutcomeUnknown):
             await desk.call("refunds.create", REFUND)
         await desk.connector.aclose()
+
+
+async def test_an_answer_that_was_cut_off_while_it_was_compressed_is_not_taken_for_whole() -> None:
+    packed = gzip.compress(orjson.dumps({"id": "O-2001", "notes": "x" * 10_000}))
+    desk = Desk(transport=scripted(200, packed[:-12], {"Content-Type": "text/plain", "Content-Encoding": "gzip"}))
+    with pytest.raises(Unavailable, match="cut off"):
+        await desk.call("orders.get", {"order_id": "O-2001"})
+    with pytest.raises(OutcomeUnknown, match="cut off"):
+        await desk.call("refunds.create", REFUND)
+    await desk.connector.aclose()
+
+
+async def test_an_argument_that_makes_the_url_too_long_is_refused_and_nothing_is_sent(desk: Desk) -> None:
+    with pytest.raises(InvalidArguments, match="URL"):
+        await desk.call("orders.get", {"order_id": "O" * 70_000})
+    assert desk.writes() == []
 
 
 async def test_reads_follow_redirects_at_the_same_origin_only() -> None:

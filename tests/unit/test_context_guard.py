@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from engine_desk import Desk, simulate
 
+import postgres_desk
 from tightship.core import kinds
 from tightship.core.errors import DataMissing, GuardRefused
 from tightship.core.world import World
@@ -26,10 +27,11 @@ def written(key: str = "k", **more: Any) -> Draft:
 async def opened(store: str, folder: Path) -> Ledger:
     if store == "memory":
         return Ledger.in_memory(World(), projections())
-    return await Ledger.open(folder / "store", World(), projections())
+    where = postgres_desk.new_store() if store == "postgres" else folder / "store"
+    return await Ledger.open(where, World(), projections(), folder=folder / "store")
 
 
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres"])
 def test_of_two_writes_on_one_version_in_one_batch_the_first_stands(store: str, tmp_path: Path) -> None:
     async def story() -> None:
         ledger = await opened(store, tmp_path)
@@ -46,7 +48,24 @@ def test_of_two_writes_on_one_version_in_one_batch_the_first_stands(store: str, 
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres"])
+def test_a_lease_is_taken_over_only_once_it_has_run_out_by_the_time_of_the_store(store: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        ledger = await opened(store, tmp_path)
+        [held] = await ledger.append(written(key="held", ttl=600.0))
+        [lapsed] = await ledger.append(written(key="lapsed", ttl=1e-6))
+        with pytest.raises(GuardRefused, match="has not run out"):
+            await ledger.append(
+                written(key="held"), guards=Guards(context=(Expected(SCOPE, "held", held.n, over=True),))
+            )
+        over = Guards(context=(Expected(SCOPE, "lapsed", lapsed.n, over=True),))
+        assert await ledger.append(written(key="lapsed"), guards=over)
+        await ledger.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres"])
 def test_a_gated_action_holds_what_it_rests_on_until_it_was_read_again(store: str, tmp_path: Path) -> None:
     async def story() -> None:
         ledger = await opened(store, tmp_path)

@@ -9,6 +9,7 @@ from engine_desk import Desk
 
 from tightship.core import kinds
 from tightship.core.errors import DataMissing, GuardRefused, InputRejected
+from tightship.ledger import Draft
 from tightship.review.inbox import Decision
 from tightship.runtime.simulation import Simulation, simulate
 
@@ -67,5 +68,22 @@ def test_input_that_does_not_fit_is_refused_and_the_item_stays_open(value: Any, 
             await operator.decide(item, Decision("answer", "ann", value))
         assert (await operator.item(item))[0].open
         assert len(await desk.ledger.select("runs")) == 1
+
+    simulate(story)
+
+
+def test_however_many_wait_what_is_due_first_is_listed_first_and_what_was_decided_last_is_not_left_out() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+        ledger, operator = desk.ledger, await desk.operator()
+        for name, due in (("old", 0.0), ("later", 9e9), ("soon", 8e9), ("new", 0.0)):
+            body = {"item": name, "type": "question", "role": "lead", "title": name, "due": due}
+            await ledger.append(Draft("r-1", kinds.OPENED, name, body))
+        for name in ("one", "two"):
+            await ledger.append(Draft("r-1", kinds.OPENED, name, {"item": name, "type": "question", "title": name}))
+            await ledger.append(Draft("r-1", kinds.CLOSED, name, {"item": name, "decision": "answer", "by": "ann"}))
+        assert [one.item for one in await operator.items(limit=3)] == ["soon", "later", "old"]
+        assert [one.item for one in await operator.items("all", limit=5)] == ["soon", "later", "old", "new", "two"]
+        assert [one.item for one in await operator.items("closed", limit=1)] == ["two"]
 
     simulate(story)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tightship.ledger._schema import empty_database, implied, select_sql
+from tightship.runtime.deliveries import due
 
 LATEST = [("started_at", "desc")]
 
 
-def plan(where: list[tuple[str, str, Any]]) -> list[str]:
-    sql, values = select_sql("runs", where, LATEST, 50)
+def plan(
+    where: list[tuple[str, str, Any]], table: str = "runs", order: Sequence[tuple[str, str]] = LATEST
+) -> list[str]:
+    sql, values = select_sql(table, where, order, 50)
     with contextlib.closing(empty_database()) as db:
         return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
@@ -39,6 +43,19 @@ def test_open_runs_are_found_by_their_state_and_only_they_are_sorted(where: tupl
 
 def test_children_are_found_by_their_parents() -> None:
     assert plan([("parent", "in", ["r-1", "r-2"])])[0] == "SEARCH runs USING INDEX runs_parent (parent=?)"
+
+
+def test_what_outside_systems_are_still_to_be_told_of_is_found_however_much_has_arrived() -> None:
+    found = plan(due("desk", 1.0), "deliveries", [("next", "asc")])
+    assert found[0] == "SEARCH deliveries USING INDEX deliveries_state (state=? AND next<?)"
+
+
+def test_the_cases_of_a_class_are_read_from_where_learning_had_come_to() -> None:
+    where = [("class", "=", "refunds"), ("position", ">", 1000)]
+    assert (
+        plan(where, "inbox", [("position", "asc")])[0]
+        == "SEARCH inbox USING INDEX inbox_class (class=? AND position>?)"
+    )
 
 
 def test_what_an_index_leaves_out_is_still_found() -> None:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import NOON, Store, note
 from tightship.core import kinds
-from tightship.core.errors import LedgerError
-from tightship.ledger import Draft, Guards, Ledger
+from tightship.core.errors import LedgerError, StoreFull
+from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.ledger.audit import rebuild, verify
+from tightship.ledger.projections import Folder, RunsProjection
+from tightship.ledger.scratch import Scratch
 
 RUNS = [f"r-{n}" for n in range(4)]
 LOGS = ["default", "tenant b"]
@@ -186,3 +189,16 @@ async def test_a_rebuild_takes_in_what_is_appended_meanwhile(tmp_path: Path) -> 
     assert report.ok, report.findings
     assert len(await ledger.select("runs")) == len(await ledger.select("halts")) == 50
     await store.close()
+
+
+def test_a_full_disk_for_temporary_files_is_named_with_the_way_out() -> None:
+    scratch = Scratch(Folder([RunsProjection()]))
+    scratch._db.execute("PRAGMA max_page_count=60")
+    entries = [
+        Entry(n, float(n), "default", f"r-{n}", kinds.STARTED, "", 1, {"workflow": "w", "input": "i" * 200})
+        for n in range(1, 2000)
+    ]
+    with pytest.raises(StoreFull, match="temporary files") as caught:
+        scratch.fold(entries)
+    assert "SQLITE_TMPDIR" in (caught.value.fix or "")
+    scratch.close()

@@ -23,6 +23,8 @@ SUPPORT, TRIAGE, RESPOND, QUALITY = (
 CONFIG, CODE = "tightship.yaml", "agents/desk.py"
 DOCS = Path(__file__).parents[2] / "docs" / "readiness.md"
 
+IN_CLEAR = "{oauth2: {token_url: 'http://id.example/token', client_id: desk, secret: DESK_TOKEN}}"
+
 HEAD = """\
 workflow: more
 owner: care
@@ -202,6 +204,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS302", changed(CONFIG, "    price:", "    next: cheap\n    price:")),
     ("TS303", changed(CONFIG, ", auth: {bearer: {secret: DESK_TOKEN}}", "")),
     ("TS304", changed(CONFIG, "https://desk", "http://desk")),
+    ("TS304", changed(CONFIG, "{bearer: {secret: DESK_TOKEN}}", IN_CLEAR)),
     ("TS305", changed(SUPPORT, "a ticket comes in", "key sk-live-abcdefghijklmnop0123456789")),
     ("TS306", changed(CONFIG, "budgets: {tenant: {day: {usd: 5.00}}}\n", "")),
     ("TS307", changed(CONFIG, "lead: [ann, ben]", "lead: []")),

@@ -74,7 +74,7 @@ def serve(
         file = db or (str(place.folder / "company.db") if place is not None else ":memory:")
         asyncio.run(serving(CompanySettings(chosen, file, seed, token)))
     except CompanyError as error:
-        return _failed(StoreError(str(error), fix="choose another --port or --db"), debug, as_json)
+        return _failed(StoreError(str(error), fix=_fix(str(error))), debug, as_json)
     except TightshipError as error:
         return _failed(error, debug, as_json)
     except KeyboardInterrupt:
@@ -87,6 +87,15 @@ def _end_with_input() -> None:
     while os.read(0, 1024):
         continue
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fix(error: str) -> str:
+    if "cannot listen" in error:
+        return (
+            "stop what is there (the company of another workspace?), or choose another --port and write it into"
+            " `connectors:` of tightship.yaml"
+        )
+    return "choose another --port or --db"
 
 
 def _failed(error: TightshipError, debug: bool, as_json: bool) -> int:

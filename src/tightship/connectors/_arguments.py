@@ -14,6 +14,8 @@ from tightship.connectors._operation import FORM, Body, Operation, Parameter
 from tightship.core.errors import InvalidArguments
 from tightship.core.ports import Request
 
+_MAX_URL = 60_000
+"""Characters; the client takes 65,536 with what signing in adds."""
 _DELIMITERS = {"form": ",", "simple": ",", "spaceDelimited": "%20", "pipeDelimited": "%7C"}
 
 
@@ -82,6 +84,8 @@ def build(operation: Operation, base_url: str, args: Mapping[str, Any], token: s
     if operation.key_header is not None:
         headers[operation.key_header] = token
     url = base_url + path + ("?" + "&".join(query) if query else "")
+    if len(url) > _MAX_URL:
+        raise InvalidArguments(f"{operation.id}: the arguments make a URL of {len(url):,} characters")
     outgoing = Outgoing(operation.method.upper(), url, headers)
     body = body_of(operation, args, token)
     if body is not None and operation.body is not None:

@@ -118,15 +118,20 @@ class Document:
             node = self.at(node["$ref"])
         raise LoadError(f"a chain of more than {self._ref_depth} references", file=self.source)
 
-    def properties(self, node: Any, depth: int = 0) -> dict[str, Any]:
+    def properties(self, node: Any) -> dict[str, Any]:
         """The properties that an object of this schema may have, through references and combinations."""
+        return self._properties(node, 0, set())
+
+    def _properties(self, node: Any, depth: int, seen: set[int]) -> dict[str, Any]:
+        """Each schema is read once: one that refers to itself twice would be read 2^depth times."""
         node = self.follow(node)
-        if not isinstance(node, Mapping) or depth > self._ref_depth:
+        if not isinstance(node, Mapping) or depth > self._ref_depth or id(node) in seen:
             return {}
+        seen.add(id(node))
         found = dict(node.get("properties") or {})
         for combination in ("allOf", "anyOf", "oneOf"):
             for part in node.get(combination) or []:
-                found = {**self.properties(part, depth + 1), **found}
+                found = {**self._properties(part, depth + 1, seen), **found}
         return found
 
     def operations(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -80,9 +80,20 @@ def check_base_url(url: str, where: str, *, insecure_http: bool = False, simulat
         )
     if parsed.userinfo:
         raise LoadError("base_url holds a password", file=where, fix="use auth: {basic: {username, secret}}")
-    if parsed.scheme == "http" and not (insecure_http or simulated or _is_this_machine(parsed.host)):
-        raise LoadError(f"base_url {url!r} is not encrypted", file=where, fix="use https, or state insecure_http: true")
+    if not (insecure_http or simulated):
+        check_encrypted(url, "base_url", where)
     return url.rstrip("/")
+
+
+def check_encrypted(url: str, what: str, where: str) -> None:
+    """Whether secrets may be sent to a URL: over https, or to this machine.
+
+    Raises:
+        LoadError: they would go over the network in clear. `what` names the setting, `where` its file.
+    """
+    parsed = httpx2.URL(url)
+    if parsed.scheme == "http" and not _is_this_machine(parsed.host):
+        raise LoadError(f"{what} {url!r} is not encrypted", file=where, fix="use https, or state insecure_http: true")
 
 
 def _is_this_machine(host: str) -> bool:
@@ -273,6 +284,8 @@ def _gunzip(data: bytes, limit: int, too_large: Lost) -> bytes:
         raise Lost(f"the answer is no gzip: {error}", status=too_large.status) from None
     if len(plain) > limit:
         raise too_large
+    if not reader.eof:
+        raise Lost("the compressed answer is cut off", status=too_large.status)
     return plain
 
 

@@ -17,7 +17,7 @@ from tightship.connectors import _swagger2
 from tightship.connectors._arguments import Outgoing, body_of, build, token_of
 from tightship.connectors._document import Document
 from tightship.connectors._expressions import Absent, carries_token, evaluate, to_cel
-from tightship.connectors._http import Answer, HttpClient, Lost, NotSent, authority, check_base_url
+from tightship.connectors._http import Answer, HttpClient, Lost, NotSent, authority, check_base_url, check_encrypted
 from tightship.connectors._operation import Operation, compile_operation, input_schema
 from tightship.connectors._outcome import Judge
 from tightship.connectors._schema import Schemas
@@ -360,6 +360,9 @@ async def open_connector(
     Raises:
         LoadError: the contract is not there, too large, or cannot be used.
     """
+    oauth2 = None if settings.auth is None else settings.auth.oauth2
+    if oauth2 is not None and not settings.insecure_http and world.transport is None:
+        check_encrypted(oauth2.token_url, f"token_url of {name}", "tightship.yaml")
     if re.match(r"https?://", settings.openapi):
         data, base = await _fetch(settings, world), settings.base_url or _origin(settings.openapi)
     else:

@@ -73,7 +73,7 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
                         fix="use the URL of the primary",
                     )
                 _migrate(db, address, migrations)
-                opened.outdated = version > 0
+            opened.outdated = _is_outdated(db, address, opened.read_only)
     finally:
         db.close()
     return opened
@@ -128,8 +128,28 @@ def _version(db: psycopg.Connection[Any], migrations: tuple[str, ...], address: 
     return len(applied)
 
 
+def _is_outdated(db: psycopg.Connection[Any], address: Address, read_only: bool) -> bool:
+    """Whether an earlier version has folded the tables, and nobody has done so anew since.
+
+    Raises:
+        StoreReadOnly: it is so, and the server takes no writes.
+    """
+    found = db.execute("SELECT FROM migrations WHERE applied_at = 'infinity'").fetchone() is not None
+    if found and read_only:
+        raise StoreReadOnly(
+            "the store was brought up to this version, its tables were not yet, and the server takes no writes",
+            where=address.shown,
+            fix="run any command with the URL of the primary",
+        )
+    return found
+
+
 def _migrate(db: psycopg.Connection[Any], address: Address, migrations: tuple[str, ...]) -> None:
-    """Apply what this schema has not seen, forward, one process at a time, each in a transaction of its own."""
+    """Apply what this schema has not seen, forward, one process at a time, each in a transaction of its own.
+
+    What comes to a schema that an earlier version has filled counts as applied once the tables are folded anew
+    (`exchange_projections`): whatever ends the process in between, the next one knows.
+    """
     lock = address.lock("migrate")
     db.execute("SELECT pg_advisory_lock(%s, %s)", lock)
     try:
@@ -139,10 +159,14 @@ def _migrate(db: psycopg.Connection[Any], address: Address, migrations: tuple[st
                 if exists is None or exists[0] is None:
                     db.execute(f'CREATE SCHEMA "{address.schema}"'.encode())
                 db.execute(script("migrations").encode())
-        for number in range(_version(db, migrations, address), len(migrations)):
+        had = _version(db, migrations, address)
+        for number in range(had, len(migrations)):
             with db.transaction():
                 db.execute(script(migrations[number]).encode())
-                db.execute("INSERT INTO migrations (version, name) VALUES (%s, %s)", (number + 1, migrations[number]))
+                db.execute(
+                    "INSERT INTO migrations VALUES (%s, %s, CASE WHEN %s THEN 'infinity' ELSE now() END)",
+                    (number + 1, migrations[number], had > 0),
+                )
     finally:
         if not db.closed:
             db.execute("SELECT pg_advisory_unlock(%s, %s)", lock)

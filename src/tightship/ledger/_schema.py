@@ -27,11 +27,20 @@ MIGRATIONS: Final = (
     "0007_deliveries",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
+UNFOLDED: Final = 1 << 16
+"""Stands in the file's header beside the version until tables that an earlier version has folded are folded anew:
+whatever ends the process in between, the next one knows."""
 LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
 """Tables that are the log itself; all others are projections."""
 OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">=", "in"})
 ROWS_PER_STATEMENT: Final = 64
-_LEFT_OUT: Final = {("runs", "state"): "ended", ("runs", "outcome"): "", ("runs", "parent"): ""}
+_LEFT_OUT: Final = {
+    ("runs", "state"): "ended",
+    ("runs", "outcome"): "",
+    ("runs", "parent"): "",
+    ("inbox", "class"): "",
+    ("deliveries", "state"): "delivered",
+}
 """Columns with an index of the rows that have any other value than this."""
 _T = TypeVar("_T")
 
@@ -91,48 +100,54 @@ def empty_database(path: str = ":memory:") -> sqlite3.Connection:
     return db
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> int:
-    """Apply the migrations that this file has not seen, each in a transaction of its own; returns the version it had.
+def migrate(db: sqlite3.Connection, path: Path) -> bool:
+    """Apply the migrations that this file has not seen, each in a transaction of its own.
+
+    Returns: whether its tables were folded by an earlier version, and not anew since.
 
     Raises:
         StoreVersionError: a newer version has written the file. StoreCorrupt: it is not what its version says.
     """
-    had = version = _version(db, path)
+    version, outdated = _version(db, path)
     while version < SCHEMA_VERSION:
         db.execute("BEGIN IMMEDIATE")
         try:
-            version = _version(db, path)
+            version, outdated = _version(db, path)
             if version < SCHEMA_VERSION:
+                outdated = version > 0
                 for statement in statements(script(MIGRATIONS[version])):
                     db.execute(statement)
                 version += 1
-                db.execute(f"PRAGMA user_version={version}")
+                db.execute(f"PRAGMA user_version={version | UNFOLDED if outdated else version}")
             db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
-    return had
+    return outdated
 
 
-def require_current(db: sqlite3.Connection, path: Path) -> int:
-    """Whether this version can read the file without a migration; returns its version.
+def require_current(db: sqlite3.Connection, path: Path) -> None:
+    """Whether this version can read the file as it is.
 
     Raises:
-        StoreVersionError: it has another schema. StoreCorrupt: it is not what its version says.
+        StoreVersionError: it has another schema, or an earlier version has folded it. StoreCorrupt: it is not what its
+            version says.
     """
-    version = _version(db, path)
-    if version != SCHEMA_VERSION:
+    version, outdated = _version(db, path)
+    if version != SCHEMA_VERSION or outdated:
         raise StoreVersionError(
-            f"the store has schema {version} and may not be written, this version reads {SCHEMA_VERSION}",
+            f"the store has schema {version}{', not yet folded anew,' if outdated else ''} and may not be written, this"
+            f" version reads {SCHEMA_VERSION}",
             where=str(path),
             fix="run any command where the store can be written: it is brought up to this version",
         )
-    return version
 
 
-def _version(db: sqlite3.Connection, path: Path) -> int:
-    version, tables = read_version(db)
+def _version(db: sqlite3.Connection, path: Path) -> tuple[int, bool]:
+    """The schema's version, and whether an earlier one has folded the tables."""
+    stated, tables = read_version(db)
+    version, outdated = (stated & ~UNFOLDED, bool(stated & UNFOLDED)) if stated >= 0 else (stated, False)
     if version > SCHEMA_VERSION:
         raise StoreVersionError(
             f"the store has schema {version}, this version knows {SCHEMA_VERSION}",
@@ -144,7 +159,7 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
             f"the file's header says schema {version}, but there are {tables} tables in it",
             path,
         )
-    return version
+    return version, outdated
 
 
 def check_structure(db: sqlite3.Connection, fresh: sqlite3.Connection, version: int) -> list[str]:
@@ -241,6 +256,7 @@ def write_deltas(db: sqlite3.Connection, deltas: Deltas, tables: dict[str, tuple
 
 def replace_rows(db: sqlite3.Connection, tables: Iterable[str], rows: Rows) -> None:
     """Put these rows in place of what the projections hold, inside the caller's transaction."""
+    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     for table in tables:
         marks = ",".join("?" * len(schema()[table].defaults))
         db.execute(f"DELETE FROM {table}")

@@ -48,7 +48,7 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
     "runs": ("id", "state", "epoch", "last_signal"),
     "claims": ("key", "run", "effect", "state"),
     "inbox": ("item", "state"),
-    "context": ("scope", "key", "version", "busy", "used", "since", "as_of", "used_at"),
+    "context": ("scope", "key", "version", "busy", "used", "since", "as_of", "used_at", "ends"),
 }
 """What guards look at of each table."""
 

@@ -123,7 +123,11 @@ class Ledger:
         parts = await asyncio.to_thread(open_store, where, world, create, folder, keys, name)
         ledger = cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path)
         if parts.backend.outdated:  # what later versions keep in the tables stands in the log all along
-            await ledger.rebuild()
+            try:
+                await ledger.rebuild()
+            except BaseException:
+                await ledger.close()
+                raise
         return ledger
 
     @classmethod

@@ -51,7 +51,8 @@ class PostgresKeyStore(KeyStore):
         """One transaction. It may be done twice: what is there stands, and is compared."""
         if not rows:
             return []
-        columns = [list(column) for column in zip(*rows, strict=True)]
+        # in order of their names, so that two processes that make the same keys do not wait for each other in a circle
+        columns = [list(column) for column in zip(*sorted(rows), strict=True)]
         names = columns[0]
 
         def store(db: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:

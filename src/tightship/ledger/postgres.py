@@ -300,6 +300,7 @@ class PostgresBackend:
     def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:
         """Throw the projections away and write these rows, inside the transaction that `begin` has opened."""
         with self._link.still(self._session) as db:
+            db.execute("UPDATE migrations SET applied_at = now() WHERE applied_at = 'infinity'")
             for table in tables:
                 columns = ", ".join(schema()[table].defaults)
                 db.execute(f"DELETE FROM {table}".encode())

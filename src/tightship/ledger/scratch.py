@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from tightship.core.errors import StoreFull
 from tightship.ledger._schema import empty_database, schema, write_deltas
 from tightship.ledger._sql import script
 from tightship.ledger.entries import Entry
@@ -15,6 +18,8 @@ from tightship.ledger.projections import Deltas, Folder
 
 class Scratch:
     """Tables of projections in a temporary SQLite file, so that memory stays flat however many rows there are.
+
+    Every method that reads or writes raises StoreFull where temporary files have no room.
 
     Attributes:
         folded: entries taken so far. positions: the last position taken of each log.
@@ -37,26 +42,35 @@ class Scratch:
         deltas: Deltas = {}
         for entry in entries:
             self._folder.fold(entry, deltas)
-        self._db.execute("SAVEPOINT page")
-        try:
+        with _room(), self._page():
             write_deltas(self._db, deltas, self._folder.tables)
-        except BaseException:
-            self._db.execute("ROLLBACK TO page")
-            raise
-        finally:
-            self._db.execute("RELEASE page")
         self.folded += len(entries)
         for entry in entries:
             self.positions[entry.log] = entry.n
 
+    @contextlib.contextmanager
+    def _page(self) -> Generator[None]:
+        self._db.execute("SAVEPOINT page")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:  # a full disk has ended it
+                self._db.execute("ROLLBACK TO page")
+            raise
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("RELEASE page")
+
     def put_bundle_runs(self, bundle: int, runs: Iterable[str]) -> None:
         """Take down which runs a bundle holds entries of."""
-        self._db.executemany(script("put_bundle_run"), [(run, bundle) for run in runs])
+        with _room():
+            self._db.executemany(script("put_bundle_run"), [(run, bundle) for run in runs])
 
     def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
         """A table's rows in order of their key."""
         key = ", ".join(schema()[table].key)
-        yield from self._db.execute(f"SELECT * FROM {table} ORDER BY {key}")
+        with _room():
+            yield from self._db.execute(f"SELECT * FROM {table} ORDER BY {key}")
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
@@ -65,6 +79,17 @@ class Scratch:
     def close(self) -> None:
         """Throw it away."""
         self._db.close()
+
+
+@contextlib.contextmanager
+def _room() -> Generator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreFull(
+            f"the tables cannot be folded beside the store, in the folder for temporary files: {error}",
+            fix="name a folder with as much room as the store's tables take: SQLITE_TMPDIR=DIR",
+        ) from error
 
 
 def in_order(logs: Sequence[Iterator[list[Entry]]]) -> Iterator[list[Entry]]:

@@ -13,7 +13,6 @@ from typing import Any
 from tightship.core.errors import LedgerError, StoreMissing, TamperError
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import (
-    SCHEMA_VERSION,
     chunks,
     insert_sql,
     load_rows,
@@ -38,8 +37,8 @@ BUNDLES_AT_ONCE = 4
 """Bundles packed in one transaction, so that no commit waits long."""
 
 
-def open_database(path: Path, create: bool, read_only: bool = False) -> tuple[sqlite3.Connection, int]:
-    """A connection to the ledger's file, its schema brought up to this version.
+def open_database(path: Path, create: bool, read_only: bool = False) -> tuple[sqlite3.Connection, bool]:
+    """A connection to the ledger's file, its schema brought up to this version; whether an earlier one has folded it.
 
     Raises:
         StoreMissing: there is no file and none may be made.
@@ -54,11 +53,15 @@ def open_database(path: Path, create: bool, read_only: bool = False) -> tuple[sq
     with translate_errors(path):
         db = connect_read_only(path) if read_only else connect(path)
         try:
-            had = require_current(db, path) if read_only else migrate(db, path)
+            outdated = False
+            if read_only:
+                require_current(db, path)
+            else:
+                outdated = migrate(db, path)
         except BaseException:
             db.close()
             raise
-    return db, had
+    return db, outdated
 
 
 class SqliteBackend:
@@ -72,8 +75,7 @@ class SqliteBackend:
         self.read_only = read_only
         self.suspicions = check_before_writing(path, keep=not read_only)
         """What the write-ahead log of an earlier process leaves open (see `_wal`)."""
-        self._db, had = open_database(path, create, read_only)
-        self.outdated = 0 < had < SCHEMA_VERSION
+        self._db, self.outdated = open_database(path, create, read_only)
         """Whether the tables were folded by an earlier version, which knew less of what is in them now."""
         try:
             self._reader, _ = open_database(path, create, read_only)

@@ -37,6 +37,14 @@ Name = tuple[str, str, str]
 """Target, item, event."""
 
 
+def due(target: str, now: float) -> list[tuple[str, str, Any]]:
+    """The conditions for what a target is to be told by now (s).
+
+    One `=` on the target would have SQLite look through all that it was ever told, in place of what is unfinished.
+    """
+    return [("target", "in", [target]), ("state", "in", UNFINISHED), ("next", "<=", now)]
+
+
 class Deliveries:
     """Tells the targets of a workspace. Closed with `close`.
 
@@ -77,8 +85,7 @@ class Deliveries:
     async def _look(self, target: str, spec: Notify) -> None:
         now = self._clock.now()
         room = MANY - sum(name[0] == target for name in self._in_hand)
-        where = [("target", "=", target), ("state", "in", UNFINISHED), ("next", "<=", now)]
-        for row in await self._ledger.select("deliveries", where, [("next", "asc")], max(room, 1)):
+        for row in await self._ledger.select("deliveries", due(target, now), [("next", "asc")], max(room, 1)):
             room -= self._take((target, row["item"], row["event"]), spec, row["since"])
         since = self._looked.get(target)
         if since is None or target in self._failed:

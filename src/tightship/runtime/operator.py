@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,6 +29,12 @@ from tightship.workflow.types import check_input
 
 _INHERITED: Final = ("workflow", "version", "definition", "handed", "tenant", "build", "priority", "live")
 """What a linked run has in common with the run whose escalation was answered."""
+_URGENCY: Final[Sequence[tuple[str, list[tuple[str, str, Any]], list[tuple[str, str]]]]] = (
+    ("open", [("due", ">", 0.0)], [("due", "asc"), ("opened_at", "asc")]),
+    ("open", [("due", "=", 0.0)], [("opened_at", "asc")]),
+    ("closed", [], [("closed_at", "desc")]),
+)
+"""The order in which items are listed: state, further conditions, order."""
 
 
 def linked_run(item: str) -> str:
@@ -68,13 +74,18 @@ class Operator:
     # --- the inbox -------------------------------------------------------------------------------
 
     async def items(self, state: str = "open", role: str | None = None, limit: int = 200) -> list[InboxItem]:
-        """Items of the inbox, the most urgent first."""
-        where: list[tuple[str, str, Any]] = [] if state == "all" else [("state", "=", state)]
-        if role is not None:
-            where.append(("role", "=", role))
-        rows = await self._ledger.select("inbox", where, [("opened_at", "asc")], limit)
-        items = await self._worded([InboxItem.from_row(row) for row in rows])
-        return sorted(items, key=lambda item: (item.due or float("inf"), item.opened_at))
+        """Items of the inbox: open ones, the most urgent first; then decided ones, the latest first.
+
+        Args:
+            state: `open`, `closed` or `all`. role: only what waits for it. limit: how many at most.
+        """
+        whose: list[tuple[str, str, Any]] = [] if role is None else [("role", "=", role)]
+        rows: list[dict[str, Any]] = []
+        for of, more, order in _URGENCY:
+            if state in (of, "all") and len(rows) < limit:
+                where = [("state", "=", of), *more, *whose]
+                rows += await self._ledger.select("inbox", where, order, limit - len(rows))
+        return await self._worded([InboxItem.from_row(row) for row in rows])
 
     async def item(self, item: str) -> tuple[InboxItem, Mapping[str, Json]]:
         """An item with its package.

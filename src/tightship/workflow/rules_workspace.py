@@ -110,6 +110,11 @@ def clear_text(check: Check, rule: Rule) -> Iterator[Finding]:
         for name, one in config.connectors.items()
         if not one.insecure_http
     ]
+    named += [
+        (("connectors", name, "auth", "oauth2", "token_url"), one.auth.oauth2.token_url)
+        for name, one in config.connectors.items()
+        if one.auth is not None and one.auth.oauth2 is not None and not one.insecure_http
+    ]
     named += [(("connectors", name, "openapi"), one.openapi) for name, one in config.connectors.items()]
     named += [(("tiers", name, "base_url"), one.base_url) for name, one in config.tiers.items()]
     for path, url in named:
