@@ -106,20 +106,21 @@ class Fleet:
             await self.until(lambda worker=worker: bool(worker.events()), lambda worker=worker: worker.log.read_text())
         return fresh
 
-    async def submit(self, count: int) -> list[str]:
-        """So many runs, each of an order of its own."""
+    async def submit(self, count: int, tenant: str = "default", start: int = 0) -> list[str]:
+        """So many runs, each of an order of its own; `start`: orders that are left to others."""
         state = Company(":memory:").state()
         paid = {payment["order_id"] for payment in state["payments"]} - {one["order_id"] for one in state["refunds"]}
         orders = [order for order in state["orders"] if order["status"] == "delivered" and order["id"] in paid]
         tickets = [ticket["id"] for ticket in state["tickets"] if ticket["status"] != "closed"]
-        assert len(orders) >= count
+        assert len(orders) >= start + count
         return [
             await self.workspace.submit(
                 WORKFLOW,
                 {"ticket": tickets[n % len(tickets)], "order": order["id"], "customer": order["customer_id"]},
                 reference=order["id"],
+                tenant=tenant,
             )
-            for n, order in enumerate(orders[:count])
+            for n, order in enumerate(orders[start : start + count])
         ]
 
     async def rows(self) -> list[dict[str, Any]]:
