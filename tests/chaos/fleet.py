@@ -175,7 +175,7 @@ class Fleet:
         found += [f"done {count} times: {write}" for write, count in done.items() if count != 1]
         if len(done) != 2 * len(runs):
             found.append(f"{len(done)} writes were done for {len(runs)} runs")
-        entries = await self._entries()
+        entries = await self.entries()
         ends = Counter(entry.run for entry in entries if entry.kind == kinds.ENDED)
         found += [f"{run} ended {ends[run]} times" for run in runs if ends[run] != 1]
         settled = Counter(
@@ -185,12 +185,15 @@ class Fleet:
         audit = await verify(self.ledger)
         return found + [str(finding) for finding in audit.findings]
 
-    async def _entries(self) -> list[Any]:
+    async def entries(self) -> list[Any]:
+        """All entries of all logs that have runs, in order of store time."""
         found: list[Any] = []
         for log in {row["log"] for row in await self.rows()}:
-            while page := await self.ledger.entries(len(found), 1000, log):
+            after = 0
+            while page := await self.ledger.entries(after, 1000, log):
                 found += page
-        return found
+                after = page[-1].n
+        return sorted(found, key=lambda entry: entry.at)
 
 
 def _writes(ledger: Any) -> list[dict[str, Any]]:

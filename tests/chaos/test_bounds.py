@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from fleet import DESK, Fleet, fleet
+from fleet import DESK, Fleet, Worker, fleet
 
 import postgres_desk
 from tightship.core import kinds
@@ -19,11 +18,8 @@ ADMISSION = f"admission: {{tenants: {{busy: {{running: {BOUND}}}}}, workflows: {
 async def at_once(desk: Fleet, dead: str) -> dict[str, int]:
     """The most runs that were worked on at once, by tenant, and in all; those of the dead worker left out."""
     tenants = {row["id"]: row["tenant"] for row in await desk.rows()}
-    entries: list[Any] = []
-    for tenant in set(tenants.values()):
-        entries += [entry for entry in await desk.ledger.entries(0, 100_000, tenant)]
     owned, most = dict[str, str](), defaultdict[str, int](int)
-    for entry in sorted(entries, key=lambda one: one.at):  # store time orders the entries of all logs
+    for entry in await desk.entries():
         if entry.kind == kinds.CLAIMED:
             owned[entry.run] = entry.body["owner"]
         elif entry.kind in (kinds.PARKED, kinds.ENDED):
@@ -37,17 +33,19 @@ async def at_once(desk: Fleet, dead: str) -> dict[str, int]:
 async def test_workers_together_keep_to_the_bounds_and_every_place_is_used_again(tmp_path: Path) -> None:
     config = (DESK / "tightship.yaml").read_text() + ADMISSION
     async with fleet(tmp_path, postgres_desk.new_store(), {"tightship.yaml": config}) as desk:
-        busy = await desk.submit(12, tenant="busy")
-        other = await desk.submit(16, tenant="other", start=12)
-        first, *_ = await desk.start(3)
+        await desk.fault(kind="latency", operation="*", seconds=0.2)
+        await desk.start(3)
+        busy = await desk.submit(8, tenant="busy")
+        other = await desk.submit(12, tenant="other", start=8)
 
-        async def has_some() -> bool:
-            return await desk.under_way(first) > 0
+        async def at_work() -> list[Worker]:
+            return [worker for worker in desk.workers if await desk.under_way(worker)]
 
-        await desk.until(has_some)
-        dead = first.owner
-        first.signal(signal.SIGKILL)
-        await desk.finish()  # the places of the dead one are free as well
+        await desk.until(at_work)
+        [victim, *_] = await at_work() or desk.workers
+        victim.signal(signal.SIGKILL)
+        dead = victim.owner
+        await desk.finish()  # the places of the dead one are free again
         assert await desk.problems([*busy, *other]) == []
         found = await at_once(desk, dead)
         assert found["busy"] == BOUND, "it had its places, and no more"
