@@ -26,6 +26,7 @@ SHARED_FAILED_ONCE = (
     *(185,),  # nobody took up what a living worker had let go of
     *(347,),  # a run was claimed by the sweep and taken over by a caller of the same process at once
     *(7027,),  # the simulated disk refused an entry, and wrote the next one of its run
+    *(7896,),  # what a person granted of a shared envelope was spent twice
     *(7164,),  # peers' claims went back in another order on replay than in which they were recorded
 )
 """The same of several workers on one store."""
