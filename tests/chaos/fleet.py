@@ -106,20 +106,21 @@ class Fleet:
             await self.until(lambda worker=worker: bool(worker.events()), lambda worker=worker: worker.log.read_text())
         return fresh
 
-    async def submit(self, count: int) -> list[str]:
-        """So many runs, each of an order of its own."""
+    async def submit(self, count: int, tenant: str = "default", start: int = 0) -> list[str]:
+        """So many runs, each of an order of its own; `start`: orders that are left to others."""
         state = Company(":memory:").state()
         paid = {payment["order_id"] for payment in state["payments"]} - {one["order_id"] for one in state["refunds"]}
         orders = [order for order in state["orders"] if order["status"] == "delivered" and order["id"] in paid]
         tickets = [ticket["id"] for ticket in state["tickets"] if ticket["status"] != "closed"]
-        assert len(orders) >= count
+        assert len(orders) >= start + count
         return [
             await self.workspace.submit(
                 WORKFLOW,
                 {"ticket": tickets[n % len(tickets)], "order": order["id"], "customer": order["customer_id"]},
                 reference=order["id"],
+                tenant=tenant,
             )
-            for n, order in enumerate(orders[:count])
+            for n, order in enumerate(orders[start : start + count])
         ]
 
     async def rows(self) -> list[dict[str, Any]]:
@@ -174,7 +175,7 @@ class Fleet:
         found += [f"done {count} times: {write}" for write, count in done.items() if count != 1]
         if len(done) != 2 * len(runs):
             found.append(f"{len(done)} writes were done for {len(runs)} runs")
-        entries = await self._entries()
+        entries = await self.entries()
         ends = Counter(entry.run for entry in entries if entry.kind == kinds.ENDED)
         found += [f"{run} ended {ends[run]} times" for run in runs if ends[run] != 1]
         settled = Counter(
@@ -184,12 +185,15 @@ class Fleet:
         audit = await verify(self.ledger)
         return found + [str(finding) for finding in audit.findings]
 
-    async def _entries(self) -> list[Any]:
+    async def entries(self) -> list[Any]:
+        """All entries of all logs that have runs, in order of store time."""
         found: list[Any] = []
         for log in {row["log"] for row in await self.rows()}:
-            while page := await self.ledger.entries(len(found), 1000, log):
+            after = 0
+            while page := await self.ledger.entries(after, 1000, log):
                 found += page
-        return found
+                after = page[-1].n
+        return sorted(found, key=lambda entry: entry.at)
 
 
 def _writes(ledger: Any) -> list[dict[str, Any]]:

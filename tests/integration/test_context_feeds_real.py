@@ -121,6 +121,28 @@ async def test_a_table_s_rows_and_changes_arrive_and_nothing_is_lost_while_nobod
         await feed.close()
 
 
+async def test_a_truncate_withdraws_what_a_delete_of_each_row_would(tmp_path: Path, table: Table) -> None:
+    table.db.execute(setup_sql("shop", table.spec))
+    table.db.execute(f"CREATE TABLE {table.schema}.bins (sku text REFERENCES {table.schema}.parts)")
+    way = f"postgres: {{url: '${{SHOP_DB}}', table: {table.spec.table}}}"
+    gone = 'event.op == "delete"'
+    ws = workspace(tmp_path, way, f"({gone} ? event.old.sku : event.new.sku)", f"'{gone} ? -1 : event.new.count'")
+    async with ws:
+        feed = await table.open()
+        for sku in ("widget", "gadget"):
+            table.set(sku, 7)
+        await taken(ws, feed, 2)
+        with pytest.raises(Exception, match="rolled back"), table.db.transaction():
+            table.db.execute(f"TRUNCATE {table.spec.table} CASCADE")
+            raise RuntimeError("rolled back")
+        assert table.waiting() == 0, "what did not happen is not noted"
+        table.db.execute(f"TRUNCATE {table.schema}.bins, {table.spec.table}")
+        table.set("gadget", 3)
+        await taken(ws, feed, 3)
+        assert (await stock(ws), table.waiting()) == ({"stock/widget": -1, "stock/gadget": 3}, 0)
+        await feed.close()
+
+
 async def test_what_commits_late_is_not_passed_over(tmp_path: Path, table: Table) -> None:
     """Its number is smaller than that of what was taken already."""
     table.db.execute(setup_sql("shop", table.spec))

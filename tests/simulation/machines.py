@@ -15,7 +15,7 @@ from tightship.core.world import World
 from tightship.ledger import Ledger, MemoryState
 from tightship.ledger.entries import Entry, Unit
 from tightship.ledger.keyring import Keyring
-from tightship.ledger.writer import Commitment, LoopWriter, finish
+from tightship.ledger.writer import Commitment, LoopWriter, commit_units, finish
 from tightship.runtime.simulation import Process, Simulation
 from tightship.runtime.workspace import projections
 
@@ -103,18 +103,16 @@ class SlowWriter:
         self._writing = False
         if self._dies(units, "before"):
             return
-        error: BaseException | None = None
-        foreign: list[Entry] = []
-        try:
-            if self._trouble.disk_full():
-                raise StoreFull("the simulated disk is full")
-            foreign = self._commit(units)
-        except Exception as failure:
-            error = failure
+        foreign, error = commit_units(self._write, units, Exception)
         if self._dies(units, "after"):
             return
         self._told_until = max(self._told_until + 1e-6, loop.time() + self._trouble.delay(0.02))
         loop.call_at(self._told_until, finish, self._deliver, units, foreign, error)
+
+    def _write(self, units: list[Unit]) -> list[Entry]:
+        if self._trouble.disk_full():
+            raise StoreFull("the simulated disk is full")
+        return self._commit(units)
 
     def _dies(self, units: list[Unit], when: str) -> bool:
         if self._process is None or not units or not self._trouble.crash():

@@ -82,8 +82,9 @@ async def replay_all(world: World) -> int:
         entries = await ledger.run_entries(row["id"])
         if not _followed(world, row, entries):
             continue
-        edited = any(entry.kind == kinds.SIGNAL and entry.body["type"] == "edit" for entry in entries)
-        for forget in (False,) if edited else (False, True):  # an edit tells by its record what had begun before it
+        # an edit tells by its record what had begun before it, and what was undone by hand would be done again
+        by_hand = any(entry.kind == kinds.SIGNAL and entry.body["type"] in ("edit", "undo") for entry in entries)
+        for forget in (False,) if by_hand else (False, True):
             await _replay(world, engine, ledger, row, entries, forget)
         count += 1
     await ws.close()

@@ -14,6 +14,7 @@ from engine_desk import Desk, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tightship.cli import main
 from tightship.cli._listen import build_app
 from tightship.context.feeds import Delivery, MemoryBroker, sign
 from tightship.core import kinds
@@ -329,3 +330,23 @@ async def test_a_broker_in_memory_gives_what_comes_while_it_is_waited_for() -> N
     [delivery] = await waiting
     assert delivery.event() == {"count": 1}
     assert await broker.take(10, 0.01) == []
+
+
+# --- where webhooks come in --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "feeds.example.com:8788"])
+def test_nothing_is_taken_in_the_clear_from_other_machines(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tightship.yaml").write_text(f"name: desk\n{CONFIG}")
+    assert main(["context", "listen", "--listen", place, "-w", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "in the clear" in said and "--behind-tls" in said
+
+
+def test_behind_tls_it_listens_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that is no machine's: it was let through, and the system says that it is not here."""
+    (tmp_path / "tightship.yaml").write_text(f"name: desk\n{CONFIG}")
+    assert main(["context", "listen", "--listen", "192.0.2.1:0", "--behind-tls", "-w", str(tmp_path)]) == 1
+    assert "cannot listen on 192.0.2.1:0" in capsys.readouterr().err

@@ -507,6 +507,34 @@ def test_a_process_that_dies_while_claims_are_given_back_at_the_end_comes_to_the
         play(at)
 
 
+def test_a_process_that_dies_once_claims_went_back_finds_them_in_the_order_in_which_they_went() -> None:
+    async def holds(ctx: Any, given: dict[str, Any]) -> Any:
+        return {"claim": keys(given["open"])}
+
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+        add(desk, "a", holds)
+        desk.workflow(step("a", then="keep", within=5.0), **BOARD)
+        begun = desk.process.start(desk.ws.run("flow", {"items": ["z", "x", "y"]}))  # not as their names are sorted
+        first = desk.process
+
+        def dies(entries: Any, foreign: bool) -> None:
+            if any(entry.key.startswith("shared/return/a/") for entry in entries):
+                first.kill()
+
+        desk.ledger.listen(dies)
+        while first.alive and not begun.done():
+            await sim.world().clock.sleep(0.1)
+        assert not begun.done(), "it died while it gave back"
+        desk.open()
+        await desk.resume()
+        found = await desk.only()
+        assert found.outcome == "completed", (found.reason, found.package)
+        assert sorted(keys(found.output["open"])) == ["x", "y", "z"]
+
+    simulate(story)
+
+
 # --- whatever the schedule ---------------------------------------------------------------------------
 
 ITEMS = ("x", "y")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightship.controls.budgets import Amount, Chain, Limit
+from tightship.controls.budgets import Amount, Chain, EnvelopeTree, Limit
 from tightship.controls.leases import Lease
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused
@@ -18,6 +18,7 @@ from tightship.core.signals import OverBudget
 from tightship.ledger import Draft, Guards, Ledger
 from tightship.ledger.ledger import MemoryState
 from tightship.runtime.lending import Lender
+from tightship.runtime.purse import extend
 from tightship.runtime.simulation import Simulation, simulate
 from tightship.runtime.workspace import projections
 
@@ -115,6 +116,23 @@ def test_what_a_lost_worker_had_borrowed_counts_as_spent() -> None:
             while await pay(other, 1):
                 spent += 1
             assert spent == 1000 - gone
+
+    simulate(story)
+
+
+def test_what_a_person_grants_is_there_once_for_all_workers() -> None:
+    async def story(sim: Simulation) -> None:
+        async with workers(sim, 2) as made:
+            leases = [lender.lease(SCOPE, Limit(usd=4), DAY) for _, lender in made]
+            spent = [one for one in range(4) if await pay(leases[0], 1)]
+            assert (len(spent), await pay(leases[0], 1)) == (4, False)
+            tree = EnvelopeTree()
+            tree.add(leases[0])
+            granted = {"scope": SCOPE, "period": DAY, "usd": 2, "by": "ann"}
+            await made[0][0].append(Draft("r-1", kinds.EXTENDED, "a/budget/1", granted))
+            extend(tree, granted)  # what the worker does whose run has asked
+            assert [await pay(lease, 1) for lease in (*leases, *leases)] == [True, True, False, False]
+            assert (await lent(made[1][0])).usd == 6
 
     simulate(story)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final
 
-from tightship.cli._http import address, listening, serve_until
+from tightship.cli._http import address, is_loopback, listening, serve_until
 from tightship.cli._shell import Shell
 from tightship.core.errors import (
     BoundaryError,
@@ -32,12 +32,26 @@ BODY_SECONDS: Final = 10.0
 """How long a request may take to send its body."""
 
 
-async def listen(shell: Shell, place: str) -> None:
-    """Take what the feeds push until told to stop."""
+async def listen(shell: Shell, place: str, behind_tls: bool) -> None:
+    """Take what the feeds push until told to stop.
+
+    Args:
+        place: where webhooks come in. behind_tls: TLS ends in front of it.
+
+    Raises:
+        InputRejected: other machines reach the place, and what they send would go in the clear.
+    """
     from tightship.cli._open import open_leniently
     from tightship.cli._work import stoppable
 
     host, port = address(place)
+    if not behind_tls and not is_loopback(host):
+        raise InputRejected(
+            f"{host} can be reached from other machines, and what they push would go over the network in the clear",
+            where="--listen",
+            fix="listen on 127.0.0.1 behind a proxy with TLS; where TLS ends in front of this process on another"
+            " machine, say so with --behind-tls",
+        )
     stop = asyncio.Event()
     workspace = open_leniently(shell.folder)
     try:

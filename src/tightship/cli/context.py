@@ -153,16 +153,18 @@ def stats(shell: Shell, key: str | None) -> int:
 @click.option(
     "--listen", "place", default="127.0.0.1:8788", show_default=True, metavar="HOST:PORT", help="For webhooks."
 )
+@click.option("--behind-tls", is_flag=True, help="A proxy in front of it ends TLS: it may listen beyond loopback.")
 @command
-def listen_(shell: Shell, place: str) -> None:
+def listen_(shell: Shell, place: str, behind_tls: bool) -> None:
     """Take what the declared feeds push: webhooks at POST /context/FEED, changes of tables, messages of brokers.
 
-    A webhook has to be signed with its feed's secret (Standard Webhooks 1.0); nothing else is answered. Works beside a
-    process that executes, and beside others of its kind: each delivery is written once.
+    A webhook has to be signed with its feed's secret (Standard Webhooks 1.0); nothing else is answered. It speaks
+    plain HTTP, so elsewhere than on a loopback address it listens only when --behind-tls says that TLS ends in front
+    of it. Works beside a process that executes, and beside others of its kind: each delivery is written once.
     """
     from tightship.cli._listen import listen
 
-    run_async(lambda: listen(shell, place))
+    run_async(lambda: listen(shell, place, behind_tls))
 
 
 @context.command("sql")

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import orjson
+
 from tightship.context import Declared, Head, Value
 from tightship.context.desk import SharedContext
 from tightship.context.heads import Place
@@ -223,7 +225,7 @@ class SharedReads(Doubt):
 
     async def _settle_read(self, outcome: Json) -> Json:
         journal, call = self.session.journal, self.call
-        payload, _ = journal.seal(outcome)
+        payload, data = journal.seal(outcome)
         body = self._settle_body(FREE, 0)
         body["out"] = payload.address
         label = self.session.shared.governance.label(call, Reply(outcome))
@@ -231,7 +233,7 @@ class SharedReads(Doubt):
             body["trust"] = int(label.integrity)
         await journal.go_ahead(kinds.SETTLED, call.key, body, (self.payload, payload))
         journal.saw(call.key, call.agent, self._read)
-        return outcome
+        return orjson.loads(data)  # its keys in the order in which a replay finds them
 
     # --- refreshing ------------------------------------------------------------------------------
 

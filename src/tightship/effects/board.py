@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from tightship.context.board import Move, Spot, play, spot_of, stored
 from tightship.context.heads import Place
 from tightship.core import kinds
@@ -73,10 +75,10 @@ class BoardPassage(SharedReads):
             "spots": {item: spot.to_json() for item, spot in spots.items() if spot.state != "open"},
             "claimed": await self._claimed(),
         }
-        payload, _ = journal.seal(outcome)
+        payload, data = journal.seal(outcome)
         body = self._settle_body(FREE, 0) | {"out": payload.address}
         await journal.go_ahead(kinds.SETTLED, call.key, body, (self.payload, payload))
-        return outcome
+        return orjson.loads(data)
 
     async def _claimed(self) -> dict[str, Json]:
         """The sub-problems whose business key another run holds or has done."""

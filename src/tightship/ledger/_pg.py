@@ -6,6 +6,8 @@ A password is in the URL alone: it is in no error, no log and no entry.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import re
 import threading
 import time
@@ -290,14 +292,43 @@ def run_together(db: psycopg.Connection[Any], statements: Sequence[Statement]) -
 # --- errors --------------------------------------------------------------------------------------------
 
 
+class _Consequences(threading.local):
+    """How deep this thread is in `translate_errors`."""
+
+    depth = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note for debugging alone what the library could not tidy up behind an error: the error itself is raised."""
+        if self.depth and str(record.msg).startswith("error ignored"):
+            record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+        return True
+
+
+_consequences = _Consequences()
+
+
+@functools.cache
+def _listen_to_the_driver() -> None:
+    for name in ("psycopg", "psycopg.transaction"):  # a filter sees what is logged under its name alone
+        logging.getLogger(name).addFilter(_consequences)
+
+
 @contextlib.contextmanager
 def translate_errors(address: Address) -> Generator[None]:
-    """Turn psycopg's errors into the tree's, naming the store and the way out."""
+    """Turn psycopg's errors into the tree's, naming the store and the way out.
+
+    What it logs of its own tidying up (a pipeline or a transaction whose connection is gone) is no warning: it would
+    stand on a terminal beside the error that says the same. What other users of the library do is left alone.
+    """
     driver = load_driver()
+    _listen_to_the_driver()
+    _consequences.depth += 1
     try:
         yield
     except (driver.Error, UnicodeError, OverflowError) as error:
         raise translate(error, address) from None
+    finally:
+        _consequences.depth -= 1
 
 
 _BY_STATE: Final[dict[str, tuple[type[TightshipError], str, str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from tightship.core.world import Disk, World
 from tightship.ledger._intake import prepare
 from tightship.ledger._open import check_heads, open_store
 from tightship.ledger.backend import Condition, Store
-from tightship.ledger.claiming import Claiming
+from tightship.ledger.claiming import Bounds, Claiming
 from tightship.ledger.entries import (
     Draft,
     Entry,
@@ -171,13 +171,22 @@ class Ledger:
         tails = tuple([encode_tail(draft, token(12).hex()) for draft in drafts])
         return self._writer.submit(Unit(log, drafts, guards, tails, line=line))
 
-    async def claim(self, owner: str, build: str, limit: int, live: bool = True) -> list[dict[str, Any]]:
+    async def claim(
+        self,
+        owner: str,
+        build: str,
+        limit: int,
+        live: bool = True,
+        bounds: Bounds = Bounds(),
+        idle: Collection[str] = (),
+    ) -> list[dict[str, Any]]:
         """Take over runs that are due, each with a `run.claimed` entry of the next epoch.
 
         Due, and in which order, is said in `claiming`. Runs of another build are left alone.
 
         Args:
             owner: the worker's id. build: its code. limit: how many at most. live: real runs, or rehearsals.
+            bounds: how many all owners together may work on. idle: runs that this owner has and does not work on.
 
         Returns: the rows of `runs` as they stand now.
 
@@ -185,7 +194,8 @@ class Ledger:
             StoreError: the disk, or the server.
         """
         token = self.world.chance.token
-        claiming = Claiming(owner, build, limit, live, tuple(token(12).hex() for _ in range(limit)))
+        nonces = tuple(token(12).hex() for _ in range(limit))
+        claiming = Claiming(owner, build, limit, live, nonces, bounds, tuple(sorted(idle)))
         if await self.off_loop(self.backend.is_anything_due, claiming):
             await self._writer.submit(Unit(DEFAULT_LOG, (), claiming=claiming))
         return claiming.rows

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from tightship.ledger._pg import Address, script
 from tightship.ledger._schema import projection_tables
-from tightship.ledger.claiming import Claiming
+from tightship.ledger.claiming import Claiming, Room
 from tightship.ledger.presence import LEASE
 
 if TYPE_CHECKING:
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 def rows_due(
     db: psycopg.Connection[Any], address: Address, claiming: Claiming, now: float, locked: bool
-) -> list[tuple[Any, ...]]:
+) -> list[dict[str, Any]]:
     """The rows of the runs to claim, in order.
 
     Args:
         db: within a transaction where they are to be locked. now: store time (s).
         locked: lock them, and pass over those that others have locked.
     """
-    columns = ", ".join(f"runs.{column}" for column in projection_tables()["runs"].defaults)
-    lock = "FOR UPDATE OF runs SKIP LOCKED" if locked else ""
     values = {
         "lock": address.workers,
         "now": now,
@@ -31,5 +29,14 @@ def rows_due(
         "build": claiming.build,
         "live": int(claiming.live),
         "limit": claiming.limit,
+        "owner": claiming.owner,
+        "idle": list(claiming.idle),
     }
-    return db.execute(cast(LiteralString, script("claim_due").format(columns=columns, lock=lock)), values).fetchall()
+    at_work = db.execute(script("at_work"), values).fetchall() if claiming.bounds else []
+    room = Room(claiming.bounds, [*at_work, *claiming.begun])
+    values |= {"none": room.none, "tenants": room.full_tenants, "workflows": room.full_workflows}
+    names = list(projection_tables()["runs"].defaults)
+    columns = ", ".join(f"runs.{name}" for name in names)
+    lock = "FOR UPDATE OF runs SKIP LOCKED" if locked else ""
+    found = db.execute(cast(LiteralString, script("claim_due").format(columns=columns, lock=lock)), values).fetchall()
+    return room.fill(dict(zip(names, row, strict=True)) for row in found)

@@ -124,7 +124,7 @@ class PostgresBackend:
     def due(self, claiming: Claiming, now: float) -> list[dict[str, Any]]:
         """Runs to claim, in order, locked."""
         with self._link.still(self._session) as db:
-            return _named("runs", rows_due(db, self.address, claiming, now, locked=True))
+            return rows_due(db, self.address, claiming, now, locked=True)
 
     def is_anything_due(self, claiming: Claiming) -> bool:
         """Whether a claim would give something, by a look that locks nothing."""

@@ -281,7 +281,8 @@ class Committer:
         """Append a takeover of each run that is due; what this batch has changed already waits for another."""
         changed = batch.deltas.get("runs", {})
         now = self._now or self._clock.now()
-        wanted = replace(claiming, limit=claiming.limit + len(changed))
+        begun = self._begun(changed) if claiming.bounds else ()
+        wanted = replace(claiming, limit=claiming.limit + len(changed), begun=begun)
         rows = [row for row in self._backend.due(wanted, now) if (row["id"],) not in changed]
         claiming.rows.clear()
         entries: list[Entry] = []
@@ -295,6 +296,13 @@ class Committer:
                 taken = {"state": "running", "epoch": epoch, "owner": claiming.owner}
                 claiming.rows.append({**row, **taken})
         unit.entries = entries
+
+    def _begun(self, changed: Mapping[Any, Delta]) -> tuple[tuple[str, str, int], ...]:
+        """Runs that this batch has given an owner, which their rows do not say yet: tenant, workflow, and one each."""
+        given = {key[0]: delta.set for key, delta in changed.items() if delta.set.get("state") == "running"}
+        known = self._backend.look("runs", [("id", "in", tuple(sorted(given))), ("state", "!=", "ended")]) if given else []
+        rows = [{"parent": "", **row, **given.pop(row["id"])} for row in known]
+        return tuple((row["tenant"], row["workflow"], 1) for row in [*rows, *given.values()] if not row.get("parent"))
 
     def _moved(self, expected: Expected, facts: _Facts, deltas: Deltas) -> str | None:
         """Why a value of the shared context no longer stands, the changes of this batch included; None when it does."""

@@ -28,7 +28,7 @@ LOST: Final = 10.0
 ENDING: Final = 2.0
 """Seconds that jobs under way have when the worker is told to end."""
 _NEVER: Final = 86_400.0
-_LOGGERS: Final = ("procrastinate", "psycopg.pool")
+_LOGGERS: Final = ("procrastinate", "psycopg")
 
 
 @dataclass(frozen=True, slots=True)

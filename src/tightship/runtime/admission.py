@@ -20,7 +20,7 @@ from tightship.core import kinds
 from tightship.core.errors import Overloaded
 from tightship.core.world import Clock
 from tightship.ledger import Entry, Ledger
-from tightship.ledger.claiming import rank
+from tightship.ledger.claiming import Bounds, rank
 from tightship.workflow.config import Admission
 
 _RECENT = 60.0
@@ -50,6 +50,13 @@ class Gatekeeper:
 
     def __init__(self, declared: Admission, clock: Clock) -> None:
         self._declared = declared
+        self.bounds = Bounds(
+            declared.running,
+            declared.tenant.running,
+            {name: share.running for name, share in declared.tenants.items()},
+            {name: share.running for name, share in declared.workflows.items() if share.running is not None},
+        )
+        """What holds for all workers together, where several share a store."""
         self._clock = clock
         self._total = 0
         self._tenants: Counter[str] = Counter()
@@ -130,7 +137,7 @@ class Gatekeeper:
         declared = self._declared
         of_tenant, of_workflow = declared.tenant_share(tenant).running, declared.workflow_share(workflow).running
         return (
-            self._total < declared.running
+            self._total < declared.in_process
             and (of_tenant is None or self._tenants[tenant] < of_tenant)
             and (of_workflow is None or self._workflows[workflow] < of_workflow)
         )
@@ -171,7 +178,7 @@ class Gatekeeper:
 
     def _give_places(self) -> None:
         """Give free places to those that wait."""
-        while self._queues and self._total < self._declared.running:
+        while self._queues and self._total < self._declared.in_process:
             able = (filter(self._may_go, queue) for queue in self._queues.values())
             heads = (one for queue in able for one in itertools.islice(queue, 1))
             best = min(heads, key=self._order, default=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import orjson
+
 from tightship.agents.context import Pinned
 from tightship.agents.turn import take_turn
 from tightship.context.board import Move
@@ -189,8 +191,11 @@ class NodeFrame:
         )
         if step.record:
             names = {name: bound for name, bound in self.scope.names.items() if before.get(name) is not bound}
-            payload, _ = journal.seal({"output": value, "names": names})
+            payload, data = journal.seal({"output": value, "names": names})
             await journal.go_ahead(kinds.NODE, frame.key, {"out": payload.address}, (payload,))
+            kept = orjson.loads(data)  # the keys of objects in the order in which a replay finds them
+            self.scope.names.update(kept["names"])
+            return kept["output"]
         return value
 
     async def bounded(self, seconds: float, what: str, work: Callable[[], Awaitable[Json]]) -> Json:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tightship.controls.budgets import UNITS, Amount, Chain, Envelope, EnvelopeTree, Limit
+from tightship.controls.leases import Lease
 from tightship.controls.periods import period_bounds
 from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
@@ -85,9 +86,14 @@ def recharge(tree: EnvelopeTree, entries: Sequence[Entry]) -> None:
 
 
 def extend(tree: EnvelopeTree, body: dict[str, Any]) -> None:
-    """Raise the limits of an envelope by what somebody granted."""
+    """Raise the limits of an envelope by what somebody granted.
+
+    Of one that all workers share, the ledger's limit is what has grown (`EnvelopesProjection`): it is borrowed from there.
+    """
     more = Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
-    tree.extend(body["scope"], more, period=body.get("period", ""))
+    for envelope in tree.of(body["scope"]):
+        if envelope.period == body.get("period", "") and not isinstance(envelope, Lease):
+            envelope.extend(more)
 
 
 async def ask_for_extension(frame: NodeFrame, signal: OverBudget) -> None:
@@ -167,8 +173,8 @@ def _granted(value: Any, signal: OverBudget, tree: EnvelopeTree) -> dict[str, An
     short = _short(tree, signal)
     if short is None:
         return {}
-    limit = {"usd": short.limit.usd, "tokens": short.limit.tokens, "calls": short.limit.calls}
-    return {signal.unit: limit.get(signal.unit) or 0}
+    limit = short.total if isinstance(short, Lease) else short.limit  # a lease's own is what was lent of it
+    return {signal.unit: {"usd": limit.usd, "tokens": limit.tokens, "calls": limit.calls}.get(signal.unit) or 0}
 
 
 def wrong_grant(value: Any) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from tightship.core import kinds
 from tightship.core.ports import Json
 
@@ -49,9 +51,9 @@ async def keep(frame: NodeFrame, name: str, value: Callable[[], Json]) -> Json:
     if found is not None:
         return found
     journal, made = frame.task.journal, value()
-    payload, _ = journal.seal({"output": made, "names": {}})
+    payload, data = journal.seal({"output": made, "names": {}})
     await journal.go_ahead(kinds.NODE, f"{frame.key}/{name}", {"out": payload.address}, (payload,))
-    return made
+    return orjson.loads(data)["output"]  # its keys in the order in which a replay finds them
 
 
 async def kept(frame: NodeFrame, name: str) -> Any:
@@ -68,9 +70,9 @@ async def observe(frame: NodeFrame, name: str, value: Callable[[], Json]) -> Jso
     if found is not None:
         return found
     journal, made = frame.task.journal, value()
-    payload, _ = journal.seal(made)
+    payload, data = journal.seal(made)
     await journal.go_ahead(kinds.DECIDED, f"{frame.key}/{name}", {"value": {"sealed": payload.address}}, (payload,))
-    return made
+    return orjson.loads(data)  # its keys in the order in which a replay finds them
 
 
 async def observed(frame: NodeFrame, name: str) -> Any:

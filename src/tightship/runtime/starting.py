@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import orjson
 
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused
@@ -83,7 +85,8 @@ class Starter:
         facts = RunFacts(run, start.workflow, start.tenant, given, handed)
         scope = await self._scope(facts, program, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
-        payload, _ = journal.seal(given)
+        payload, data = journal.seal(given)
+        facts = replace(facts, input=orjson.loads(data))  # its keys in the order in which a resume finds them
         stored = self._ledger.define_once(program.address, lambda: program.definition_json)
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
         body = self._body(start, owner, program) | {"input": payload.address, "scope": scope}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tightship.core.errors import StaleOwner, StoreError
+from tightship.ledger.claiming import Bounds
 from tightship.runtime.dispatch import LocalDispatcher, Row
 from tightship.runtime.takeover import SUSPECT, idle_claims
 
@@ -134,9 +135,7 @@ class WorkerDispatcher(LocalDispatcher):
                 self._hold(asyncio.ensure_future(self.alone({"id": self._aside[0]}))).add_done_callback(self._note)
             return
         engine = self._engine
-        rows: list[Row] = list(
-            await self._ledger.claim(owner=engine.owner, build=engine.build, limit=free, live=engine.live)
-        )
+        rows = await self._claim(free)
         others: list[Row] = []
         try:
             refused = {one.run: one for one in await engine.take_in(rows)}
@@ -153,7 +152,29 @@ class WorkerDispatcher(LocalDispatcher):
             elif self._suspicious(run):
                 self._aside.append(run)
             else:
-                self._spawn(run).add_done_callback(self._note)
+                job = self._spawn(run)
+                job.add_done_callback(self._note)
+                job.add_done_callback(self._free)
+        if rows and self._bounds:  # whom this claim has made room for, or left out
+            self._woken.set()
+
+    async def _claim(self, free: int) -> list[Row]:
+        """Take what is due and what there is room for: what all workers work on counts."""
+        engine = self._engine
+        return list(
+            await self._ledger.claim(
+                engine.owner, engine.build, free, engine.live, bounds=self._bounds, idle=self.refused.keys()
+            )
+        )
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds() if self.gate is None else self.gate.bounds
+
+    def _free(self, job: object) -> None:
+        """A place is free: somebody here may be waiting for it. Other workers find it within a sweep."""
+        if self._bounds:
+            self._woken.set()
 
     async def _dropped(self) -> list[Row]:
         """What this worker owns and does not drive: nobody else takes it while this worker lives."""

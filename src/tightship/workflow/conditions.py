@@ -330,7 +330,8 @@ def _as_json(value: Any) -> Json:
             raise FormatMismatch(f"an expression came out as {value}, which is no number in JSON")
         return value
     if isinstance(value, dict):
-        return {str(name): _as_json(inner) for name, inner in value.items()}
+        names = sorted(value, key=str)  # the evaluator gives them in an order that is another one each time
+        return {str(name): _as_json(value[name]) for name in names}
     if isinstance(value, list | tuple):
         return [_as_json(inner) for inner in value]
     if isinstance(value, dt.datetime):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -200,17 +200,21 @@ class TierSpec(Spec):
         return made
 
 
+RUNNING: Final = 1000
+"""Runs that a process works on at once where no bound is declared."""
+
+
 class Share(Spec):
     """How much of what is taken in one tenant may have; None for no bound of its own."""
 
     queued: int | None = Field(default=None, ge=1, le=1_000_000, description="its runs that may wait")
-    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that one process works on")
+    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that are worked on at once")
 
 
 class Bulkhead(Spec):
-    """How many runs of one workflow are worked on, so that it cannot take every place."""
+    """How many runs of one workflow all workers work on, so that it cannot take every place."""
 
-    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that one process works on")
+    running: int | None = Field(default=None, ge=1, le=100_000, description="its runs that are worked on at once")
 
 
 class Admission(Spec):
@@ -222,10 +226,20 @@ class Admission(Spec):
         le=1_000_000,
         description="runs that may wait; a start of priority p is refused from (20 - p)/20 of it on",
     )
-    running: int = Field(default=1000, ge=1, le=100_000, description="runs that one process works on at once")
+    running: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="runs that are worked on at once, by all workers together; by default 1000 in each process",
+    )
     tenant: Share = Share()
     tenants: Mapping[str, Share] = {}
     workflows: Mapping[WorkflowName, Bulkhead] = {}
+
+    @property
+    def in_process(self) -> int:
+        """How many one process works on at most."""
+        return RUNNING if self.running is None else self.running
 
     def tenant_share(self, tenant: str) -> Share:
         """What holds for a tenant."""

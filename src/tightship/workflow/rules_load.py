@@ -37,6 +37,6 @@ def share_above_all(check: Check, rule: Rule) -> Iterator[Finding]:
     for where, share in shares:
         for unit in ("queued", "running"):
             own, whole = getattr(share, unit), getattr(admission, unit)
-            if own is not None and own > whole:
+            if own is not None and whole is not None and own > whole:
                 said = f"admission.{where}.{unit} is {own:,}, and for all it is {whole:,}"
                 yield rule.found(said, config.where("admission", *where.split("."), unit))

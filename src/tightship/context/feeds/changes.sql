@@ -23,9 +23,26 @@ BEGIN
 END
 $note$;
 
+-- A TRUNCATE takes all rows at once: each is noted as deleted, while it is still there.
+CREATE OR REPLACE FUNCTION {schema}.tightship_note_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $note$
+BEGIN
+    EXECUTE format(
+        'INSERT INTO {schema}.tightship_changes (feed, change)'
+        ' SELECT %L, jsonb_build_object(''op'', ''delete'', ''new'', NULL, ''old'', to_jsonb(gone)) FROM %I.%I AS gone',
+        TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME
+    );
+    PERFORM pg_notify('tightship_changes', '');
+    RETURN NULL;
+END
+$note$;
+
 DROP TRIGGER IF EXISTS "tightship_{feed}" ON {table};
 CREATE TRIGGER "tightship_{feed}" AFTER INSERT OR UPDATE OR DELETE ON {table}
     FOR EACH ROW EXECUTE FUNCTION {schema}.tightship_note_change('{feed}');
+DROP TRIGGER IF EXISTS "tightship-truncate_{feed}" ON {table};
+CREATE TRIGGER "tightship-truncate_{feed}" BEFORE TRUNCATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION {schema}.tightship_note_truncate('{feed}');
 
 -- What is there already; making the trigger has locked the table, so that nothing falls in between.
 INSERT INTO {schema}.tightship_changes (feed, change)

@@ -112,12 +112,12 @@ def saturated_queue(bench: Bench, report: Report) -> None:
     """What is too much is refused at once with a time to come again; what was taken in is done."""
     declared = bench.files.config.admission
     slowest = max(clean.seconds for clean in bench.lively())
-    wait = declared.queued * slowest / declared.running
+    wait = declared.queued * slowest / declared.in_process
     within = bench.spec.begin_within or LONGEST
     report.hold(
         wait <= within,
         f"a full queue of {declared.queued} drains in {wait:.0f} s",
-        f"a full queue of {declared.queued} takes {wait:.0f} s to drain, {declared.running} at a time: "
+        f"a full queue of {declared.queued} takes {wait:.0f} s to drain, {declared.in_process} at a time: "
         f"the last waits longer than {within:.0f} s",
     )
     admission = declared.model_copy(update={"queued": min(declared.queued, QUEUED)})

@@ -13,21 +13,25 @@ tenants AS (
     SELECT (SELECT r.tenant FROM runs r WHERE r.state = 'queued' AND r.tenant > t.tenant ORDER BY r.tenant LIMIT 1)
     FROM tenants t WHERE t.tenant IS NOT NULL
 ),
+-- of what is bounded, only what there is room for; a run below another one has its place, and is never queued
 due AS (
     SELECT q.* FROM tenants t CROSS JOIN LATERAL (
         SELECT id, tenant, priority, started_at FROM runs
-        WHERE state = 'queued' AND tenant = t.tenant AND build = %(build)s AND live = %(live)s
+        WHERE state = 'queued' AND tenant = t.tenant AND workflow <> ALL(%(workflows)s::text[])
+            AND build = %(build)s AND live = %(live)s
         ORDER BY started_at + 60 * priority, id LIMIT %(limit)s
-    ) q
+    ) q WHERE NOT %(none)s AND t.tenant <> ALL(%(tenants)s::text[])
     UNION ALL
     SELECT p.* FROM (
         SELECT id, tenant, priority, started_at FROM runs
         WHERE state = 'parked' AND wake_at <= %(now)s AND build = %(build)s AND live = %(live)s
+            AND (parent <> '' OR NOT %(none)s AND tenant <> ALL(%(tenants)s::text[]) AND workflow <> ALL(%(workflows)s::text[]))
         ORDER BY wake_at LIMIT 1000 + %(limit)s
     ) p
     UNION ALL
     SELECT id, tenant, priority, started_at FROM runs
     WHERE state = 'running' AND owner NOT IN (SELECT id FROM alive) AND build = %(build)s AND live = %(live)s
+        AND (parent <> '' OR NOT %(none)s AND tenant <> ALL(%(tenants)s::text[]) AND workflow <> ALL(%(workflows)s::text[]))
 ),
 busy AS (
     SELECT tenant, count(*) AS running FROM runs
