@@ -7,6 +7,8 @@ SEEDS ?= 2000
 WORKERS ?= 1
 # Test files at a time: one more than there are cores, since many tests wait for processes and for the disk.
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+# Hundreds of processes are started in the tests: without kept bytecode each of them compiles all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check fix docs sim chaos bench deploy-check lock clean
 
