@@ -18,7 +18,7 @@ help:
 	@echo "make check         ruff, pyright, import-linter"
 	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000 WORKERS=1)"
-	@echo "make chaos         kill -9 at every point on Postgres too, not at some"
+	@echo "make chaos         kill -9 at every point from both sides, on Postgres too"
 	@echo "make bench         measure beside LangGraph and DBOS"
 	@echo "make deploy-check  lint and render what is in deploy/"
 
