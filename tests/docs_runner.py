@@ -178,7 +178,7 @@ class Runner:
             process.stdout.close()
 
     def _script(self, text: str) -> str:
-        text = self._local(text).replace("make demo", "tightship demo")
+        text = self._local(text).replace("make demo", "tightship demo --concurrency 4")  # few at once, as in _prepare
         state = self._state
         return f'. "{state}"\n{text}\ncode=$?\n{{ declare -px; echo "cd $PWD"; }} > "{state}"\nexit $code\n'
 
