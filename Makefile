@@ -7,6 +7,8 @@ SEEDS ?= 2000
 WORKERS ?= 1
 # Test files at a time: one more than there are cores, since many tests wait for processes and for the disk.
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+# Hundreds of processes are started in the tests: without kept bytecode each of them compiles all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check fix docs sim chaos bench deploy-check lock clean
 
@@ -16,7 +18,7 @@ help:
 	@echo "make check         ruff, pyright, import-linter"
 	@echo "make docs          write the tables of docs/ anew from the code"
 	@echo "make sim           the deterministic simulation                  (SEEDS=2000 WORKERS=1)"
-	@echo "make chaos         kill -9 at every point on Postgres too, not at some"
+	@echo "make chaos         kill -9 at every point from both sides, on Postgres too"
 	@echo "make bench         measure beside LangGraph and DBOS"
 	@echo "make deploy-check  lint and render what is in deploy/"
 

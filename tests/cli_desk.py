@@ -14,7 +14,8 @@ from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cli_warm import warm
+import tightship
+from cli_warm import Forked, warm
 
 PATIENCE = 300.0
 """Seconds after which what has to happen counts as not happening; a busy machine needs some."""
@@ -152,9 +153,9 @@ def command(*args: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment without what would steer the commands."""
-    dropped = ("COMPANY_TOKEN", "PYTHONPATH")
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+    """The environment without what would steer the commands; they run what is tested, in whatever working tree."""
+    kept = {name: value for name, value in os.environ.items() if name != "COMPANY_TOKEN"}
+    return {**kept, "PYTHONPATH": str(Path(tightship.__file__).parents[1])}
 
 
 def cli(folder: Path, *args: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -179,28 +180,21 @@ def wrong(folder: Path, *args: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def process(folder: Path, *args: str) -> Generator[subprocess.Popen[str]]:
+def process(folder: Path, *args: str) -> Generator[Forked]:
     """A command under way; what is left of it at the end is killed by its id."""
-    started = subprocess.Popen(
-        command(*args), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    try:
+    with contextlib.closing(warm().start(args, folder, environment())) as started:
         yield started
-    finally:
-        if started.poll() is None:
-            started.kill()
-        started.communicate()
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Generator[subprocess.Popen[str]]:
+def serving(folder: Path) -> Generator[Forked]:
     """`tightship serve`, ready."""
     with process(folder, "serve", "--json") as started:
         assert event(started, "ready")["pid"] == started.pid
         yield started
 
 
-def event(started: subprocess.Popen[str], name: str, **fields: Any) -> dict[str, Any]:
+def event(started: Forked, name: str, **fields: Any) -> dict[str, Any]:
     """The next JSON line of a process with this `event` and these fields."""
     assert started.stdout is not None
     watchdog = threading.Timer(PATIENCE, started.kill)
@@ -226,7 +220,7 @@ def until(check: Any, what: str) -> Any:
     raise AssertionError(f"not in time: {what}")
 
 
-def interrupt(started: subprocess.Popen[str]) -> tuple[int, str, str]:
+def interrupt(started: Forked) -> tuple[int, str, str]:
     """Ctrl-C, and how the process ended."""
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=PATIENCE)

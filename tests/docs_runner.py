@@ -2,6 +2,8 @@
 
 Python blocks share a namespace and an event loop; shell blocks share the folder and the environment. The first block
 that does not do what the page says ends it with exit code 1 and its place.
+
+Where TIGHTSHIP_WARM names a loaded process (cli_warm.py), `tightship` in the shell is forked from it.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import tightship
 from docs_pages import Block, Command, Page, commands, fits, page
 from tightship.cli.init import make_workspace
 
 PORT = "8765"
 """The port of the sample company in the template and on the pages."""
 SECONDS = 300
+WARM = os.environ.get("TIGHTSHIP_WARM", "")
+CLIENT = Path(__file__).with_name("warm_client.py")
 _PROGRESS = re.compile(r"\S+: \d+ of \d+\b")
 """Lines on stderr that count: a terminal shows a bar in their place."""
 
@@ -43,7 +48,7 @@ class Runner:
     def __init__(self, page: Page, folder: Path) -> None:
         self._page = page
         self._folder = folder / "page"
-        self._state = folder / "state"
+        self._state, self._bin = folder / "state", folder / "bin"
         self._names: dict[str, Any] = {"__name__": "__main__"}
         self._port = free_port()
         self._background: list[subprocess.Popen[bytes]] = []
@@ -67,6 +72,10 @@ class Runner:
             make_workspace(self._folder, "support")
             for path in self._folder.glob("agents/*.yaml"):  # a busy machine is no fault of the page's
                 path.write_text(path.read_text().replace("within: 30s", "within: 5m"))
+        if WARM:
+            self._bin.mkdir()
+            (self._bin / "tightship").write_text(f'#!/bin/sh\nexec {sys.executable} -IS {CLIENT} "$@"\n')
+            (self._bin / "tightship").chmod(0o755)
         os.chdir(self._folder)
         self._state.write_text(f"cd {self._folder}\n")
         self._point()
@@ -169,14 +178,22 @@ class Runner:
             process.stdout.close()
 
     def _script(self, text: str) -> str:
-        text = self._local(text).replace("make demo", "tightship demo")
+        text = self._local(text).replace("make demo", "tightship demo --concurrency 4")  # few at once, as in _prepare
         state = self._state
         return f'. "{state}"\n{text}\ncode=$?\n{{ declare -px; echo "cd $PWD"; }} > "{state}"\nexit $code\n'
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return kept | {"PATH": path, "PYTHONWARNINGS": "error", "COLUMNS": "200", "USER": "you", "LOGNAME": "you"}
+        path = f"{self._bin}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        kept["PYTHONPATH"] = str(Path(tightship.__file__).parents[1])
+        return kept | {
+            "TIGHTSHIP_WARM": WARM,
+            "PATH": path,
+            "PYTHONWARNINGS": "error",
+            "COLUMNS": "200",
+            "USER": "you",
+            "LOGNAME": "you",
+        }
 
     def _local(self, text: str) -> str:
         return text.replace(PORT, str(self._port)).replace(".venv/bin/tightship", "tightship")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import re
@@ -107,6 +108,7 @@ class Bench:
         for name in LATE:
             importlib.import_module(name)
         Workspace.open(self._desk)  # loaded here once, not by every process
+        gc.freeze()  # nor is it looked through by every process for what may go
 
     def undisturbed(self) -> Case:
         """All tickets by one process."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from cli_desk import environment
+from cli_warm import Forked, warm
 from tightship import Workspace
 from tightship.company import Company, CompanySettings, running
 from tightship.core import kinds
@@ -30,7 +33,8 @@ TOKEN = "practice"
 PATIENCE = 300.0
 """Seconds after which what has to happen counts as not happening."""
 WORKFLOW = "settle"
-TIGHTSHIP = ("-m", "tightship")
+SLOW, QUICK = 1.5, 0.05
+"""Seconds that the company takes for each call: while runs are to be under way, and once they are to end."""
 
 
 def program(before: str) -> tuple[str, ...]:
@@ -44,20 +48,22 @@ def wrong_clock(ahead: float) -> tuple[str, ...]:
 
 
 class Worker:
-    """One `tightship worker` as a process of its own."""
+    """One `tightship worker` as a process of its own.
 
-    def __init__(self, folder: Path, number: int, store: str = "", program: Sequence[str] = TIGHTSHIP) -> None:
+    Args:
+        program: what the interpreter runs where it is to be started anew (`program`); else the worker is forked.
+    """
+
+    def __init__(self, folder: Path, number: int, store: str = "", program: Sequence[str] = ()) -> None:
         self.log = folder / f"worker-{number}.log"
-        self._file = self.log.open("wb")
-        env = {**os.environ, "COMPANY_TOKEN": TOKEN}
-        if store:
-            env["STORE"] = store
-        self.process = subprocess.Popen(
-            [sys.executable, *program, "worker", "-w", str(folder), "-c", "8", "--json"],
-            stdout=self._file,
-            stderr=subprocess.STDOUT,
-            env=env,
-        )
+        env = {**environment(), "COMPANY_TOKEN": TOKEN, **({"STORE": store} if store else {})}
+        args = ("worker", "-w", str(folder), "-c", "8", "--json")
+        with self.log.open("w") as log:
+            self.process: Forked | subprocess.Popen[bytes] = (
+                subprocess.Popen([sys.executable, *program, *args], stdout=log, stderr=log, env=env)
+                if program
+                else warm().start(args, Path.cwd(), env, log)
+            )
 
     def events(self) -> list[dict[str, Any]]:
         """The JSON lines that it has printed."""
@@ -78,7 +84,6 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(60)
-        self._file.close()
 
 
 class Fleet:
@@ -92,7 +97,7 @@ class Fleet:
         self.workers: list[Worker] = []
 
     async def start(
-        self, count: int = 1, store: str = "", program: Sequence[str] = TIGHTSHIP, folder: Path | None = None
+        self, count: int = 1, store: str = "", program: Sequence[str] = (), folder: Path | None = None
     ) -> list[Worker]:
         """So many more workers. They are ready when this returns.
 
@@ -131,6 +136,21 @@ class Fleet:
         """How many runs a worker owns."""
         return sum(row["state"] == "running" and row["owner"] == worker.owner for row in await self.rows())
 
+    async def busy(self, number: int) -> Worker:
+        """Wait until a worker, by its number, is in the middle of runs."""
+        worker = self.workers[number]
+
+        async def is_busy() -> bool:
+            if await self.under_way(worker):
+                return True
+            rows = await self.rows()
+            over = rows and all(row["state"] == "ended" for row in rows)
+            assert not over, f"all ended before it had any: {worker.log.read_text()}"
+            return False
+
+        await self.until(is_busy, worker.log.read_text)
+        return worker
+
     async def until(self, holds: Callable[[], Any], told: Callable[[], object] = lambda: "") -> float:
         """Wait until something holds; returns how long it took (s)."""
         began = time.monotonic()
@@ -148,12 +168,17 @@ class Fleet:
         return all(row["state"] == "ended" for row in await self.rows())
 
     async def finish(self) -> float:
-        """Wait until every run has ended."""
+        """Let the company be quick from now on, and wait until every run has ended."""
+        await self.slow(QUICK)
         return await self.until(self.all_ended, lambda: "\n".join(w.log.read_text()[-1500:] for w in self.workers))
 
     async def fault(self, **fault: Any) -> None:
         """Break the company on purpose."""
         await asyncio.to_thread(self._ask, "/_faults", {"faults": [fault]})
+
+    async def slow(self, seconds: float) -> None:
+        """The company takes so long for each call from now on."""
+        await self.fault(kind="latency", operation="*", seconds=seconds)
 
     def _ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -166,7 +191,9 @@ class Fleet:
         """Where the end differs from what was promised: every run completed once, every write was done once."""
         rows = {row["id"]: row for row in await self.rows()}
         found = [
-            f"{run} {rows[run]['outcome']} {rows[run]['reason']}" for run in runs if rows[run]["outcome"] != "completed"
+            f"{run} {rows[run]['outcome']} {rows[run]['reason']}: {await self._failures(run)}"
+            for run in runs
+            if rows[run]["outcome"] != "completed"
         ]
         writes = _writes(await asyncio.to_thread(self._ask, "/_ledger"))
         done = Counter(
@@ -184,6 +211,12 @@ class Fleet:
         found += [f"settled {count} times: {effect}" for effect, count in settled.items() if count > 1]
         audit = await verify(self.ledger)
         return found + [str(finding) for finding in audit.findings]
+
+    async def _failures(self, run: str) -> list[str]:
+        """What failed in a run, and when (s from its start)."""
+        entries = await self.ledger.run_entries(run)
+        failed = [entry for entry in entries if "error" in entry.body]
+        return [f"{one.at - entries[0].at:.1f} {one.key} {one.body['error']['error']}" for one in failed]
 
     async def entries(self) -> list[Any]:
         """All entries of all logs that have runs, in order of store time."""
@@ -203,7 +236,7 @@ def _writes(ledger: Any) -> list[dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def fleet(folder: Path, store: str, files: Mapping[str, str] | None = None) -> AsyncGenerator[Fleet]:
-    """A desk on this store (a URL), with a company that takes 50 ms for each call; `files` are put beside its own."""
+    """A desk on this store (a URL), with a company that is slow until `finish`; `files` are put beside its own."""
     desk = folder / "desk"
     shutil.copytree(DESK, desk, ignore=shutil.ignore_patterns("__pycache__"))
     (desk / "company.json").write_bytes(resources.files("tightship.company").joinpath("openapi.json").read_bytes())
@@ -212,11 +245,11 @@ async def fleet(folder: Path, store: str, files: Mapping[str, str] | None = None
     async with running(CompanySettings(0, folder / "company.db", token=TOKEN)) as company:
         config = desk / "tightship.yaml"
         text = config.read_text().replace(ADDRESS, company.url).replace("store: sqlite:.tightship", f"store: '{store}'")
-        text = text.replace("timeout: 1s", "timeout: 5s")  # a busy machine is no fault of the company's
+        text = text.replace("timeout: 1s", "timeout: 10s")  # a busy machine is no fault of the company's
         config.write_text(text)
         async with Workspace.open(desk) as workspace:
             made = Fleet(desk, workspace, await workspace.ledger(), company.url)
-            await made.fault(kind="latency", operation="*", seconds=0.05)
+            await made.slow(SLOW)
             try:
                 yield made
             finally:

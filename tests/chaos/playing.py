@@ -15,6 +15,8 @@ import orjson
 CASES = Path(__file__).with_name("cases.py")
 WORKERS = 2
 SIDES = ("before", "after")
+ALL = bool(os.environ.get("CHAOS_ALL"))
+"""Whether every point is played from both sides (`make chaos`)."""
 
 
 def play(cases: Sequence[str], store: str = "") -> list[dict[str, Any]]:

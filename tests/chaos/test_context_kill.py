@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import tightship
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from cli_desk import environment
+from cli_warm import warm
 from tightship import Workspace
 
 FILES = {
@@ -98,16 +99,13 @@ asyncio.run(main())
 
 def drive(folder: Path, seconds: float | None) -> str:
     """One process; ended by SIGKILL after so many seconds from its start on."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(tightship.__file__).parents[1])}
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with contextlib.closing(warm().start([str(folder)], folder, environment(), code=DRIVER)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         if seconds is not None:
             time.sleep(seconds)
-            process.send_signal(signal.SIGKILL)
-        return process.stdout.read()
+            process.kill()
+        return process.communicate()[0]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, fleet
+from fleet import QUICK, Fleet, fleet
 from small_disk import SmallDisk, small_disk
 
 from postgres_desk import Server
@@ -40,10 +40,9 @@ def user() -> str:
 
 async def disturbed(desk: Fleet, disk: SmallDisk, server: Server) -> StoreError:
     """Fill the disk in the middle of runs, give room again, and wait for the end; what was said meanwhile."""
-    await desk.fault(kind="latency", operation="*", seconds=0.3)
     await desk.start(2)
     runs = await desk.submit(RUNS)
-    await desk.until(lambda: desk.under_way(desk.workers[0]))
+    await desk.busy(0)
     disk.fill()
     with contextlib.suppress(Exception), server.connect() as db:
         db.execute("SELECT pg_switch_wal()")
@@ -51,20 +50,25 @@ async def disturbed(desk: Fleet, disk: SmallDisk, server: Server) -> StoreError:
 
     async def is_refused() -> bool:
         try:
-            await desk.workspace.submit("settle", {"ticket": "T", "order": "O", "customer": "C" * 9000})
+            await desk.workspace.submit("settle", {"ticket": "T", "order": "O", "customer": os.urandom(4500).hex()})
         except StoreError as error:
             said.append(error)
         return bool(said)
 
+    def workers_said() -> str:
+        return "\n".join(worker.log.read_text() for worker in desk.workers)
+
     await desk.until(is_refused)
-    await asyncio.sleep(2)  # the workers meet it too
+    if isinstance(said[0], StoreFull):
+        await desk.until(lambda: "nothing is taken up" in workers_said(), workers_said)
+    else:  # a server that is gone is waited for
+        await asyncio.sleep(2)
     disk.free()
     await asyncio.to_thread(server.start)
-    await desk.until(lambda: _ended(desk, runs), lambda: "\n".join(one.log.read_text() for one in desk.workers))
+    await desk.slow(QUICK)
+    await desk.until(lambda: _ended(desk, runs), workers_said)
     assert await desk.problems(runs) == []
     assert all(worker.process.poll() is None for worker in desk.workers)
-    if isinstance(said[0], StoreFull):  # a server that is gone is waited for
-        assert any("nothing is taken up" in worker.log.read_text() for worker in desk.workers)
     return said[0]
 
 

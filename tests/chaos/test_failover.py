@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from fleet import Fleet, fleet
+from fleet import PATIENCE, Fleet, fleet
 
 from postgres_desk import Server, new_store, server
 from proxy import Proxy
@@ -33,12 +33,6 @@ def postgres() -> Server:
     return server()
 
 
-async def busy(desk: Fleet, worker: int) -> None:
-    """Wait until a worker is in the middle of runs."""
-    one = desk.workers[worker]
-    await desk.until(lambda: desk.under_way(one), lambda: one.log.read_text())
-
-
 async def check(desk: Fleet, runs: list[str]) -> None:
     await desk.finish()
     assert await desk.problems(runs) == []
@@ -56,30 +50,26 @@ async def test_undisturbed_workers_share_the_runs_and_do_each_once(desk: Fleet):
 async def test_what_a_killed_worker_had_is_taken_over_at_once(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
-    await busy(desk, 0)
-    desk.workers[0].signal(signal.SIGKILL)
-    gone = desk.workers[0].owner
-    await desk.until(lambda: _free(desk, gone))
+    killed = await desk.busy(0)
+    killed.signal(signal.SIGKILL)
+    await desk.until(lambda: _free(desk, killed.owner))
     await check(desk, runs)
 
 
 async def test_workers_are_killed_again_and_again(desk: Fleet):
-    await desk.fault(kind="latency", operation="*", seconds=1.5)  # nobody is done before the last has been killed
     await desk.start(2)
     runs = await desk.submit(RUNS)
     for number in range(3):
-        await busy(desk, number)
+        await desk.busy(number)
         desk.workers[number].signal(signal.SIGKILL)
         await desk.start()
-    await desk.fault(kind="latency", operation="*", seconds=0.05)
     await check(desk, runs)
 
 
 async def test_a_frozen_worker_loses_its_runs_and_writes_nothing_when_it_wakes(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
-    await busy(desk, 0)
-    frozen = desk.workers[0]
+    frozen = await desk.busy(0)
     frozen.signal(signal.SIGSTOP)
     await desk.finish()  # the other one goes on with its runs once its lease has run out
     frozen.signal(signal.SIGCONT)
@@ -101,7 +91,7 @@ async def test_a_worker_that_is_cut_off_from_the_store_is_replaced_and_comes_bac
         await desk.start(1, store=through)
         await desk.start(1, store=url)
         runs = await desk.submit(RUNS)
-        await busy(desk, 0)
+        await desk.busy(0)
         proxy.cut()
         await desk.finish()
         proxy.mend()
@@ -116,7 +106,7 @@ async def test_a_worker_that_is_cut_off_from_the_store_is_replaced_and_comes_bac
 async def test_a_server_that_is_killed_and_started_again_costs_time_and_nothing_else(desk: Fleet, postgres: Server):
     await desk.start(2)
     runs = await desk.submit(RUNS)
-    await busy(desk, 0)
+    await desk.busy(0)
     await asyncio.to_thread(postgres.kill)
     await asyncio.sleep(1)
     await asyncio.to_thread(postgres.start)
@@ -132,7 +122,7 @@ async def test_a_primary_that_is_lost_is_replaced_by_its_standby(tmp_path: Path)
         async with fleet(tmp_path, f"postgresql://postgres@/postgres?{hosts}&schema=mirrored") as desk:
             await desk.start(2)
             runs = await desk.submit(RUNS)
-            await busy(desk, 0)
+            await desk.busy(0)
             await asyncio.to_thread(primary.kill)
             await asyncio.to_thread(standby.promote)
             await check(desk, runs)
@@ -145,10 +135,9 @@ async def test_a_primary_that_is_lost_is_replaced_by_its_standby(tmp_path: Path)
 async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
-    await busy(desk, 0)
-    leaving = desk.workers[0]
+    leaving = await desk.busy(0)
     leaving.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(leaving.process.wait, 30) == 0
+    assert await asyncio.to_thread(leaving.process.wait, PATIENCE) == 0
     await desk.until(lambda: _free(desk, leaving.owner))
     await check(desk, runs)
 

@@ -6,16 +6,13 @@ The ordinary suite plays one kill at each kind of point, and both sides of the w
 from __future__ import annotations
 
 import itertools
-import os
 from typing import Any
 
 import pytest
-from playing import SIDES, check, play
+from playing import ALL, SIDES, check, play
 
 import postgres_desk
 
-ALL = bool(os.environ.get("CHAOS_ALL"))
-"""Whether every point is played."""
 WRITES = ("call refunds.create", "call helpdesk.reply", "call helpdesk.retract", "call refunds.cancel")
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet import TOKEN, fleet
+from fleet import PATIENCE, TOKEN, fleet
 
 from postgres_desk import new_store
 from tightship import Workspace
@@ -53,7 +53,7 @@ async def test_old_and_new_workers_share_a_store_and_what_is_left_of_the_old_is_
                 claims = [entry for entry in await desk.ledger.run_entries(run) if entry.kind == kinds.CLAIMED]
                 assert {entry.body["owner"] for entry in claims} == {worker.owner}
             desk.workers[0].signal(signal.SIGTERM)
-            assert await asyncio.to_thread(desk.workers[0].process.wait, 30) == 0
+            assert await asyncio.to_thread(desk.workers[0].process.wait, PATIENCE) == 0
             runs["left"] = await old.submit("settle", given(2))
             [finding] = [one for one in (await told(new, "check"))["findings"] if one["rule"] == "TS320"]
             assert runs["left"] in finding["message"]

@@ -134,15 +134,21 @@ def check_flip(sample: Sample, scratch: Path, before: dict[str, object], path: P
 
     It fails when nothing was said although something has changed.
     """
-    copy = sample.copy(scratch)
     try:
-        flip(copy.folder / path, at, mask)
-        unchanged = same_content(copy, before)
-        said = asyncio.run(examine(copy.folder))
-        assert said is not None or unchanged, f"nothing was found: byte {at} of {path} ^ {mask:#04x}"
+        said = asyncio.run(examine(_flipped(sample, scratch, path, at, mask).folder))
+        if said is None:
+            shutil.rmtree(scratch)
+            unchanged = same_content(_flipped(sample, scratch, path, at, mask), before)
+            assert unchanged, f"nothing was found: byte {at} of {path} ^ {mask:#04x}"
         return said or "harmless"
     finally:
         shutil.rmtree(scratch)
+
+
+def _flipped(sample: Sample, scratch: Path, path: Path, at: int, mask: int) -> Sample:
+    copy = sample.copy(scratch)
+    flip(copy.folder / path, at, mask)
+    return copy
 
 
 def places(sample: Sample, count: int, choose: Callable[[random.Random, int], int]) -> list[tuple[Path, int, int]]:

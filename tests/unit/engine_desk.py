@@ -64,6 +64,22 @@ class Hanging:
         return await self.inner.lookup(request)
 
 
+class Gated:
+    """A tool that answers once its gate is open."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.spec, self.gate = inner, inner.spec, asyncio.Event()
+
+    async def perform(self, request: Request) -> Any:
+        """Wait, then do it."""
+        await self.gate.wait()
+        return await self.inner.perform(request)
+
+    async def lookup(self, request: Request) -> Any:
+        """As the tool inside."""
+        return await self.inner.lookup(request)
+
+
 class Served(ScriptedTool):
     """A tool that an async function answers."""
 
@@ -168,4 +184,4 @@ class Desk:
         return items[0].type
 
 
-__all__ = ["OTHER", "PERSON", "Desk", "Hanging", "Served", "lost", "simulate", "tool", "write"]
+__all__ = ["OTHER", "PERSON", "Desk", "Gated", "Hanging", "Served", "lost", "simulate", "tool", "write"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cli_desk import answer, cli, command, environment, make
+from cli_desk import answer, cli, environment, make
+from cli_warm import warm
 from tightship.cli._tables import render
 
 _COLUMNS = ("run", "title", "cost", "reference")
@@ -23,8 +23,8 @@ def _terminal(folder: Path, columns: int, *args: str) -> str:
     """What a command prints on a terminal of so many columns."""
     leader, follower = os.openpty()
     env = {**environment(), "COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"}
-    process = subprocess.Popen(command(*args), cwd=folder, stdout=follower, stderr=subprocess.DEVNULL, env=env)
-    os.close(follower)
+    with open(follower, "w") as terminal:
+        process = warm().start(args, folder, env, terminal)
     told = b""
     try:
         while block := os.read(leader, 65536):
@@ -56,13 +56,18 @@ def test_what_fits_is_shown_although_something_wider_was_left_out() -> None:
     assert "reference" in lines[-1]
 
 
-@pytest.mark.parametrize("columns", [80, 100, 120])
-def test_runs_and_items_keep_their_ids_whole_on_a_terminal(tmp_path: Path, columns: int) -> None:
-    folder = make(tmp_path / "shop")
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make(tmp_path_factory.mktemp("tables") / "shop")
     assert cli(folder, "run", "pay", "--data", '{"order": "O-2", "amount": 500.0}').returncode == 0
-    run, item = answer(folder, "runs", "list")[0]["id"], answer(folder, "inbox", "list")[0]["item"]
-    listed = _terminal(folder, columns, "runs", "list")
+    return folder
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_runs_and_items_keep_their_ids_whole_on_a_terminal(shop: Path, columns: int) -> None:
+    run, item = answer(shop, "runs", "list")[0]["id"], answer(shop, "inbox", "list")[0]["item"]
+    listed = _terminal(shop, columns, "runs", "list")
     assert run in listed
     assert "$0.0000" in listed
     assert "workflow" in listed
-    assert item in _terminal(folder, columns, "inbox", "list")
+    assert item in _terminal(shop, columns, "inbox", "list")

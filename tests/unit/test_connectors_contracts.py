@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import jsonschema_rs
 import orjson
 import pytest
+from openapi_samples import BASE, accepts, body, connector, contract, operation
 
 from tightship.connectors._document import Document
 from tightship.connectors.openapi import OpenApiConnector, open_connector
@@ -17,34 +17,6 @@ from tightship.connectors.settings import ConnectorLimits, ConnectorSettings, Ov
 from tightship.core.errors import LoadError
 from tightship.core.ports import Request, UndoSpec
 from tightship.core.world import World
-
-BASE = "https://api.test"
-
-
-def contract(paths: dict[str, Any], schemas: dict[str, Any] | None = None, version: str = "3.1.0") -> dict[str, Any]:
-    return {"openapi": version, "info": {}, "paths": paths, "components": {"schemas": schemas or {}}}
-
-
-def connector(paths: dict[str, Any], schemas: dict[str, Any] | None = None, **more: Any) -> OpenApiConnector:
-    version = more.pop("version", "3.1.0")
-    return OpenApiConnector("shop", contract(paths, schemas, version), BASE, **more)
-
-
-def operation(**fields: Any) -> dict[str, Any]:
-    return {"operationId": "op", "responses": {"200": {"description": "ok"}}, **fields}
-
-
-def body(schema: dict[str, Any], *, required: bool = True, media: str = "application/json") -> dict[str, Any]:
-    return {"required": required, "content": {media: {"schema": schema}}}
-
-
-def answer(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"200": {"description": "ok", "content": {"application/json": {"schema": schema}}}}
-
-
-def accepts(schema: Any, value: Any) -> bool:
-    return jsonschema_rs.Draft202012Validator(dict(schema), offline=True).is_valid(value)
-
 
 # --- Swagger 2.0, YAML ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from benchmarks.staleness import measure
 PAGE = Path(__file__).parents[2] / "docs" / "context.md"
 
 
-@pytest.mark.parametrize("seed", range(2, 5))
+@pytest.mark.parametrize("seed", range(2, 4))
 def test_a_day_of_orders_has_none_that_is_wrong_behind_the_gate(seed: int) -> None:
     cache, cap, gate = measure(seed, sales=80)
     assert cache.wrong > cap.wrong >= gate.wrong == 0

@@ -90,10 +90,10 @@ def test_a_child_run_that_waits_for_a_person_ends_in_its_parents_time_as_well() 
     async def story(sim: Simulation) -> None:
         desk = Desk(sim, [])
         desk.workflow({"review": {"by": "operator", "within": "9h", "otherwise": "escalate", "of": "x"}}, name="asks")
-        desk.workflow(WorkflowStep("asks", with_={}, within="1h"), name="above")
+        desk.workflow(WorkflowStep("asks", with_={}, within="2m"), name="above")
         run = await desk.run("above")
         assert run.state == "parked"
-        await asyncio.sleep(3700)
+        await asyncio.sleep(130)
         await desk.resume()
         rows = await desk.ledger.select("runs")
         assert [row["state"] for row in rows] == ["ended", "ended"]

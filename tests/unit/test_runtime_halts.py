@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from engine_desk import PERSON, Desk, Hanging, simulate, write
+from engine_desk import PERSON, Desk, Gated, Hanging, simulate, write
 
 from tightship.core import kinds
-from tightship.core.ports import Request
 from tightship.insight.halting import preview
 from tightship.ledger import Draft
 from tightship.runtime.simulation import Simulation
@@ -17,22 +16,6 @@ from tightship.runtime.sweep import LOOK, stalled
 
 OUT = {"text": "str"}
 SCOPES = ("all", "tenant:default", "workflow:flow", "agent:read", "run")
-
-
-class Slow:
-    """A tool that answers once its gate is open."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.spec, self.gate = inner, inner.spec, asyncio.Event()
-
-    async def perform(self, request: Request) -> Any:
-        """Wait, then do it."""
-        await self.gate.wait()
-        return await self.inner.perform(request)
-
-    async def lookup(self, request: Request) -> Any:
-        """As the tool inside."""
-        return await self.inner.lookup(request)
 
 
 async def says(ctx: Any, given: dict[str, Any]) -> dict[str, str]:
@@ -101,7 +84,7 @@ def test_a_run_whose_process_is_gone_goes_straight_to_its_end(scope: str) -> Non
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_write_in_flight_settles_before_it_is_undone(scope: str) -> None:
     async def story(sim: Simulation) -> None:
-        slow = Slow(write("mail.send", {"id": "m-1"}, timeout=60.0))
+        slow = Gated(write("mail.send", {"id": "m-1"}, timeout=60.0))
         desk = flow(sim, slow)
         job = desk.begin()
         await sim.clock.sleep(1.0)
@@ -173,7 +156,7 @@ def test_the_preview_says_what_the_halt_then_does() -> None:
 
 def test_the_preview_names_what_is_in_flight_and_what_is_done_about_it() -> None:
     async def story(sim: Simulation) -> None:
-        slow = Slow(write("mail.send", {"id": "m-1"}, timeout=60.0, can_lookup=True))
+        slow = Gated(write("mail.send", {"id": "m-1"}, timeout=60.0, can_lookup=True))
         desk = flow(sim, slow)
         job = desk.begin()
         await sim.clock.sleep(1.0)

@@ -60,13 +60,13 @@ def test_a_run_that_was_refused_yesterday_goes_on_today_without_anybody_s_help()
     async def story(sim: Simulation) -> Any:
         look = shop()
         desk = desk_of(sim, look, "ask")
-        await sim.clock.sleep(DAY / 2)
+        await sim.clock.sleep(DAY - 200)
         await desk.run("one")
         waiting = await desk.run("late")
-        await sim.clock.sleep(DAY / 4)
+        await sim.clock.sleep(100)
         await desk.resume()
         still = (await desk.ws.result(waiting.id)).state
-        await sim.clock.sleep(DAY / 4 + 1)
+        await sim.clock.sleep(101)
         await desk.resume()
         return waiting, still, await desk.ws.result(waiting.id), look
 

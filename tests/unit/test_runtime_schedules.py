@@ -167,11 +167,11 @@ def test_a_halted_workflow_keeps_its_last_slot_until_it_is_let_go_on() -> None:
 
 def test_who_serves_starts_what_is_due_and_carries_it_out() -> None:
     async def tell(sim: Simulation, folder: Path, state: MemoryState) -> None:
-        ws = desk(sim, folder, state)
+        ws = desk(sim, folder, state, {**HOURLY, "cron": "* * * * *"})
         stop = asyncio.Event()
         serving = asyncio.ensure_future(ws.serve(stop))
-        await to_next_hour(sim)
-        await to_next_hour(sim, 30)
+        await sim.clock.sleep(90 - sim.clock.now() % 60)
+        await sim.clock.sleep(60)
         stop.set()
         await serving
         rows = await (await ws.ledger()).select("runs")

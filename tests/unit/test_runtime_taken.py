@@ -6,31 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from engine_desk import OTHER, PERSON, Desk, Hanging, simulate, tool, write
+from engine_desk import OTHER, PERSON, Desk, Gated, Hanging, simulate, tool, write
 
 from tightship.core import kinds
 from tightship.core.errors import ActRefused, BoundaryError, InputRejected, NotTaken, UnknownName
-from tightship.core.ports import Request
 from tightship.runtime.operator import Operator
 from tightship.runtime.simulation import Simulation
 
 OUT = {"text": "str"}
-
-
-class Slow:
-    """A tool that answers once its gate is open."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.spec, self.gate = inner, inner.spec, asyncio.Event()
-
-    async def perform(self, request: Request) -> Any:
-        """Wait, then do it."""
-        await self.gate.wait()
-        return await self.inner.perform(request)
-
-    async def lookup(self, request: Request) -> Any:
-        """As the tool inside."""
-        return await self.inner.lookup(request)
 
 
 async def says(ctx: Any, given: dict[str, Any]) -> dict[str, str]:
@@ -87,7 +70,7 @@ def test_a_run_in_a_persons_hands_does_not_go_on_also_when_what_it_waited_for_co
 
 def test_a_write_in_flight_settles_and_nothing_after_it_begins() -> None:
     async def story(sim: Simulation) -> None:
-        slow = Slow(write("mail.send", {"id": "m-1"}, timeout=60.0))
+        slow = Gated(write("mail.send", {"id": "m-1"}, timeout=60.0))
         desk = Desk(sim, [slow, write("desk.note", {})])
         desk.workflow(
             {"action": "mail.send", "with": {"text": '"one"'}, "undo": "none"},

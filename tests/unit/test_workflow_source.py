@@ -128,6 +128,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
         read_source(tmp_path / "a.yaml", "agents/a.yaml")
 
 
+def test_the_same_text_read_again_has_values_and_places_of_its_own():
+    first, second = (parse_source("names: [ann]", name) for name in ("a.yaml", "b.yaml"))
+    first["names"].append("ben")
+    assert second == {"names": ["ann"]}
+    assert [str(found.mark) for found in (first, second)] == ["a.yaml:1:1", "b.yaml:1:1"]
+
+
 def test_a_byte_order_mark_and_windows_lines_do_no_harm():
     assert parse_source(b"\xef\xbb\xbfa: 1\r\nb: |\r\n  x\r\n", "f.yaml") == {"a": 1, "b": "x\n"}
 

@@ -7,6 +7,7 @@ text, duplicate keys, merge keys and foreign tags are refused, aliases are count
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 1_000_000
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 64
+KEPT: Final = 20_000
+"""Characters up to which a text's syntax tree is kept, for who opens the same workspace again (a drill does at every case)."""
 
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
@@ -187,13 +190,21 @@ def _decode(data: bytes, name: str) -> str:
         ) from None
 
 
-def _compose(text: str, name: str) -> Node | None:
+def _tree(text: str) -> Node | None:
     from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).compose(text)
+
+
+_kept_tree = functools.lru_cache(maxsize=128)(_tree)  # nobody changes a tree: values are made from it anew
+
+
+def _compose(text: str, name: str) -> Node | None:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError
 
     try:
-        return YAML(typ="safe", pure=True).compose(text)
+        return _kept_tree(text) if len(text) <= KEPT else _tree(text)
     except ReaderError as error:
         position = int(error.position)
         line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
