@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-<<<<<<< HEAD
-from typing import Any, ClassVar, Final, Literal, Self
-=======
-from typing import Any, Final, Literal
->>>>>>> review-a
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tightship.core.errors import (
     DataMissing,
