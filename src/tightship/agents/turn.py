@@ -159,7 +159,11 @@ async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[st
     except TightshipError as error:
         head, detail = describe(error)
         sealed, _ = journal.seal(detail)
-        body |= _asked(turn) | {"error": head, "detail": sealed.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
+        body |= _asked(turn) | {
+            "error": head,
+            "detail": sealed.address,
+            "ms": round((clock.monotonic() - began) * 1000, 2),
+        }
         await journal.record(kinds.TURN, key, body, (payload, sealed))
         raise
     body |= _asked(turn) | {"out": out.address, "ms": round((clock.monotonic() - began) * 1000, 2)}
