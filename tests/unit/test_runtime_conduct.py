@@ -79,6 +79,38 @@ def test_an_agent_that_keeps_nothing_leaks_nothing_and_no_text_passes_for_a_cana
     assert report.leaks == () and list(report.canaries.values()) == [first] and report.payloads > 4
 
 
+def test_whoever_is_erased_from_a_run_is_erased_from_its_audit() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = engine_desk.Desk(sim)
+
+        async def work(ctx: Any, given: Any) -> Any:
+            return {"about": given["case"]}
+
+        async def judge(ctx: Any, given: Any) -> Any:
+            return {"ok": True}
+
+        audit = {"by": "look", "every": "1h"}
+        desk.agent("work", work, input={"case": "str"}, output={"about": "str"}, tools=[], audit=audit)
+        desk.agent("judge", judge, input={"output": "object"}, output={"ok": "bool"}, tools=[])
+        desk.workflow("work", subjects=["input.case"])
+        desk.workflow("judge", name="look", input={"agent": "str", "run": "str", "given": "object", "output": "object"})
+        await desk.run(case="jane roe")
+        audits = Audits(desk.ledger, desk.ws.files.agents, desk.ws._starting)
+        [id] = await audits.begin("work", due_only=False)
+        await desk.resume()
+        assert (await desk.ws.result(id)).outcome == "completed"
+        addresses = [
+            e.body[name] for e in await desk.ledger.run_entries(id) for name in ("input", "out") if name in e.body
+        ]
+        assert "jane roe" in str(await desk.ledger.values(addresses))
+        await desk.ledger.erase("default", "jane roe", "ann")
+        assert set((await desk.ledger.values(addresses, "gone")).values()) == {"gone"}
+        desk.kill()
+        assert await Audits(desk.ledger, desk.ws.files.agents, desk.ws._starting).begin("work", due_only=False) == []
+
+    simulate(story)
+
+
 async def test_a_canary_in_a_conversation_is_found(tmp_path: Path) -> None:
     desk = ModelDesk(tmp_path, [ANSWER, lambda request: [("orders.get", {"order_id": f"O-{canary}"})], ANSWER])
     canary = make_canary(desk.ledger)

@@ -329,6 +329,22 @@ async def test_an_item_goes_to_another_role_and_only_its_people_decide_it(sim: S
     assert [(one.person, one.decided, one.approved) for one in people] == [("cy", 1, 1)]
 
 
+@simulated
+async def test_nobody_without_a_name_reassigns_or_freezes_even_where_anybody_may(sim: Simulation) -> None:
+    desk = desk_of(sim, learn=LEARN)
+    path = desk.folder / "tightship.yaml"
+    path.write_text(path.read_text().replace("operator: [ann, bob]", "operator: ['*']"))
+    desk.open()
+    await desk.run(case="0.1")
+    hands = await reviewers(desk)
+    [item] = await (await desk.operator()).items()
+    with pytest.raises(InputRejected):
+        await hands.reassign(item.item, "other", " ")
+    with pytest.raises(InputRejected):
+        await hands.set("flow/triage", "frozen", "", "why", 0.1)
+    assert not await desk.entries(kinds.ASSIGNED) and not await desk.entries(kinds.THRESHOLD)
+
+
 @pytest.mark.parametrize(
     ("then", "roles", "outcome"),
     [("reassign:other", ["operator", "operator", "other"], "parked"), ("hold", ["operator"] * 3, "parked"),

@@ -32,6 +32,8 @@ from tightship.ledger._hmac import hmac_sha256
 from tightship.ledger._schema import check_structure, statements
 from tightship.ledger._sql import connect, connect_read_only, corrupt, read_version, script, translate_errors
 
+SUBJECT = "subject:"
+"""What the names of data subjects' keys begin with."""
 KEY_BYTES = 32
 KEYS_MIGRATION = "keys_0001"
 KEYS_VERSION = 1
@@ -411,7 +413,7 @@ class Keyring:
             b"subject\x00" + subject.encode(),
             "sha256",
         )
-        first = name = f"subject:{digest[:12].hex()}"
+        first = name = f"{SUBJECT}{digest[:12].hex()}"
         generation = 1
         while self._is_gone(name):
             generation += 1

@@ -223,8 +223,10 @@ def require_holder(by: str, role: str, roles: Mapping[str, Collection[str]], wha
     """Whether a person holds a role; `what` says what it is about (`decide i-1`).
 
     Raises:
-        BoundaryError: they do not, or nobody does.
+        BoundaryError: they do not, or nobody does. InputRejected: nobody is named.
     """
+    if not by.strip():
+        raise InputRejected(f"whoever is to {what} needs a name", fix="name them with --by")
     people = roles.get(role)
     verb = what.partition(" ")[0]
     if not people:

@@ -174,6 +174,8 @@ class Audits:
         reference = f"audit:{agent}:{run}:{entry.key}"
         input = {"agent": agent, "run": run, "given": given, "output": output}
         start = Start(workflow, input, reference, entry.log, id=derived_id("r", entry.log, workflow, reference))
+        if given or output:  # whoever is erased from the run is erased from what was copied of it
+            start.about = (await self._ledger.run_entries(run))[0].body["scope"]
         beginning = await (await self._starter()).prepare(start, owner="")
         with contextlib.suppress(GuardRefused):  # another worker has started it
             await beginning.record()

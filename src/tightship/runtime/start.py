@@ -15,7 +15,8 @@ class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
-    step of its parent that waits for it.
+    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased there
+    is erased here.
     """
 
     workflow: str
@@ -31,6 +32,7 @@ class Start:
     depth: int = 0
     handed: Sequence[str] = ()
     until: float | None = None
+    about: str = ""
 
 
 @dataclass(slots=True)

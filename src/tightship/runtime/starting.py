@@ -16,6 +16,8 @@ from tightship.core.world import World
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
+from tightship.ledger.keyring import SUBJECT
+from tightship.ledger.vault import names_of
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
 from tightship.runtime.reserve import Reserve
@@ -83,7 +85,7 @@ class Starter:
         run = start.id or self._reserve.take()
         handed = tuple(one for one in dict.fromkeys(start.handed) if one not in program.spec.constraints)
         facts = RunFacts(run, start.workflow, start.tenant, given, handed)
-        scope = await self._scope(facts, program, new=not start.id)
+        scope = await self._scope(facts, program, new=not start.id, about=start.about)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
         payload, data = journal.seal(given)
         facts = replace(facts, input=orjson.loads(data))  # its keys in the order in which a resume finds them
@@ -114,7 +116,7 @@ class Starter:
             body["live"] = False
         return body
 
-    async def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
+    async def _scope(self, facts: RunFacts, program: Program, new: bool, about: str = "") -> str:
         """The keys that this run's values are sealed with: its own, and those of its data subjects.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
@@ -125,11 +127,12 @@ class Starter:
         for expression in program.spec.subjects:
             value = _evaluate(expression, facts.input)
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
-        if new and not subjects:
+        also = [name for name in names_of(about) if name.startswith(SUBJECT)] if about else []
+        if new and not subjects and not also:
             return vault.new_scope(facts.id)
         shared = await self._ledger.off_loop(vault.subjects, facts.tenant, subjects)
-        await self._ledger.own_keys(*shared, *(() if new else (facts.id,)))
-        return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
+        await self._ledger.own_keys(*shared, *also, *(() if new else (facts.id,)))
+        return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new, also)
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
