@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -298,3 +299,18 @@ async def test_somebody_elses_database_is_left_alone(store: Store) -> None:
         await store.open()
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("customers",)]
+
+
+async def test_a_store_that_is_another_users_is_named_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await (await Ledger.open(tmp_path)).close()
+    exists = Path.exists
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "keys":  # only the owner may look into this folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(StoreReadOnly, match="may not look into the store") as caught:
+        await Ledger.open(tmp_path)
+    assert tmp_path.owner() in (caught.value.fix or "")

@@ -113,7 +113,7 @@ PROBLEMS = [
     (changed(CONFIG, "model: openai:gpt", "model: gpt"), CONFIG, 7, 12, "pattern"),
     (changed(CONFIG, "as_of: 2025-04-14", "as_of: 2025-13-14"), CONFIG, None, None, "no date"),
     (changed(CONFIG, "bearer:", "beerer:"), CONFIG, 4, None, "did you mean 'bearer'"),
-    (changed(CONFIG, "store: sqlite:.tightship", "store: mysql://x"), CONFIG, 2, 8, "pattern"),
+    (changed(CONFIG, "store: sqlite:.tightship", "store: mysql://x"), CONFIG, 2, 8, "write `sqlite:FOLDER`"),
     ({"agents/desk.py": FILES["agents/desk.py"] + "def broken(:\n"}, "agents/desk.py", 8, None, "no Python"),
     (changed("agents/desk.py", "async def quality", "def quality"), "agents/quality.yaml", 4, 9, "is not async"),
     ({"workflows/more.yaml": FILES[SUPPORT]}, SUPPORT, 1, 11, "two workflows"),

@@ -18,12 +18,37 @@ LEDGER = "ledger.db"
 KEYS = "keys/keys.db"
 
 
+def check_reachable(folder: Path) -> None:
+    """Whether this user may see what lies in the store's folders.
+
+    Raises:
+        StoreReadOnly: they are somebody else's.
+    """
+    for one in (folder / LEDGER, folder / KEYS):
+        try:
+            one.exists()
+        except PermissionError:
+            raise StoreReadOnly(
+                "this user may not look into the store, whose keys are its owner's alone",
+                where=str(one.parent),
+                fix=f"run the command as {_owner(folder)}, for example with `sudo -u`",
+            ) from None
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return folder.owner()
+    except (OSError, KeyError):
+        return "the owner of the folder"
+
+
 def make_folders(folder: Path, create: bool) -> None:
     """The store's folders.
 
     Raises:
-        StoreMissing: they are not there and may not be made. StoreReadOnly: they cannot be made.
+        StoreMissing: they are not there and may not be made. StoreReadOnly: they cannot be made, or looked into.
     """
+    check_reachable(folder)
     if not create and not (folder / LEDGER).exists() and not (folder / KEYS).exists():
         raise StoreMissing(where=str(folder), fix="run `tightship init`, or correct store.url in tightship.yaml")
     if unwritable(folder):

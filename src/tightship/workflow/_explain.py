@@ -73,7 +73,9 @@ def _load_error(problem: Mapping[str, Any], raw: Any, model: type[BaseModel], wh
         said, fix = _PLAIN[kind]
         message = f"{path or 'the content'} of {what} {said}"
     else:
-        message, fix = _other(kind, problem, path, what)
+        message, fix = _formless(model, location, path, what) if kind == "string_pattern_mismatch" else ("", "")
+        if not fix:
+            message, fix = _other(kind, problem, path, what)
     if mark is not None:
         return mark.error(message, fix=fix)
     return LoadError(message, file=file, line=1 if file else None, column=1 if file else None, fix=fix)
@@ -89,6 +91,17 @@ def _key_mark(raw: Any, location: Sequence[str | int], said: str) -> Mark | None
         return None
     name = found.group(1) or found.group(2)
     return value.keys_at.get(name) or value.keys_at.get(f"{name}?")
+
+
+def _formless(model: type[BaseModel], location: Sequence[str | int], path: str, what: str) -> tuple[str, str]:
+    """For a text of another form than its field's: the field's own examples, where it has some.
+
+    The text itself may be a URL with a password, and is not repeated.
+    """
+    holder = model_at(model, location[:-1])
+    field = None if holder is None else holder.model_fields.get(str(location[-1]))
+    examples = [] if field is None else field.examples or []
+    return f"{path} of {what} has not the form that it must have", " or ".join(f"write `{one}`" for one in examples)
 
 
 def _other(kind: str, problem: Mapping[str, Any], path: str, what: str) -> tuple[str, str]:

@@ -273,10 +273,20 @@ class Store(Spec):
     """Where the ledger lies: `sqlite:FOLDER` (below the workspace) or `postgresql://…`, with `${NAME}`s."""
 
     url: Annotated[
-        str, Field(pattern=r"^(sqlite:.+|postgres(ql)?://.+|memory:|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", max_length=1000)
+        str,
+        Field(
+            pattern=r"^(sqlite:.+|postgres(ql)?://.+|memory:|\$\{[A-Za-z_][A-Za-z0-9_]*\})$",
+            max_length=1000,
+            examples=["sqlite:FOLDER", "postgresql://USER@HOST/DATABASE?schema=NAME", "${NAME}"],
+        ),
     ] = "sqlite:.tightship"
     keys: Annotated[
-        str | None, Field(pattern=r"^(postgres(ql)?://.+|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", max_length=1000)
+        str | None,
+        Field(
+            pattern=r"^(postgres(ql)?://.+|\$\{[A-Za-z_][A-Za-z0-9_]*\})$",
+            max_length=1000,
+            examples=["postgresql://USER@HOST/DATABASE", "${NAME}"],
+        ),
     ] = None
     """With Postgres: the keystore's own database."""
 

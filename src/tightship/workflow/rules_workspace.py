@@ -277,9 +277,9 @@ def no_contract(check: Check, rule: Rule) -> Iterator[Finding]:
 
 @rule(
     "TS313",
-    "warning",
-    "Nothing survives a restart",
-    why="The store lies in memory: with the process, every run and its record is gone.",
+    "error",
+    "Nothing would survive a restart",
+    why="In memory every run and its record would be gone with the process, so nothing is run on such a store.",
     fix="Use `store: sqlite:.tightship`, or `store: postgresql://…`.",
 )
 def memory_store(check: Check, rule: Rule) -> Iterator[Finding]:
