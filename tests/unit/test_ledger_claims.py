@@ -169,9 +169,7 @@ some_bounds = st.builds(
 
 
 def worked_on(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        row for row in rows if row["state"] == "running" and row["owner"] == "w-living" and not row["parent"]
-    ]
+    return [row for row in rows if row["state"] == "running" and row["owner"] == "w-living" and not row["parent"]]
 
 
 def has_room(bounds: Bounds, row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
@@ -208,9 +206,7 @@ def test_among_those_that_have_room_the_order_is_that_without_bounds(
     rows: list[dict[str, Any]], bounds: Bounds
 ) -> None:
     able = [
-        row
-        for row in rows
-        if (row["state"] == "running" and row["owner"] == "w-living") or has_room(bounds, row, rows)
+        row for row in rows if (row["state"] == "running" and row["owner"] == "w-living") or has_room(bounds, row, rows)
     ]
     free = due_rows(able, Claiming("w-living", "b1", 100, True, ()), {"w-living"}, 1.0)
     found = due_rows(rows, Claiming("w-living", "b1", 100, True, (), bounds), {"w-living"}, 1.0)
@@ -272,9 +268,7 @@ async def test_claims_of_one_batch_know_of_each_other(store: Store, living: str)
     for number in range(12):
         await queue(first, f"r-{number:02d}", tenant="ab"[number % 2])
     bounds = Bounds(tenant=2)
-    parts = await asyncio.gather(
-        *(claimed(one, 2, living, bounds=bounds) for one in (first, second) for _ in range(4))
-    )
+    parts = await asyncio.gather(*(claimed(one, 2, living, bounds=bounds) for one in (first, second) for _ in range(4)))
     assert sorted(run for part in parts for run in part) == ["r-00", "r-01", "r-02", "r-03"]
 
 

@@ -67,7 +67,9 @@ class Fleet:
 
         about = {"owner": "test", "purpose": "is tested"}
         ws.add(Agent("work", python="test:work", input={}, output={}, tools=[], **about), functions={"work": work})
-        ws.add(*(Workflow(name, steps=["work"], input={}, escalate_to="operator", **about) for name in ("quick", "slow")))
+        ws.add(
+            *(Workflow(name, steps=["work"], input={}, escalate_to="operator", **about) for name in ("quick", "slow"))
+        )
         return ws
 
     def start(self) -> None:
@@ -89,7 +91,9 @@ class Fleet:
         """The most runs of each tenant and workflow, and of all, that living workers had at once."""
         ledger = await self.front.ledger()
         rows = {row["id"]: row for row in await ledger.select("runs")}
-        entries = [entry for log in {row["log"] for row in rows.values()} for entry in await ledger.entries(0, 9999, log)]
+        entries = [
+            entry for log in {row["log"] for row in rows.values()} for entry in await ledger.entries(0, 9999, log)
+        ]
         dead = {process.name for process in self.processes if not process.alive}
         owned, most = dict[str, str](), Counter[str]()
         for entry in sorted(entries, key=lambda one: one.at):

@@ -300,7 +300,9 @@ class Committer:
     def _begun(self, changed: Mapping[Any, Delta]) -> tuple[tuple[str, str, int], ...]:
         """Runs that this batch has given an owner, which their rows do not say yet: tenant, workflow, and one each."""
         given = {key[0]: delta.set for key, delta in changed.items() if delta.set.get("state") == "running"}
-        known = self._backend.look("runs", [("id", "in", tuple(sorted(given))), ("state", "!=", "ended")]) if given else []
+        known = (
+            self._backend.look("runs", [("id", "in", tuple(sorted(given))), ("state", "!=", "ended")]) if given else []
+        )
         rows = [{"parent": "", **row, **given.pop(row["id"])} for row in known]
         return tuple((row["tenant"], row["workflow"], 1) for row in [*rows, *given.values()] if not row.get("parent"))
 
