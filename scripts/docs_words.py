@@ -356,7 +356,7 @@ WORKSPACE: Mapping[str, str] = {
     ),
     "DomainCheck.cache": "How long what was found counts for other calls.",
     "Admission.queued": "Runs that may wait. A start of priority p is refused from (20 - p)/20 of it on.",
-    "Admission.running": "Runs that are worked on at once, by all workers together; further ones wait. By default 1000 in each process.",
+    "Admission.running": "Runs that all workers together work on at once; without it 1000 in each process.",
     "Admission.tenant": "What every tenant may have of both.",
     "Admission.tenants": "The same for single tenants, in place of `tenant`.",
     "Admission.workflows": "How many runs of a workflow a process works on, so that it cannot take every place.",

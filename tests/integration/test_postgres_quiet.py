@@ -9,7 +9,7 @@ import pytest
 
 import postgres_desk
 from tightship.core.errors import StoreLost
-from tightship.ledger._pg import Address, connect, run_together, translate_errors
+from tightship.ledger._pg import Address, Statement, connect, run_together, translate_errors
 
 END = "SELECT pg_terminate_backend(pg_backend_pid())"
 
@@ -27,7 +27,8 @@ def test_a_connection_lost_in_a_pipeline_is_one_error(address: Address, caplog: 
     caplog.set_level(logging.DEBUG)
     db = connect(address)
     with pytest.raises(StoreLost), translate_errors(address):
-        run_together(db, [("BEGIN", ()), (END, ()), ("SELECT 1", ()), ("COMMIT", ())] * 50)
+        statements: list[Statement] = [("BEGIN", ()), (END, ()), ("SELECT 1", ()), ("COMMIT", ())]
+        run_together(db, statements * 50)
     assert warnings(caplog) == []
     assert any("error ignored" in record.getMessage() for record in caplog.records), "it is there for whoever debugs"
 

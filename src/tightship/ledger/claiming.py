@@ -50,6 +50,10 @@ class Bounds:
         return self.tenants.get(tenant, self.tenant)
 
 
+FREE: Final = Bounds()
+"""Nothing is bounded."""
+
+
 @dataclass(slots=True)
 class Claiming:
     """A claim of due runs, made inside the transaction that appends it.
@@ -68,7 +72,7 @@ class Claiming:
     limit: int
     live: bool
     nonces: tuple[str, ...]
-    bounds: Bounds = Bounds()
+    bounds: Bounds = FREE
     idle: tuple[str, ...] = ()
     begun: tuple[tuple[str, str, int], ...] = ()
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])

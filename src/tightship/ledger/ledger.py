@@ -25,7 +25,7 @@ from tightship.core.world import Disk, World
 from tightship.ledger._intake import prepare
 from tightship.ledger._open import check_heads, open_store
 from tightship.ledger.backend import Condition, Store
-from tightship.ledger.claiming import Bounds, Claiming
+from tightship.ledger.claiming import FREE, Bounds, Claiming
 from tightship.ledger.entries import (
     Draft,
     Entry,
@@ -172,23 +172,15 @@ class Ledger:
         return self._writer.submit(Unit(log, drafts, guards, tails, line=line))
 
     async def claim(
-        self,
-        owner: str,
-        build: str,
-        limit: int,
-        live: bool = True,
-        bounds: Bounds = Bounds(),
-        idle: Collection[str] = (),
+        self, owner: str, build: str, limit: int, live: bool = True, bounds: Bounds = FREE, idle: Collection[str] = ()
     ) -> list[dict[str, Any]]:
-        """Take over runs that are due, each with a `run.claimed` entry of the next epoch.
+        """Take over runs that are due, each with a `run.claimed` entry of the next epoch; returns their rows.
 
         Due, and in which order, is said in `claiming`. Runs of another build are left alone.
 
         Args:
             owner: the worker's id. build: its code. limit: how many at most. live: real runs, or rehearsals.
             bounds: how many all owners together may work on. idle: runs that this owner has and does not work on.
-
-        Returns: the rows of `runs` as they stand now.
 
         Raises:
             StoreError: the disk, or the server.

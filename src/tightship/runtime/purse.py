@@ -88,7 +88,7 @@ def recharge(tree: EnvelopeTree, entries: Sequence[Entry]) -> None:
 def extend(tree: EnvelopeTree, body: dict[str, Any]) -> None:
     """Raise the limits of an envelope by what somebody granted.
 
-    Of one that all workers share, the ledger's limit is what has grown (`EnvelopesProjection`): it is borrowed from there.
+    Of one that all workers share, the ledger's limit has grown (`EnvelopesProjection`): it is borrowed from there.
     """
     more = Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
     for envelope in tree.of(body["scope"]):

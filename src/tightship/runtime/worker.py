@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tightship.core.errors import StaleOwner, StoreError
-from tightship.ledger.claiming import Bounds
+from tightship.ledger.claiming import FREE, Bounds
 from tightship.runtime.dispatch import LocalDispatcher, Row
 from tightship.runtime.takeover import SUSPECT, idle_claims
 
@@ -169,7 +169,7 @@ class WorkerDispatcher(LocalDispatcher):
 
     @property
     def _bounds(self) -> Bounds:
-        return Bounds() if self.gate is None else self.gate.bounds
+        return FREE if self.gate is None else self.gate.bounds
 
     def _free(self, job: object) -> None:
         """A place is free: somebody here may be waiting for it. Other workers find it within a sweep."""
