@@ -173,7 +173,7 @@ class Runner:
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
-        process.wait(60)
+        process.wait(SECONDS)
         if process.stdout is not None:
             process.stdout.close()
 
