@@ -212,7 +212,7 @@ class Warm:
     def close(self) -> None:
         """End it."""
         self._ours.close()
-        self._process.wait(20)
+        self._process.wait(300)
         self._folder.cleanup()
 
 

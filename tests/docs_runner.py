@@ -70,8 +70,6 @@ class Runner:
             self._folder.mkdir(parents=True)
         else:
             make_workspace(self._folder, "support")
-            for path in self._folder.glob("agents/*.yaml"):  # a busy machine is no fault of the page's
-                path.write_text(path.read_text().replace("within: 30s", "within: 5m"))
         if WARM:
             self._bin.mkdir()
             (self._bin / "tightship").write_text(f'#!/bin/sh\nexec {sys.executable} -IS {CLIENT} "$@"\n')
@@ -83,7 +81,11 @@ class Runner:
             self._start("tightship company serve")
 
     def _point(self) -> None:
-        """Let every workspace of the page find the sample company at this page's own port."""
+        """Let every workspace of the page find the sample company at this page's own port, and give its agents time."""
+        for path in self._folder.rglob("agents/*.yaml"):  # a busy machine is no fault of the page's
+            text = path.read_text()
+            if "within: 30s" in text:
+                path.write_text(text.replace("within: 30s", "within: 5m"))
         for path in self._folder.rglob("tightship.yaml"):
             text = path.read_text()
             if f"127.0.0.1:{PORT}" in text:
@@ -173,12 +175,12 @@ class Runner:
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
-        process.wait(60)
+        process.wait(SECONDS)
         if process.stdout is not None:
             process.stdout.close()
 
     def _script(self, text: str) -> str:
-        text = self._local(text).replace("make demo", "tightship demo --concurrency 4")  # few at once, as in _prepare
+        text = self._local(text).replace("make demo", "tightship demo --concurrency 2")  # as in _point
         state = self._state
         return f'. "{state}"\n{text}\ncode=$?\n{{ declare -px; echo "cd $PWD"; }} > "{state}"\nexit $code\n'
 

@@ -208,7 +208,7 @@ def run_script(store: Path, text: str, **environment: str) -> subprocess.Complet
 
 async def until(look: Callable[[], bool], ledger: Ledger | None = None) -> None:
     """Wait for something that will come, polling the ledger meanwhile."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not look():
             if ledger is not None:
                 await ledger.poll()

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+PATIENCE = 300.0
+"""Seconds after which what has to happen counts as not happening."""
+
 
 class Server:
     """A server that can be killed and started again."""
@@ -32,8 +35,19 @@ class Server:
 
     def start(self) -> None:
         """Start it, after a kill as well."""
+        import psycopg
+
         self._server.ensure_pgdata_inited()
-        self._server.ensure_postgres_running()
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+                self.connect().close()
+                return
+            except (subprocess.SubprocessError, psycopg.OperationalError):  # it is given ten seconds to be ready
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     @property
     def pid(self) -> int:
@@ -61,7 +75,7 @@ class Server:
         pid = self.pid
         children = _children(pid)
         os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while any(_alive(one) for one in (pid, *children)):
             assert time.monotonic() < end, "the server does not die"
             time.sleep(0.02)
@@ -87,7 +101,7 @@ class Server:
         with self.connect() as db:
             db.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             db.execute("SELECT pg_reload_conf()")
-            end = time.monotonic() + 30
+            end = time.monotonic() + PATIENCE
             while db.execute("SELECT sync_state FROM pg_stat_replication").fetchall() != [("sync",)]:
                 assert time.monotonic() < end, "the standby does not follow"
                 time.sleep(0.1)

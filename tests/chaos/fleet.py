@@ -83,7 +83,7 @@ class Worker:
         """End it for good, whatever state it is in."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
 
 class Fleet:
@@ -216,7 +216,7 @@ class Fleet:
         """What failed in a run, and when (s from its start)."""
         entries = await self.ledger.run_entries(run)
         failed = [entry for entry in entries if "error" in entry.body]
-        return [f"{one.at - entries[0].at:.1f} {one.key} {one.body['error']['error']}" for one in failed]
+        return [f"{one.at - entries[0].at:.1f} {one.kind} {one.key} {one.body['error']}" for one in failed]
 
     async def entries(self) -> list[Any]:
         """All entries of all logs that have runs, in order of store time."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from fleet import PATIENCE, Fleet, fleet
+from fleet import DESK, PATIENCE, Fleet, fleet
 
 from postgres_desk import Server, new_store, server
 from proxy import Proxy
@@ -66,17 +66,22 @@ async def test_workers_are_killed_again_and_again(desk: Fleet):
     await check(desk, runs)
 
 
-async def test_a_frozen_worker_loses_its_runs_and_writes_nothing_when_it_wakes(desk: Fleet):
-    await desk.start(2)
-    runs = await desk.submit(RUNS)
-    frozen = await desk.busy(0)
-    frozen.signal(signal.SIGSTOP)
-    await desk.finish()  # the other one goes on with its runs once its lease has run out
-    frozen.signal(signal.SIGCONT)
-    more = await desk.submit(RUNS + 2)
-    await check(desk, more)
-    assert more[:RUNS] == runs
-    assert frozen.process.poll() is None  # it joined anew
+RETRIED = (DESK / "workflows" / "settle.yaml").read_text() + "on: {unavailable: {retry: 3, after: 5s}}\n"
+"""What a worker had asked when it was frozen counts as unanswered when it wakes, and its breaker opens for a while."""
+
+
+async def test_a_frozen_worker_loses_its_runs_and_writes_nothing_when_it_wakes(tmp_path: Path):
+    async with fleet(tmp_path, new_store(), {"workflows/settle.yaml": RETRIED}) as desk:
+        await desk.start(2)
+        runs = await desk.submit(RUNS)
+        frozen = await desk.busy(0)
+        frozen.signal(signal.SIGSTOP)
+        await desk.finish()  # the other one goes on with its runs once its lease has run out
+        frozen.signal(signal.SIGCONT)
+        more = await desk.submit(RUNS + 2)
+        await check(desk, more)
+        assert more[:RUNS] == runs
+        assert frozen.process.poll() is None  # it joined anew
 
 
 async def test_a_worker_that_is_cut_off_from_the_store_is_replaced_and_comes_back(desk: Fleet, postgres: Server):

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cli_desk import answer, cli, event, process, serving, until, wrong
 
-DEMO = ("demo", "--concurrency", "4")
+DEMO = ("demo", "--concurrency", "2")
 """Few at once: on a busy machine sixteen agents side by side do not all end within the 30 s that the template gives them."""
 
 

@@ -53,7 +53,7 @@ async def recorded(ws: Workspace) -> int:
 async def taken(ws: Workspace, broker: Broker, count: int) -> None:
     """Take until so many came."""
     feeds, got = ws.context.feeds(), 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while got < count:
             got += await feeds.take_some("shop", broker, 0.5)
 
@@ -172,7 +172,7 @@ async def test_a_change_whose_deletion_was_lost_counts_once_and_another_process_
         second = await table.open()
         assert await second.take(10, 0.1) == []  # one takes at a time
         await first.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while not await feeds.take_some("shop", second, 0.2):
                 pass
         assert (await recorded(ws), table.waiting()) == (1, 0)
@@ -211,7 +211,7 @@ async def running(command: list[str], open: Callable[[], Any]) -> AsyncIterator[
     """A server, and a connection to it."""
     process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while True:
                 with suppress(OSError, TightshipError, TimeoutError):
                     connection = await open()

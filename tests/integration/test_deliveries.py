@@ -60,12 +60,12 @@ async def test_a_process_that_dies_before_it_could_record_has_the_same_name_sent
             "asyncio.run(main())\n"
         ).format(str(Path(__file__).parent), where, None if folder is None else str(folder), receiver.url)
         process = await asyncio.create_subprocess_exec(*script(tmp_path / "store", text))
-        await asyncio.wait_for(receiver.came.wait(), 60)
+        await asyncio.wait_for(receiver.came.wait(), 300)
         process.send_signal(signal.SIGKILL)
         await process.wait()
         ledger = await Ledger.open(where, World(), projections(), folder=folder)
         deliveries = Deliveries(ledger, {"duty": target(receiver.url)}, Secrets)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(receiver.received) < 2:
                 await deliveries.look()
                 await asyncio.sleep(0.1)
@@ -105,7 +105,7 @@ async def test_workers_tell_while_they_serve_and_a_dead_receiver_delays_nothing(
             await ledger.append(Draft("r-1", kinds.OPENED, "k", ITEM))
             most = 2 if kind == "postgres" else 1
             await until(lambda: len(receiver.received) >= most)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 while not await ledger.select("deliveries", [("state", "=", "delivered")]):  # noqa: ASYNC110 - workers'
                     await asyncio.sleep(0.05)
             assert len(receiver.received) == most and len(set(receiver.ids)) == 1

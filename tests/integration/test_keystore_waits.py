@@ -48,7 +48,7 @@ async def test_a_run_about_somebody_new_is_started_without_holding_up_the_others
         await ws.run("w", {"who": "ada"})
         with being_written(tmp_path):
             run = asyncio.ensure_future(ws.run("w", {"who": "ben"}))
-            await asyncio.wait_for(goes_on(run), 3)
+            await asyncio.wait_for(goes_on(run), 60)
         assert (await run).outcome == "completed"
 
 
@@ -60,5 +60,5 @@ async def test_values_are_opened_without_holding_up_the_others(tmp_path: Path) -
         row = await ws.row(first.id)
         with being_written(tmp_path):
             value = asyncio.ensure_future(ledger.value(row["input"]))
-            await asyncio.wait_for(goes_on(value), 3)
+            await asyncio.wait_for(goes_on(value), 60)
         assert await value == {"who": "ada"}

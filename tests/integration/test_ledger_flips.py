@@ -170,9 +170,9 @@ def anywhere(chance: random.Random, size: int) -> int:
 
 def test_random_flips_over_the_whole_store(whole: Sample, scratch: Path) -> None:
     before = contents(whole)
-    said = [check_flip(whole, scratch, before, *place) for place in places(whole, 300, anywhere)]
+    said = [check_flip(whole, scratch, before, *place) for place in places(whole, 200, anywhere)]
     found = [text for text in said if text != "harmless"]
-    assert len(found) > 150, "most of a store holds something"
+    assert len(found) > 100, "most of a store holds something"
 
 
 def test_flips_where_the_structure_lies(whole: Sample, scratch: Path) -> None:
@@ -185,7 +185,7 @@ def test_flips_where_the_structure_lies(whole: Sample, scratch: Path) -> None:
             page + (chance.randrange(108) if not page or chance.random() < 0.5 else chance.randrange(4096)), size - 1
         )
 
-    for place in places(whole, 120, near_a_header):
+    for place in places(whole, 80, near_a_header):
         check_flip(whole, scratch, before, *place)
 
 

@@ -370,12 +370,12 @@ async def test_killed_in_the_middle_of_a_turn_no_request_that_was_settled_is_ask
     desk.server.brain = brain
     first = await _cli(desk, "run", "desk", "--data", json.dumps(INPUT), "--json")
     try:
-        await asyncio.wait_for(stalled.wait(), 60)
+        await asyncio.wait_for(stalled.wait(), 300)
     finally:
         first.kill()
         await first.communicate()
     second = await _cli(desk, "runs", "resume", "--all", "--json")
-    out, err = await asyncio.wait_for(second.communicate(), 60)
+    out, err = await asyncio.wait_for(second.communicate(), 300)
     assert second.returncode == 0, err.decode()
     assert json.loads(out)["states"] == {"completed": 1}
     asked = Counter(json.dumps(body["messages"], sort_keys=True) for body in desk.server.seen)

@@ -94,7 +94,7 @@ async def line(process: subprocess.Popen[str]) -> str:
 
 def said(process: subprocess.Popen[str]) -> list[str]:
     """Let it go on to its end."""
-    output, _ = process.communicate("\n", timeout=90)
+    output, _ = process.communicate("\n", timeout=300)
     assert process.returncode == 0
     return output.split()
 

@@ -328,7 +328,7 @@ async def serving(ws: Workspace) -> AsyncIterator[Workspace]:
 
 
 async def completed(ws: Workspace, runs: list[str]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         for run in runs:
             while (await ws.row(run))["outcome"] != "completed":  # noqa: ASYNC110 - it happens elsewhere
                 await asyncio.sleep(0.02)
@@ -371,7 +371,7 @@ async def test_a_slot_is_started_once_by_several_workers(tmp_path: Path, monkeyp
 
     async with serving(scheduled()) as ws, serving(scheduled()) as other:
         ledger = await ws.ledger()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(300):
             while not await ledger.select("schedules"):  # noqa: ASYNC110 - workers' doing
                 await asyncio.sleep(0.02)
         # the schedule was last kept a quarter of an hour ago, as after an outage

@@ -99,7 +99,7 @@ async def test_a_run_that_is_under_way_ends_and_nothing_of_the_subject_can_be_re
         assert any(PERSON in value for value in await readable(ws))
         await (await ws.ledger()).erase("default", PERSON, by="ann")
         bank.go_on.set()
-        run: Any = await asyncio.wait_for(going, 30)
+        run: Any = await asyncio.wait_for(going, 300)
         assert (run.state, run.outcome, run.reason) == ("ended", "escalated", "erased")
         assert "erased" in run.package["what_happened"]
         assert [one["tool"] for one in run.package["evidence"].get("effects that remain", ())] == remains

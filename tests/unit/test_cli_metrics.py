@@ -131,6 +131,6 @@ def test_it_is_served_until_it_is_told_to_stop(shop: Path) -> None:
         assert "tightship_runs_parked" in answer.text
         assert httpx2.get(f"{url}/healthz").status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(300) == 0
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == {"event": "stopped"}

@@ -33,7 +33,7 @@ def _terminal(folder: Path, columns: int, *args: str) -> str:
         pass
     finally:
         os.close(leader)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
     return told.decode()
 
 

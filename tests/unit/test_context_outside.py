@@ -150,7 +150,7 @@ def test_two_processes_follow_each_other(tmp_path: Any) -> None:
                 changes = follower.changes()
                 waiting = asyncio.ensure_future(anext(changes))
                 await one.context.set("plan", "b", by="ann")
-                value = await asyncio.wait_for(waiting, 10)
+                value = await asyncio.wait_for(waiting, 300)
                 await changes.aclose()
                 return [value.value, (await follower.get("plan")).value]
 

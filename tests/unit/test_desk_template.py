@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,22 +13,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tightship
-from support_desk import CONTRACT, Token
+from support_desk import CONTRACT
+from template_desk import TemplateDesk
 from tightship.cli._batch import Line
 from tightship.cli._expect import Comparison, Verdict
 from tightship.cli._work import record
-from tightship.company import Company, Faults, InProcessTransport, build_app
-from tightship.connectors.auth import auth_of
 from tightship.connectors.openapi import OpenApiConnector
-from tightship.connectors.settings import AuthSettings
 from tightship.connectors.testing import ScriptedTool
 from tightship.core.errors import Unavailable
 from tightship.core.ports import ToolSpec
 from tightship.insight import coordination_report
-from tightship.ledger import Ledger
-from tightship.patterns import load_all
 from tightship.runtime.simulation import Simulation, simulate
-from tightship.runtime.workspace import Workspace, projections
 from tightship.workflow.loader import load_workspace
 from tightship.workflow.readiness import check_workspace
 
@@ -38,24 +31,12 @@ TEMPLATE = Path(tightship.__file__).parent / "templates" / "service-desk"
 TICKETS = [orjson.loads(line) for line in (TEMPLATE / "tickets.jsonl").read_bytes().splitlines()]
 
 
-class ServiceDesk:
+class ServiceDesk(TemplateDesk):
     """The template's workspace and the sample company, in virtual time; nobody answers for the monitoring."""
 
     def __init__(self, sim: Simulation, folder: Path) -> None:
-        load_all()
-        self.company = Company(clock=sim.clock.now, rng=random.Random(1))
-        world = sim.world(InProcessTransport(build_app(self.company, Faults(random.Random(1)), token="practice")))
-        auth = auth_of(AuthSettings.model_validate({"bearer": {"secret": "COMPANY_TOKEN"}}), Token(), world)
-        self.connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://company.example", auth, world)
-        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        config = folder / "tightship.yaml"
-        head, _, rest = config.read_text().partition("connectors:")
-        config.write_text(head + "budgets:" + rest.partition("budgets:")[2])
-        tools: dict[str, Any] = {name: self.connector.tool(name) for name in self.connector.tools()}
-        tools["monitor.status"] = ScriptedTool(ToolSpec("monitor.status"), [Unavailable("nobody answers")])
-        self.ledger = Ledger.in_memory(world, projections())
-        self.ws = Workspace.open(folder, world=world, ledger=self.ledger, tools=tools)
-        self.process = sim.loop.process("desk")
+        monitor = ScriptedTool(ToolSpec("monitor.status"), [Unavailable("nobody answers")])
+        super().__init__(sim, TEMPLATE, folder, more={"monitor.status": monitor})
 
     async def run(self, ticket: dict[str, Any]) -> Any:
         """One ticket, filed and answered."""
@@ -63,11 +44,6 @@ class ServiceDesk:
         filed = await self.process.start(self.ws.run("intake", given))
         assert filed.outcome == "completed"
         return await self.process.start(self.ws.run("service-desk", given, reference=ticket["id"]))
-
-    async def close(self) -> None:
-        """Close the company."""
-        await self.connector.aclose()
-        self.company.close()
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ async def test_one_that_is_given_up_is_over_whenever_that_happens(steps: int) ->
         await asyncio.sleep(0)
     flights.abandon("a/tool/1", flight)
     assert flights.get("a/tool/1") is None, "a new one may begin at once"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         await flights.drain()
     with pytest.raises(asyncio.CancelledError):
         await landing

@@ -80,7 +80,7 @@ def test_importing_models_imports_no_provider() -> None:
         "heavy = [name for name in ('pydantic_ai', 'openai', 'genai_prices', 'anthropic') if name in sys.modules]\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_the_port_needs_neither_http_nor_yaml() -> None:
@@ -89,4 +89,4 @@ def test_the_port_needs_neither_http_nor_yaml() -> None:
         "heavy = [name for name in ('httpx2', 'pydantic', 'ruamel', 'jsonschema_rs') if name in sys.modules]\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)

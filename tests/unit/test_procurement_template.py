@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,19 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tightship
 from board_desk import held_by_one
-from support_desk import CONTRACT, Token
+from support_desk import CONTRACT
+from template_desk import TemplateDesk
 from tightship.cli._batch import Line
 from tightship.cli._expect import Comparison, Verdict
 from tightship.cli._work import record
-from tightship.company import Company, Faults, InProcessTransport, build_app
-from tightship.connectors.auth import auth_of
 from tightship.connectors.openapi import OpenApiConnector
-from tightship.connectors.settings import AuthSettings
-from tightship.ledger import Ledger
-from tightship.patterns import load_all
 from tightship.review.inbox import Decision
 from tightship.runtime.simulation import Simulation, simulate
-from tightship.runtime.workspace import Workspace, projections
 from tightship.workflow.loader import load_workspace
 from tightship.workflow.readiness import check_workspace
 
@@ -37,25 +30,12 @@ TEMPLATE = Path(tightship.__file__).parent / "templates" / "procurement"
 ROUNDS = [orjson.loads(line) for line in (TEMPLATE / "rounds.jsonl").read_bytes().splitlines()]
 
 
-class BuyingDesk:
+class BuyingDesk(TemplateDesk):
     """The template's workspace and the sample company, in virtual time."""
 
     def __init__(self, sim: Simulation, folder: Path) -> None:
-        load_all()
-        self.company = Company(clock=sim.clock.now, rng=random.Random(1))
+        super().__init__(sim, TEMPLATE, folder, "context:", ("stock.", "purchasing.", "helpdesk."))
         self.before = {row["id"] for row in self.company.state()["purchase_orders"]}
-        world = sim.world(InProcessTransport(build_app(self.company, Faults(random.Random(1)), token="practice")))
-        auth = auth_of(AuthSettings.model_validate({"bearer": {"secret": "COMPANY_TOKEN"}}), Token(), world)
-        self.connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://company.example", auth, world)
-        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        config = folder / "tightship.yaml"
-        head, _, rest = config.read_text().partition("connectors:")
-        config.write_text(head + "context:" + rest.partition("context:")[2])
-        kinds = ("stock.", "purchasing.", "helpdesk.")
-        tools = {name: self.connector.tool(name) for name in self.connector.tools() if name.startswith(kinds)}
-        self.ledger = Ledger.in_memory(world, projections())
-        self.ws = Workspace.open(folder, world=world, ledger=self.ledger, tools=tools)
-        self.process = sim.loop.process("desk")
 
     async def run(self, round: dict[str, Any], reference: str = "") -> Any:
         """One round, until it ends or waits for a person."""
@@ -71,11 +51,6 @@ class BuyingDesk:
         """The company's purchase orders that stand, beside those that it began with."""
         rows = self.company.state()["purchase_orders"]
         return [row for row in rows if row["status"] == "ordered" and row["id"] not in self.before]
-
-    async def close(self) -> None:
-        """Close the company."""
-        await self.connector.aclose()
-        self.company.close()
 
 
 @pytest.fixture(scope="module")

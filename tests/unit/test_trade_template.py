@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,19 +13,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tightship
-from support_desk import CONTRACT, Token
+from support_desk import CONTRACT
+from template_desk import TemplateDesk
 from tightship.cli._batch import Line
 from tightship.cli._expect import Comparison, Verdict
 from tightship.cli._work import record
-from tightship.company import Company, Faults, InProcessTransport, build_app
-from tightship.connectors.auth import auth_of
 from tightship.connectors.openapi import OpenApiConnector
-from tightship.connectors.settings import AuthSettings
-from tightship.ledger import Ledger
-from tightship.patterns import load_all
 from tightship.review.inbox import Decision
 from tightship.runtime.simulation import Simulation, simulate
-from tightship.runtime.workspace import Workspace, projections
 from tightship.workflow.loader import load_workspace
 from tightship.workflow.readiness import check_workspace
 
@@ -35,22 +28,11 @@ TEMPLATE = Path(tightship.__file__).parent / "templates" / "trade-approval"
 TRADES = [orjson.loads(line) for line in (TEMPLATE / "trades.jsonl").read_bytes().splitlines()]
 
 
-class TradingDesk:
+class TradingDesk(TemplateDesk):
     """The template's workspace and the sample company, in virtual time."""
 
     def __init__(self, sim: Simulation, folder: Path) -> None:
-        load_all()
-        self.company = Company(clock=sim.clock.now, rng=random.Random(1))
-        world = sim.world(InProcessTransport(build_app(self.company, Faults(random.Random(1)), token="practice")))
-        auth = auth_of(AuthSettings.model_validate({"bearer": {"secret": "COMPANY_TOKEN"}}), Token(), world)
-        self.connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://company.example", auth, world)
-        shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        config = folder / "tightship.yaml"
-        head, _, rest = config.read_text().partition("connectors:")
-        config.write_text(head + "budgets:" + rest.partition("budgets:")[2])
-        tools = {name: self.connector.tool(name) for name in self.connector.tools() if name.startswith("desk.")}
-        self.ws = Workspace.open(folder, world=world, ledger=Ledger.in_memory(world, projections()), tools=tools)
-        self.process = sim.loop.process("desk")
+        super().__init__(sim, TEMPLATE, folder, systems=("desk.",))
 
     async def run(self, trade: dict[str, Any]) -> Any:
         """One request."""
@@ -60,11 +42,6 @@ class TradingDesk:
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
         """The company's records by id."""
         return {row["id"]: row for row in self.company.state()[table]}
-
-    async def close(self) -> None:
-        """Close the company."""
-        await self.connector.aclose()
-        self.company.close()
 
 
 @pytest.fixture(scope="module")

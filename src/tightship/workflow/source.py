@@ -23,7 +23,7 @@ MAX_BYTES: Final = 1_000_000
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 64
 KEPT: Final = 20_000
-"""Characters up to which a text's syntax tree is kept, for who opens the same workspace again (a drill does at every case)."""
+"""Characters up to which a text's syntax tree is kept, for who opens a workspace again (a drill does at every case)."""
 
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
