@@ -14,6 +14,10 @@ WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.limits": "Limits that differ from those of `tightship.yaml`.",
     "WorkflowSpec.on": "What happens on an exception where neither the step nor the agent says it.",
     "WorkflowSpec.constraints": "What holds for all that is done. Every turn of every agent is given it.",
+    "WorkflowSpec.four_eyes": (
+        "Whoever has set a run going, or had a hand in it, decides none of its checks "
+        "([four eyes](workflows.md#four-eyes))."
+    ),
     "WorkflowSpec.undo_on_failure": (
         "Whether finished actions are undone when the run does not complete. A cancelled run is undone in any case."
     ),

@@ -13,7 +13,8 @@ from typing import Any, Final
 STARTED: Final = "run.started"
 """workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
 [reference, parent, key, depth, until, priority, linked, forked, live: false for a rehearsal, handed (address): what
-holds where a run above has started it]"""
+holds where a run above has started it, by: [the people who set it going: it, the run above it, the one that it follows
+or was forked from], four_eyes: none of them may check it]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"
@@ -77,7 +78,8 @@ them]; [by]"""
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
 """item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
-(s): when its reviewers are reminded, made_by: [people who made what it is about], class, confidence, drawn and held
+(s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever has set the run
+going or had a hand in it may not decide it, class, confidence, drawn and held
 (the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),

@@ -300,6 +300,7 @@ class Workspace:
         tenant: str = "default",
         linked: str = "",
         priority: int | None = None,
+        by: str = "",
     ) -> Run:
         """Run a workflow until it has ended or waits for something outside.
 
@@ -311,6 +312,7 @@ class Workspace:
             tenant: whose run it is.
             linked: an earlier run that this one follows.
             priority: 0 goes first, 9 last; the workflow's own by default.
+            by: who starts it, where a person does: they do not check it where `four_eyes` is declared.
 
         Raises:
             UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
@@ -321,7 +323,7 @@ class Workspace:
         engine = await self.engine()
         self.load_code([workflow])
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse, by=[by])
         if priority is None:
             priority = self.files.workflow(workflow).priority
         try:
@@ -356,11 +358,12 @@ class Workspace:
         tenant: str = "default",
         priority: int | None = None,
         linked: str = "",
+        by: str = "",
     ) -> str:
         """Queue a run for whoever executes (`serve`, a worker); it is on the disk when this returns.
 
         Args:
-            workflow, input, reference, tenant, linked: as for `run`.
+            workflow, input, reference, tenant, linked, by: as for `run`.
             priority: 0 is taken up first, 9 last; the workflow's own by default.
 
         Returns: the run's id; with a reference that was used before, that of the run that exists.
@@ -372,7 +375,7 @@ class Workspace:
         """
         ledger, starter = await self.ledger(), await self._starting()
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse, by=[by])
         beginning = await starter.prepare(start, owner="")
         await self._know_what_waits(ledger)
         try:

@@ -350,6 +350,7 @@ class WorkflowSpec(Spec):
     limits: LimitOverrides = LimitOverrides()
     on: Behaviours = {}
     constraints: Texts = ()
+    four_eyes: bool = False
     undo_on_failure: bool = True
     undo_retry: UndoRetry = UndoRetry()
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
