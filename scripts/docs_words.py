@@ -78,6 +78,10 @@ WORKFLOW: Mapping[str, str] = {
     "Limits.handoffs": (
         "Times that control passes from one agent to another for one user's request: in the run and all runs below it."
     ),
+    "Limits.messages": (
+        "Messages that peers send each other for one user's request: in the run and all runs below it. What goes "
+        "beyond is refused, and the peer is told."
+    ),
     "Limits.depth": "Workflows started by workflows.",
     "Limits.branches": "Branches side by side in one step. `tightship check` refuses more.",
     "Limits.restarts": "Starts in a row over which the process ended with nothing recorded; then it is escalated.",

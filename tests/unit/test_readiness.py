@@ -457,6 +457,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS653", peering("{agents: [n0], board: '[1]'}")),
     ("TS654", peering("{agents: [n0, n1], board: '[1]', scope: tenant}")),
     ("TS655", changed(CONFIG, "name: ", "limits: {branches: 1}\nname: ") | peering("{agents: [n0, n1], board: '[1]'}")),
+    ("TS656", changed(CONFIG, "name: ", "limits: {messages: 9}\nname: ") | peering("{agents: [n0, n1], board: '[1]'}")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),

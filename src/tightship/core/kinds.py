@@ -23,11 +23,12 @@ PARKED: Final = "run.parked"
 ENDED: Final = "run.ended"
 """outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
 [reason, output (address), detail (address), package (address), residual: how many effects remain, handoffs: [ids of
-handoffs in it and in the runs below it]]"""
+handoffs in it and in the runs below it], messages {run: how many its peers have sent}: the same of messages]"""
 SIGNAL: Final = "signal"
 """type (cancel | halt | answer | child | take | do | edit | undo | give), by, and the type's fields: detail (address of
 what the person said), reason (the engine's own words), scope, item, child with at (its step's key), outcome, output,
-package, usd, tokens_in, tokens_out, calls, handoffs and actions (address); of a person who has taken the run over: key
+package, usd, tokens_in, tokens_out, calls, handoffs, messages and actions (address); of a person who has taken the run
+over: key
 (the step), name, value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above
 them)"""
 

@@ -123,6 +123,7 @@ class Limits(Spec):
         default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
     )
     handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
+    messages: int = Field(default=500, ge=0, le=100_000, description="messages between peers for one user's request")
     depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
     branches: int = Field(default=32, ge=1, le=1000, description="branches side by side in one step")
     restarts: int = Field(
@@ -148,6 +149,7 @@ class LimitOverrides(Spec):
     retries: int | None = Field(default=None, ge=0, le=10_000)
     repeats: int | None = Field(default=None, ge=1, le=1000)
     handoffs: int | None = Field(default=None, ge=0, le=1000)
+    messages: int | None = Field(default=None, ge=0, le=100_000)
     depth: int | None = Field(default=None, ge=1, le=20)
     branches: int | None = Field(default=None, ge=1, le=1000)
     restarts: int | None = Field(default=None, ge=3, le=1000)
