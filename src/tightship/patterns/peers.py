@@ -127,6 +127,10 @@ class Peers(Step):
         yield from self.agents_
         yield from self.settle.steps()
 
+    def coordinates(self) -> Iterator[Step]:
+        """The judge; of the peers' turns, those that only claim and talk are coordination as well (`peers.turn`)."""
+        return self.settle.steps()
+
     def labels(self) -> Iterator[str]:
         """Their names."""
         yield from (one.name or one.result or one.pattern for one in self.agents_)
