@@ -14,6 +14,12 @@ WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.limits": "Limits that differ from those of `tightship.yaml`.",
     "WorkflowSpec.on": "What happens on an exception where neither the step nor the agent says it.",
     "WorkflowSpec.constraints": "What holds for all that is done. Every turn of every agent is given it.",
+    "WorkflowSpec.breaker": (
+        "When its calls are left alone for a while ([breakers](settings.md#breakers)). In force as it stands today."
+    ),
+    "AgentSpec.breaker": (
+        "When its calls are left alone for a while ([breakers](settings.md#breakers)). In force as it stands today."
+    ),
     "WorkflowSpec.four_eyes": (
         "Whoever has set a run going, or had a hand in it, decides none of its checks "
         "([four eyes](workflows.md#four-eyes))."

@@ -227,6 +227,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS312", {"desk.json": None}),
     ("TS340", changed(CONFIG, "tiers:\n", "domains: {desk.reply: {body: {exists: desk.retract}}}\ntiers:\n")),
     ("TS341", changed(CONFIG, "tiers:\n", "breakers: {agents: {nobody: {minimum: 3}}}\ntiers:\n")),
+    (
+        "TS342",
+        changed(CONFIG, "tiers:\n", "breakers: {workflows: {support: {minimum: 3}}}\ntiers:\n")
+        | changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nbreaker: {minimum: 5}\n"),
+    ),
     ("TS313", changed(CONFIG, "sqlite:.tightship", '"memory:"')),
     (
         "TS314",

@@ -76,6 +76,11 @@ AUDIT: Final = "audit.started"
 """agent, workflow, upto (s): outputs of runs that ended until then were drawn from, runs: [ids of the runs that look at
 them]; [by]"""
 
+# --- breakers ----------------------------------------------------------------------------------------
+BREAKER: Final = "breaker.changed"
+"""name: what it stands before, state (open | closed), by: the process that has found out; [seconds: for how long it
+is not asked, why]: every worker of a shared store heeds it"""
+
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
 """item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
@@ -129,5 +134,5 @@ def went_out(body: Mapping[str, Any]) -> bool:
 
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
 
-TOLD: Final = frozenset({STARTED, SIGNAL, CLOSED, HALT, UNHALT, EXTENDED, ENVELOPE, ERASED, CONTEXT})
+TOLD: Final = frozenset({STARTED, SIGNAL, CLOSED, HALT, UNHALT, EXTENDED, ENVELOPE, ERASED, CONTEXT, BREAKER})
 """What every process that executes must hear of at once, whoever appended it."""

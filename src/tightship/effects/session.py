@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,8 @@ class Shared:
     """The shared context of the workspace."""
     domains: Domains = field(default_factory=dict[str, Any])
     """What arguments have to be, by tool and argument."""
+    spread: Callable[[str], Awaitable[None]] | None = None
+    """Tells the other workers of a shared store that a breaker has opened or closed."""
     versions: Versions | None = None
     """Which versions of models have answered."""
     retries: RetryBudgets = field(init=False)

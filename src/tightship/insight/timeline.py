@@ -238,6 +238,10 @@ def _ended_said(body: Mapping[str, Any]) -> str:
     return f"{body.get('outcome', 'ended')}{reason}  {show_usd(int(body.get('usd') or 0))}"
 
 
+def _why(body: Mapping[str, Any]) -> str:
+    return f": {body['why']}" if body.get("why") else ""
+
+
 def _by(body: Mapping[str, Any]) -> str:
     by = f" by {body['by']}" if body.get("by") else ""
     return f"{by}: {body['reason']}" if body.get("reason") else by
@@ -270,6 +274,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
         f"{body.get('type', '')} asked of {body.get('role') or 'anybody'}: {body.get('title', '')}"
     ),
     kinds.CLOSED: lambda body: f"{body.get('decision', 'closed')}{_by(body)}",
+    kinds.BREAKER: lambda body: f"{body.get('name')} is {body.get('state')} to all workers{_why(body)}",
     kinds.HALT: lambda body: f"{body.get('scope', '')} halted{_by(body)}",
     kinds.UNHALT: lambda body: f"{body.get('scope', '')} goes on{_by(body)}",
     kinds.ENVELOPE: lambda body: f"{body.get('scope', '')} lent to {body.get('owner', '')}: {granted_text(body)}",

@@ -35,7 +35,7 @@ from tightship.runtime.projections import projections
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.runtime.seat import Seat
-from tightship.runtime.sharing import polled, shared_by_runs
+from tightship.runtime.sharing import polled, share_breakers, shared_by_runs
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
@@ -231,7 +231,7 @@ class Workspace:
         await self._outfit.load_models()
         clock, halts = self.world.clock, Halts()
         halts.load(await ledger.select("halts"))
-        shared = shared_by_runs(self.files.config, self.world, halts, self._rates())
+        shared = shared_by_runs(self.files, self.world, halts, self._rates())
         shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
         envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._seat.borrow(ledger))
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
@@ -240,6 +240,7 @@ class Workspace:
         lease = None if member is None else lease_of(member, lambda: engine.owner)
         engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, lease)
         engine.live = not self.rehearse
+        await share_breakers(ledger, shared, lambda: engine.owner)
         await self._know_what_waits(ledger)
         if member is None:
             self._dispatcher = LocalDispatcher(engine, self.files.config.name)
