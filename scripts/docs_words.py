@@ -14,6 +14,16 @@ WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.limits": "Limits that differ from those of `tightship.yaml`.",
     "WorkflowSpec.on": "What happens on an exception where neither the step nor the agent says it.",
     "WorkflowSpec.constraints": "What holds for all that is done. Every turn of every agent is given it.",
+    "WorkflowSpec.breaker": (
+        "When its calls are left alone for a while ([breakers](settings.md#breakers)). In force as it stands today."
+    ),
+    "AgentSpec.breaker": (
+        "When its calls are left alone for a while ([breakers](settings.md#breakers)). In force as it stands today."
+    ),
+    "WorkflowSpec.four_eyes": (
+        "Whoever has set a run going, or had a hand in it, decides none of its checks "
+        "([four eyes](workflows.md#four-eyes))."
+    ),
     "WorkflowSpec.undo_on_failure": (
         "Whether finished actions are undone when the run does not complete. A cancelled run is undone in any case."
     ),
@@ -73,6 +83,10 @@ WORKFLOW: Mapping[str, str] = {
     ),
     "Limits.handoffs": (
         "Times that control passes from one agent to another for one user's request: in the run and all runs below it."
+    ),
+    "Limits.messages": (
+        "Messages that peers send each other for one user's request: in the run and all runs below it. What goes "
+        "beyond is refused, and the peer is told."
     ),
     "Limits.depth": "Workflows started by workflows.",
     "Limits.branches": "Branches side by side in one step. `tightship check` refuses more.",

@@ -17,11 +17,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import postgres_desk
 from ledger_desk import Store, note, script, started, until
+from tightship.controls.breakers import BreakerRule, Breakers
+from tightship.controls.cache import ResultCache
+from tightship.controls.halts import Halts
+from tightship.controls.rates import Rates
 from tightship.core import kinds
+from tightship.core.errors import Unavailable
+from tightship.core.ids import BREAKERS
+from tightship.effects.session import Shared
 from tightship.ledger import Draft, Entry, Guards, Ledger
 from tightship.ledger._pg import Address
 from tightship.ledger.follower import Follower
 from tightship.ledger.presence import LEASE, Presence
+from tightship.runtime.sharing import share_breakers
+
+RULE = BreakerRule(minimum=4, cooldown=200.0, longest=600.0, probes=1)
 
 
 @pytest.fixture
@@ -204,3 +214,51 @@ async def test_without_any_notice_others_mail_is_found(
     await say(other, "r", 1)
     await until(lambda: len(heard) == 1)
     await follower.close()
+
+
+# --- breakers ----------------------------------------------------------------------------------------
+
+
+async def worker_with_breakers(store: Store, name: str) -> tuple[Ledger, Shared, Follower]:
+    """A process of the store that calls systems."""
+    ledger = await store.open()
+    clock = ledger.world.clock
+    shared = Shared(ledger.world, Halts(), Rates(clock, {}), Breakers(clock, RULE), ResultCache[str](clock))
+    await share_breakers(ledger, shared, lambda: name)
+    return ledger, shared, Follower.start(ledger)
+
+
+async def change(shared: Shared, *calls: bool) -> None:
+    """How calls went, as the door tells of it."""
+    for ok in calls:
+        if shared.breakers.record("crm", ok) is not None:
+            assert shared.spread is not None
+            await shared.spread("crm")
+
+
+async def test_a_breaker_that_one_worker_opens_is_heeded_by_the_others_and_by_those_that_come_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, mine, first = await worker_with_breakers(store, "w-1")
+    other, theirs, second = await worker_with_breakers(store, "w-2")
+    await change(mine, False, False, False, False)
+    await until(lambda: theirs.breakers.state("crm") == "open")
+    asked: list[str] = []
+    monkeypatch.setattr(other, "select", lambda *where: asked.append(str(where)))
+    with pytest.raises(Unavailable, match="another worker has found out that 4 of the last 4 calls failed") as refused:
+        theirs.breakers.check("crm")
+    assert 0 < (refused.value.retry_after or 0) <= RULE.cooldown and not asked, "no call asks the store"
+    _, late, third = await worker_with_breakers(store, "w-3")
+    assert late.breakers.state("crm") == "open"
+    assert late.breakers.open_for("crm") <= RULE.cooldown, "its time goes on from when it was opened"
+    for shared in (mine, theirs, late):
+        shared.breakers.hear("crm", "closed", 0.0)  # its time is over
+        shared.breakers.check("crm")
+    await change(mine, True)
+    assert mine.breakers.state("crm") == "closed"
+    entries = await ledger.run_entries(BREAKERS)
+    assert [(one.body["state"], one.body["by"]) for one in entries] == [("open", "w-1"), ("closed", "w-1")]
+    _, latest, fourth = await worker_with_breakers(store, "w-4")
+    assert latest.breakers.state("crm") == "closed", "the last word counts"
+    for follower in (first, second, third, fourth):
+        await follower.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from entry_samples import Log, VirtualClock
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightship.controls import Limits, LoopDetector, LoopLimits, RunLimits, Stopwatch
-from tightship.controls.limits import Handoffs
+from tightship.controls.limits import Handoffs, Messages
 from tightship.core import kinds
 from tightship.core.errors import LimitReached, LoopFound
 from tightship.core.ports import WORKFLOW
@@ -126,6 +127,19 @@ def test_handoffs_are_counted_for_a_run_and_all_below_it_whatever_is_told_again(
     counter.check("h-1")
     with pytest.raises(LimitReached, match="passed 3 times in run r-1"):
         counter.check("h-3")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["r-1", "r-2", "r-3"]), st.integers(0, 5)), max_size=20), st.integers(0, 30))
+def test_messages_are_counted_once_however_often_and_in_whatever_order_they_are_told(told: Any, most: int) -> None:
+    counter, again = Messages("r-1", most), Messages("r-1", most)
+    seen = dict[str, int]()
+    for run, messages in told:
+        counter.count(run, messages)
+        seen[run] = seen.get(run, 0) + messages
+        again.hear(seen)
+        again.hear({run: messages})  # an older word of the same run
+        assert again.sent == {run: sent for run, sent in seen.items() if sent}
+    assert counter.sent == again.sent and counter.left == max(0, most - sum(seen.values()))
 
 
 def test_one_retry_budget_holds_for_all_layers() -> None:

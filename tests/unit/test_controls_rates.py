@@ -184,6 +184,29 @@ def test_a_breaker_opens_on_errors_and_says_for_how_long() -> None:
     assert breakers.as_dict() == {"desk": {"state": "open", "why": "3 of the last 4 calls failed"}}
 
 
+def test_what_another_worker_has_found_out_is_heeded_for_what_is_left_of_its_time_and_probed_after() -> None:
+    clock = VirtualClock()
+    breakers = Breakers(clock, RULE)
+    breakers.hear("desk", "open", left=-1.0, seconds=5.0, why="old")
+    assert breakers.state("desk") == "closed"
+    breakers.hear("desk", "open", left=3.0, seconds=5.0, why="2 of the last 4 calls failed")
+    with pytest.raises(Unavailable, match="another worker has found out that 2 of the last 4") as refused:
+        breakers.check("desk")
+    assert refused.value.retry_after == pytest.approx(3) == breakers.open_for("desk")
+    breakers.hear("desk", "open", left=1.0, seconds=5.0, why="the same")
+    assert breakers.open_for("desk") == 3, "what is known to last longer stays"
+    breakers.hear("desk", "open", left=1e9, seconds=1e9, why="whatever")
+    assert breakers.open_for("desk") == RULE.longest, "nobody closes it here for longer than is declared"
+    breakers.hear("desk", "closed", left=0.0)
+    breakers.check("desk")
+    assert breakers.state("desk") == "half-open", "that it answers others is a reason to probe"
+    assert breakers.record("desk", False) == "open" and breakers.open_for("desk") == RULE.longest
+    breakers.hear("desk", "closed", left=0.0)
+    for _ in range(RULE.probes):
+        breakers.check("desk")
+    assert [breakers.record("desk", True) for _ in range(RULE.probes)] == [None, "closed"]
+
+
 def test_a_breaker_opens_on_slow_answers() -> None:
     breakers = Breakers(VirtualClock(), RULE)
     assert feed(breakers, "sss") == []

@@ -13,9 +13,18 @@ from entry_samples import Log
 from tightship.core import kinds
 from tightship.core.errors import BoundaryError
 from tightship.core.ports import Usage
-from tightship.insight import Lately, coordination_of, coordination_report, demand, exposition, refusals, show
+from tightship.insight import (
+    Lately,
+    coordination_by_run,
+    coordination_of,
+    coordination_report,
+    demand,
+    exposition,
+    refusals,
+    show,
+)
 from tightship.insight.coordination import coordinates
-from tightship.patterns import WorkflowStep, load_all
+from tightship.patterns import Peers, WorkflowStep, load_all
 from tightship.runtime.simulation import simulate
 from tightship.workflow.build import Workflow
 from tightship.workflow.tree import patterns
@@ -238,3 +247,72 @@ def test_a_message_to_nobody_s_peer_is_counted_for_its_sender() -> None:
     log.add(kinds.NOTE, "peers/ann/1/note:peers.refused/1", type="peers.refused", source="ann", title="1 refused")
     log.add(kinds.NOTE, "peers/ann/1/note:settled/1", type="settled", source="ann")
     assert refusals(log.entries) == {("ann", "message"): 1}
+
+
+def test_peers_that_only_claim_and_talk_coordinate_and_their_results_are_work() -> None:
+    """`a` claims (a claim), finds out with a tool and asks (work), waits, and gives the result; `b` replies, by a judge."""
+
+    async def play(sim: Any) -> None:
+        desk = Desk(sim, [tool("crm.read", price=READ)])
+
+        async def a(ctx: Any, given: Mapping[str, Any]) -> Any:
+            await asyncio.sleep(1.0)
+            if given["open"]:
+                return {"claim": ["x"]}
+            if given["mine"] and not given["inbox"]:
+                await ctx.tool("crm.read", {})
+                return {"messages": [{"to": "b", "kind": "ask", "about": "x", "text": "how much?"}]}
+            if given["mine"]:
+                return {"results": [{"key": "x", "value": 3}]}
+            return {}
+
+        async def b(ctx: Any, given: Mapping[str, Any]) -> Any:
+            await asyncio.sleep(2.0)
+            asked = [one for one in given["inbox"] if one["kind"] == "ask"]
+            replies = [{"to": "a", "kind": "reply", "re": one["id"], "about": "x", "value": 4} for one in asked]
+            return {"messages": replies}
+
+        inputs = {"open": "list", "mine": "list", "inbox": "list"}
+        desk.agent("a", a, tools=["crm.read"], input=inputs)
+        desk.agent("b", b, tools=[], input=inputs)
+        desk.agent("judge", plays({"answer": 3, "reason": "it has looked"}, seconds=0.5), tools=[])
+        desk.agent("before", plays({"x": 1}, seconds=4.0), tools=[])
+        shared = Peers(agents=["a", "b"], board="['x']", name="shared", settle={"rule": "judge", "judge": "judge"})
+        desk.workflow("before", shared)
+        run = await desk.run()
+        assert run.outcome == "completed", run.package
+        found = await coordination_of(desk.ledger, run.id)
+        turns = [entry.body["agent"] for entry in run.entries if entry.kind == kinds.TURN]
+        work, aside = found.patterns["peers"].work, found.patterns["peers"].coordination
+        assert (work.turns, work.usd, work.tokens, work.calls) == (2, READ.usd, 100, 1), "the look-up, and the result"
+        assert work.ms == 2_000.0
+        assert aside.turns == len(turns) - 3 and turns.count("judge") == 1
+        assert aside.usd == aside.tokens == 0 and aside.ms >= 1_000 + 2_000 * turns.count("b") + 500
+        assert found.patterns["sequence"].work.turns == 1 and not found.patterns["sequence"].coordination.turns
+        for unit in ("turns", "tokens", "usd", "ms"):
+            assert sum(one.whole(unit) for one in found.patterns.values()) == found.whole(unit)
+        told = found.as_dict()["patterns"]
+        assert told["peers"]["share"]["usd"] == 0.0 and told["peers"]["coordination"]["turns"] == aside.turns
+        [(row, each)] = await coordination_by_run(desk.ledger)
+        assert row["id"] == run.id and each == found
+
+    simulate(play)
+
+
+def test_what_is_counted_by_pattern_is_that_of_the_innermost_one() -> None:
+    async def play(sim: Any) -> None:
+        desk = Desk(sim)
+        ok = {"ok": True, "objections": []}
+        for name, said in (("make", {"x": 1}), ("check", ok), ("vote_1", ok), ("vote_2", ok)):
+            desk.agent(name, plays(said), tools=[])
+        desk.workflow(MakerChecker(maker="make", checker="check"), name="inner")
+        below = {"when": {"if": "true", "then": {"workflow": "inner", "with": {}}}}
+        desk.workflow(
+            {"concurrent": ["make", below]}, Vote("vote_1", "vote_2"), MakerChecker(maker="make", checker=below)
+        )
+        run = await desk.run()
+        found = await coordination_of(desk.ledger, run.id)
+        counts = {name: (one.coordination.turns, one.work.turns) for name, one in found.patterns.items()}
+        assert counts == {"concurrent": (0, 1), "maker_checker": (3, 2), "vote": (0, 2)}, counts
+
+    simulate(play)

@@ -123,6 +123,7 @@ def needing(need: str, steps: str) -> dict[str, Any]:
 ROUTED = "  - handoff: {first: n0, peers: {n0: [n1], n1: []}, brief: {problem: str}}\n"
 PLANNED = "  - manager: {plan: n0, workers: {do: n1}, within: 1m}\n"
 PINGED = "  - n0\n  - checkpoint: n0.x > 0\n  - action: desk.ping\n    with: {to: '\"b\"'}\n    undo: none\n"
+REVIEWED = "  - n0\n  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
@@ -171,6 +172,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS125", needing("{regulated: true}", PINGED)),
     ("TS126", needing("{sovereignty: true}", "  - n0\n")),
     ("TS127", needing("{volume: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
+    ("TS128", needing("{regulated: true}", REVIEWED)),
+    (
+        "TS129",
+        more(REVIEWED, HEAD.replace("steps:", "four_eyes: true\nsteps:"))
+        | agents(3)
+        | changed(CONFIG, "lead: [ann, ben]", "lead: [ann]"),
+    ),
     ("TS573", needing("{sovereignty: true}", "  - workflow: support\n")),
     # agents
     ("TS200", changed(QUALITY, 'output: {ok: bool, objections: "list[str]"}\n', "")),
@@ -222,6 +230,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS312", {"desk.json": None}),
     ("TS340", changed(CONFIG, "tiers:\n", "domains: {desk.reply: {body: {exists: desk.retract}}}\ntiers:\n")),
     ("TS341", changed(CONFIG, "tiers:\n", "breakers: {agents: {nobody: {minimum: 3}}}\ntiers:\n")),
+    (
+        "TS342",
+        changed(CONFIG, "tiers:\n", "breakers: {workflows: {support: {minimum: 3}}}\ntiers:\n")
+        | changed(SUPPORT, "escalate_to: lead\n", "escalate_to: lead\nbreaker: {minimum: 5}\n"),
+    ),
     ("TS313", changed(CONFIG, "sqlite:.tightship", '"memory:"')),
     (
         "TS314",
@@ -452,6 +465,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS653", peering("{agents: [n0], board: '[1]'}")),
     ("TS654", peering("{agents: [n0, n1], board: '[1]', scope: tenant}")),
     ("TS655", changed(CONFIG, "name: ", "limits: {branches: 1}\nname: ") | peering("{agents: [n0, n1], board: '[1]'}")),
+    ("TS656", changed(CONFIG, "name: ", "limits: {messages: 9}\nname: ") | peering("{agents: [n0, n1], board: '[1]'}")),
     # exceptions
     ("TS600", changed(SUPPORT, "  data_missing: ask\n", "")),
     ("TS601", changed(SUPPORT, "  data_missing: ask\n", "  data_missing: ask\n  unforeseen: {retry: 1}\n")),
@@ -563,6 +577,9 @@ QUIET = [
     ("TS124", needing("{complexity: high}", PLANNED)),
     ("TS125", needing("{regulated: true}", "  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED)),
     ("TS125", needing("{regulated: false}", PINGED)),
+    ("TS128", more(REVIEWED, HEAD.replace("steps:", "four_eyes: true\nneed: {regulated: true}\nsteps:")) | agents(3)),
+    ("TS128", needing("{regulated: true}", PINGED)),
+    ("TS129", more(REVIEWED) | agents(3)),
     ("TS126", needing("{sovereignty: true}", "  - workflow: support\n")),
     ("TS573", needing("{}", "  - workflow: support\n")),
     ("TS573", needing("{sovereignty: true}", "  - workflow: support\n    escalated: {x: '1'}\n")),

@@ -170,7 +170,7 @@ def test_a_domain_that_says_nothing_is_refused_when_it_is_read(wrong: str) -> No
 # --- breakers --------------------------------------------------------------------------------------------
 
 
-def looker(name: str, desk: Desk, times: int, pause: float = 0.0) -> None:
+def looker(name: str, desk: Desk, times: int, pause: float = 0.0, **fields: Any) -> None:
     async def look(ctx: Any, given: dict[str, Any]) -> Any:
         failed = 0
         for n in range(times):
@@ -181,7 +181,7 @@ def looker(name: str, desk: Desk, times: int, pause: float = 0.0) -> None:
             await asyncio.sleep(pause)
         return {"failed": failed}
 
-    desk.agent(name, look, output={"failed": "int"}, within=10_000)
+    desk.agent(name, look, output={"failed": "int"}, within=10_000, **fields)
 
 
 def breakers_of(entries: Any) -> list[tuple[str, str]]:
@@ -214,6 +214,29 @@ def test_a_declared_breaker_opens_on_errors_and_closes_after_a_good_probe(declar
         reading = await demand(desk.ledger)
         assert (key, "open", 1) in [(one.name, one.state, one.count) for one in reading.incidents]
         assert f'tightship_breaker_changes_total{{tenant="default",name="{key}",state="open"}} 1' in exposition(reading)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("own", ["agent", "workflow"])
+@pytest.mark.parametrize(("above", "opens"), [("", True), ("minimum: 90", False)])
+def test_a_breaker_in_the_file_of_an_agent_or_a_workflow_counts_unless_the_workspace_names_one(
+    own: str, above: str, opens: bool
+) -> None:
+    rule = {"minimum": 4, "error_rate": 0.5, "cooldown": 20.0, "window": 60.0}
+
+    async def story(sim: Simulation) -> None:
+        bad = tool("shop.bad", *[Unavailable("down")] * 50)
+        key = f"{own}:{'bad' if own == 'agent' else 'flow'}"
+        name = key.partition(":")[2]
+        others = "breakers: {systems: {minimum: 1000}"
+        desk = Desk(sim, [bad], others + (f", {own}s: {{{name}: {{{above}}}}}" if above else "") + "}\n")
+        looker("bad", desk, 6, **({"breaker": rule} if own == "agent" else {}))
+        desk.workflow("bad", limits={"repeats": 50}, **({"breaker": rule} if own == "workflow" else {}))
+        run = await desk.run()
+        assert breakers_of(run.entries) == ([(key, "open")] if opens else [])
+        definition = await desk.ledger.value(run.entries[0].body["definition"])
+        assert "breaker" not in str(definition), "it is in force as it stands, whatever a run is bound to"
 
     simulate(story)
 

@@ -92,6 +92,7 @@ class Work:
     Attributes:
         workspace, workflow: what is run. lines: the inputs. concurrency: runs at once.
         keep_going: go on after a run that could not be started. linked: an earlier run that these follow.
+        by: who starts them.
         outputs: keep what each run gives.
         patient: wait where too much is taken in already (a file); else that is an error (one input).
         watch: called with each record and the run behind it (None when it could not be started).
@@ -104,6 +105,7 @@ class Work:
     concurrency: int
     keep_going: bool = False
     linked: str = ""
+    by: str = ""
     outputs: bool = False
     patient: bool = False
     watch: Callable[[Line, Record, Run | None], None] = lambda line, record, run: None
@@ -164,7 +166,9 @@ class Work:
             if line is None:
                 return
             try:
-                run = await self.workspace.run(self.workflow, line.input, reference=line.reference, linked=self.linked)
+                run = await self.workspace.run(
+                    self.workflow, line.input, reference=line.reference, linked=self.linked, by=self.by
+                )
             except (StoreError, LedgerError, Signal) as error:
                 self.fatal = self.fatal or error
                 self.stop.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,9 +87,9 @@ def show(shell: Shell, item: str, full: bool) -> None:
     from tightship.cli._case import rendered
     from tightship.review.inbox import allowed_decisions
 
-    found, package, told = run_async(lambda: _show(shell, item))
+    found, package, told, barred = run_async(lambda: _show(shell, item))
     allowed = allowed_decisions(found.type) if found.open else ()
-    shell.emit({**_told(found), "package": package, "decisions": allowed, "told": told})
+    shell.emit({**_told(found), "package": package, "decisions": allowed, "told": told, "barred": barred})
     shell.say(rendered(package, full))
     for one in told:
         tries = f", {one['attempts']} attempts" if one["state"] != "delivered" and one["attempts"] else ""
@@ -101,8 +101,10 @@ def show(shell: Shell, item: str, full: bool) -> None:
             f"closed: {found.decision} by {found.decided_by or 'nobody'}{': ' + found.reason if found.reason else ''}"
         )
         return
+    for person, why in barred.items():
+        shell.say(f"{person} {why}, and so may not decide it: four eyes are declared", "warn")
     values = {"edit": " --value JSON", "answer": " --value JSON"}
-    by = _holder(shell, found.role)
+    by = _holder(shell, found.role, (*found.made_by, *barred))
     steps = [
         (f"tightship inbox {name} {item}{values.get(name, '')}{by}{shell.place}", _meaning(found.type, name))
         for name in allowed
@@ -132,7 +134,7 @@ def _meaning(type: str, decision: str) -> str:
     return _CLOSING.get((type, decision)) or _MEANING[decision]
 
 
-async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any, list[dict[str, Any]]]:
+async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any, list[dict[str, Any]], dict[str, str]]:
     from tightship.cli._case import opened
     from tightship.cli._open import looking
     from tightship.insight._reading import clock
@@ -141,20 +143,26 @@ async def _show(shell: Shell, item: str) -> tuple[InboxItem, Any, list[dict[str,
         operator = await workspace.operator()
         found, package = await operator.item(item)
         told = [{**one, "at": clock(one["at"])} for one in await operator.told(item)]
-        return found, await opened(await workspace.ledger(), package), told
+        barred = await operator.barred(found) if found.open else {}
+        return found, await opened(await workspace.ledger(), package), told, barred
 
 
-def _holder(shell: Shell, role: str) -> str:
-    """`--by NAME` for a person who may decide, unless whoever is logged in may."""
+def _holder(shell: Shell, role: str, barred: Collection[str]) -> str:
+    """`--by NAME` for a person who may decide, unless whoever is logged in may.
+
+    `barred` are people who may not, whatever role they hold.
+    """
     from shlex import quote
 
     from tightship.cli._open import open_leniently, person
 
     people = open_leniently(shell.folder).files.config.roles.get(role, ())
     me = person(None).casefold()
-    if not people or "*" in people or me in (name.casefold() for name in people):
+    out = {name.casefold() for name in barred}
+    if me not in out and (not people or "*" in people or me in (name.casefold() for name in people)):
         return ""
-    return f" --by {quote(people[0])}"
+    able = [name for name in people if name.casefold() not in out]
+    return f" --by {quote(able[0])}" if able else ""
 
 
 # --- deciding -----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class Options:
     new: bool
     linked: str
     detach: bool
+    by: str
 
 
 @click.command()
@@ -48,6 +49,7 @@ class Options:
 @click.option("--new", is_flag=True, help="Run everything anew, whatever was run before.")
 @click.option("--linked", default="", metavar="RUN", help="An earlier run that this one follows.")
 @click.option("--detach", is_flag=True, help="Queue the runs for `serve` or workers, and do not wait for them.")
+@click.option("--by", default="", help="Who starts them (default: whoever is logged in); see `four_eyes`.")
 @command
 def run(shell: Shell, **options: Any) -> int:
     """Run WORKFLOW on every line of a file (--input), or on one input (--data).
@@ -150,12 +152,15 @@ async def _carry_out(shell: Shell, options: Options, workspace: Workspace, batch
 
 async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> int:
     """Queue every line; whoever executes takes them up."""
+    from tightship.cli._open import person
     from tightship.cli._progress import progress
 
     runs: list[dict[str, Any]] = []
     with progress(shell, options.workflow, batch.fitting) as bar:
         for line in batch.lines():
-            run = await workspace.submit(options.workflow, line.input, reference=line.reference, linked=options.linked)
+            run = await workspace.submit(
+                options.workflow, line.input, reference=line.reference, linked=options.linked, by=person(options.by)
+            )
             runs.append({"line": line.number, "reference": line.reference, "run": run})
             bar.advance(run)
     shell.emit({"workflow": options.workflow, "batch": batch.name, "queued": runs, "problems": batch.problems})
@@ -171,6 +176,7 @@ async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Ba
 
 async def work_through(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> Work:
     """Carry out a batch with progress, until it is done or somebody asks to stop."""
+    from tightship.cli._open import person
     from tightship.cli._progress import progress
     from tightship.cli._work import Work, stoppable
 
@@ -190,6 +196,7 @@ async def work_through(shell: Shell, options: Options, workspace: Workspace, bat
             concurrency,
             keep_going=options.keep_going,
             linked=options.linked,
+            by=person(options.by),
             outputs=shell.json,
             patient=options.data is None,
             watch=watch,

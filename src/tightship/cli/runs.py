@@ -358,8 +358,9 @@ async def _cancel(shell: Shell, run: str, by: str | None, reason: str) -> int | 
 @click.argument("run")
 @click.option("--from", "key", default="", metavar="KEY", help="Replay what was recorded before this key.")
 @click.option("--live", is_flag=True, help="Do writes for real from there on; without it they are rehearsed.")
+@click.option("--by", help="Who forks it (default: whoever is logged in).")
 @command
-def fork(shell: Shell, run: str, key: str, live: bool) -> int:
+def fork(shell: Shell, run: str, key: str, live: bool, by: str | None) -> int:
     """Start a new run from RUN: the same input and definition, and what it recorded before KEY.
 
     From KEY on everything is done anew: reads and models for real, writes rehearsed unless --live. Without --from
@@ -367,7 +368,7 @@ def fork(shell: Shell, run: str, key: str, live: bool) -> int:
     """
     if not live:
         shell.prefix = "[writes rehearsed] "
-    made, outcome = run_async(lambda: _fork(shell, run, key, live))
+    made, outcome = run_async(lambda: _fork(shell, run, key, live, by))
     shell.emit({"run": made, "forked": run, "from": key, "live": live, "state": outcome.state, "result": outcome})
     shell.say(f"{made} {outcome.outcome or outcome.state}{': ' + outcome.reason if outcome.reason else ''}", "head")
     for item in outcome.waiting:
@@ -376,12 +377,12 @@ def fork(shell: Shell, run: str, key: str, live: bool) -> int:
     return DONE if outcome.outcome in ("completed", "") else UNFINISHED
 
 
-async def _fork(shell: Shell, run: str, key: str, live: bool) -> tuple[str, Any]:
-    from tightship.cli._open import executing
+async def _fork(shell: Shell, run: str, key: str, live: bool, by: str | None) -> tuple[str, Any]:
+    from tightship.cli._open import executing, person
     from tightship.runtime.fork import fork as forked
 
     async with executing(shell) as workspace:
-        made = await forked(workspace, run, key, live=live)
+        made = await forked(workspace, run, key, live=live, by=person(by))
         return made.id, made
 
 

@@ -114,6 +114,13 @@ class _Breaker:
         self.cooldown = min(self.cooldown * 2, self.rule.longest)
         self._forget()
 
+    def hear(self, until: float, seconds: float, why: str) -> None:
+        """Another process has opened it, for so long."""
+        self.reopen_at = max(until, self.reopen_at if self.state == "open" else 0.0)
+        self.state, self.why = "open", why
+        self.cooldown = min(max(self.cooldown, seconds * 2), self.rule.longest)
+        self._forget()
+
     def close(self) -> None:
         self.state, self.why = "closed", ""
         self.cooldown = self.rule.cooldown
@@ -186,9 +193,7 @@ class Breakers:
         Returns:
             The new state when this call changed it, for a note in the ledger, else None.
         """
-        breaker = self._breakers.get(key)
-        if breaker is None:
-            breaker = self._breakers[key] = _Breaker(self._rules.get(key, self._rule))
+        breaker = self._made(key)
         rule = breaker.rule
         now = self._clock.monotonic()
         slow = rule.slow_after is not None and seconds >= rule.slow_after
@@ -209,6 +214,31 @@ class Breakers:
             breaker.open(now, f"{counted.slow} of the last {counted.calls} calls took {rule.slow_after:g} s or more")
             return "open"
         return None
+
+    def hear(self, key: str, state: str, left: float, seconds: float = 0.0, why: str = "") -> None:
+        """What another process has found out: it is open for a while longer, or answers again, which is probed here.
+
+        Args:
+            key: the system. state: `open` or `closed`. left: seconds for which it stays open from now on.
+            seconds: for how long it was opened. why: the reason that the other process has.
+        """
+        breaker = self._made(key)
+        now = self._clock.monotonic()
+        if state == "closed":
+            breaker.reopen_at = min(breaker.reopen_at, now)
+        elif left > 0:
+            breaker.hear(now + min(left, breaker.rule.longest), seconds, f"another worker has found out that {why}")
+
+    def open_for(self, key: str) -> float:
+        """Seconds for which it stays open; 0 when it is not."""
+        breaker = self._breakers.get(key)
+        return max(0.0, breaker.reopen_at - self._clock.monotonic()) if breaker and breaker.state == "open" else 0.0
+
+    def _made(self, key: str) -> _Breaker:
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = self._breakers[key] = _Breaker(self._rules.get(key, self._rule))
+        return breaker
 
     def abandon(self, key: str) -> None:
         """A call that was let through was not made, or says nothing about the system (it was cancelled)."""

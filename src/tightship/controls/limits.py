@@ -1,4 +1,4 @@
-"""Counted limits of one run: turns, calls and retries, its request's handoffs, and the time it may work (F1, F5).
+"""Counted limits of one run: turns, calls and retries, its request's handoffs and messages, its time (F1, F5).
 
 What is counted is named by its key and counted once, so that replaying a run counts nothing twice, and no handoff,
 no nesting and no restart can reset a counter.
@@ -21,6 +21,8 @@ REPEATED: Final = frozenset({"read", "write"})
 """Classes of calls of which identical ones are counted; requests to a model stand in the loop detection as turns."""
 HANDOFF: Final = "handoff"
 """The type of the note by which control passes."""
+PEER_TURN: Final = "peers.turn"
+"""The type of the note that says what a peer's turn does: claims, results, releases, and the messages that go out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,44 @@ class Handoffs:
                 fix="find out with `tightship runs show` who passes what to whom; raise limits.handoffs only if the "
                 "work needs it",
             )
+
+
+@dataclass(slots=True)
+class Messages:
+    """How many messages peers have sent to each other, in a run and in all runs below it: one user's request.
+
+    Each run's are counted under its id, where the greatest number that is known counts: what is told again, by a
+    resume, a child's end or another process, changes nothing, and nothing takes a message back.
+    """
+
+    run: str
+    most: int
+    sent: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def left(self) -> int:
+        """How many may still be sent."""
+        return max(0, self.most - sum(self.sent.values()))
+
+    def count(self, run: str, messages: int) -> None:
+        """So many more have been sent in a run."""
+        self.hear({run: self.sent.get(run, 0) + messages})
+
+    def hear(self, sent: Mapping[str, int]) -> None:
+        """What runs have sent so far, as their ledger or their end says."""
+        for run, messages in sent.items():
+            if messages > self.sent.get(run, 0):
+                self.sent[run] = messages
+
+    def restore(self, entries: Iterable[EntryView]) -> None:
+        """Count what all entries of a run hold: its own messages, and those that its ended children have told of."""
+        own = dict[str, dict[str, int]]()
+        for entry in entries:
+            if entry.kind == kinds.NOTE and entry.body.get("type") == PEER_TURN:
+                own.setdefault(entry.run, {})[entry.key] = int(entry.body.get("messages") or 0)
+            elif entry.kind == kinds.SIGNAL:
+                self.hear(entry.body.get("messages", {}))
+        self.hear({run: sum(turns.values()) for run, turns in own.items()})
 
 
 class Stopwatch:

@@ -12,6 +12,8 @@ _CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdef
 
 CONDUCT: Final = "conduct"
 """Stands in place of a run's id in entries about how agents behave: they are about many runs, and of none."""
+BREAKERS: Final = "breakers"
+"""The same in entries about breakers, which all workers of a shared store heed."""
 
 
 def encode(raw: bytes) -> str:

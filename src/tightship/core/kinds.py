@@ -13,7 +13,8 @@ from typing import Any, Final
 STARTED: Final = "run.started"
 """workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
 [reference, parent, key, depth, until, priority, linked, forked, live: false for a rehearsal, handed (address): what
-holds where a run above has started it]"""
+holds where a run above has started it, by: [the people who set it going: it, the run above it, the one that it follows
+or was forked from], four_eyes: none of them may check it]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"
@@ -22,11 +23,12 @@ PARKED: Final = "run.parked"
 ENDED: Final = "run.ended"
 """outcome, usd (nano), tokens_in, tokens_out, calls, seconds, seen;
 [reason, output (address), detail (address), package (address), residual: how many effects remain, handoffs: [ids of
-handoffs in it and in the runs below it]]"""
+handoffs in it and in the runs below it], messages {run: how many its peers have sent}: the same of messages]"""
 SIGNAL: Final = "signal"
 """type (cancel | halt | answer | child | take | do | edit | undo | give), by, and the type's fields: detail (address of
 what the person said), reason (the engine's own words), scope, item, child with at (its step's key), outcome, output,
-package, usd, tokens_in, tokens_out, calls, handoffs and actions (address); of a person who has taken the run over: key
+package, usd, tokens_in, tokens_out, calls, handoffs, messages and actions (address); of a person who has taken the run
+over: key
 (the step), name, value (address), was (address), actions: [key], again: [steps that begin anew], through (the run above
 them)"""
 
@@ -75,10 +77,16 @@ AUDIT: Final = "audit.started"
 """agent, workflow, upto (s): outputs of runs that ended until then were drawn from, runs: [ids of the runs that look at
 them]; [by]"""
 
+# --- breakers ----------------------------------------------------------------------------------------
+BREAKER: Final = "breaker.changed"
+"""name: what it stands before, state (open | closed), by: the process that has found out; [seconds: for how long it
+is not asked, why]: every worker of a shared store heeds it"""
+
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
 """item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
-(s): when its reviewers are reminded, made_by: [people who made what it is about], class, confidence, drawn and held
+(s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever has set the run
+going or had a hand in it may not decide it, class, confidence, drawn and held
 (the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
@@ -127,5 +135,5 @@ def went_out(body: Mapping[str, Any]) -> bool:
 
 OUTCOMES: Final = ("completed", "escalated", "failed", "cancelled")
 
-TOLD: Final = frozenset({STARTED, SIGNAL, CLOSED, HALT, UNHALT, EXTENDED, ENVELOPE, ERASED, CONTEXT})
+TOLD: Final = frozenset({STARTED, SIGNAL, CLOSED, HALT, UNHALT, EXTENDED, ENVELOPE, ERASED, CONTEXT, BREAKER})
 """What every process that executes must hear of at once, whoever appended it."""

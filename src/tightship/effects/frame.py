@@ -417,6 +417,15 @@ class Frame(Protocol):
         """
         ...
 
+    async def send(self, source: str, messages: int, **told: Json) -> int:
+        """A peer's turn says so many messages: how many of them go out, counted for the whole request.
+
+        Args:
+            source: the peer's name. messages: how many it wants to send. told: what else the turn does (`claims`,
+                `results`, `releases`), recorded with it.
+        """
+        ...
+
     def bind(self, name: str, value: Json) -> None:
         """Give a name a value in the scope."""
         ...

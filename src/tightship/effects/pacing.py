@@ -156,6 +156,8 @@ class Pacing(Doubt):
                 note["why"] = why
             part = "breaker" if key == self.service else f"breaker/{key}"
             await self.session.journal.record(kinds.NOTE, f"{self.call.key}/{part}/{self.attempt}", note)
+            if shared.spread is not None:
+                await shared.spread(key)
 
     async def turned_away(self, error: Unavailable) -> None:
         """The service did not take the call; what it says of waiting holds for everybody."""

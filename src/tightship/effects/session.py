@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from tightship.controls.breakers import Breakers
 from tightship.controls.budgets import Chain, Envelope, EnvelopeTree
 from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts, scopes_of
-from tightship.controls.limits import Handoffs, RunLimits, Stopwatch
+from tightship.controls.limits import Handoffs, Messages, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
@@ -64,6 +64,8 @@ class Shared:
     """The shared context of the workspace."""
     domains: Domains = field(default_factory=dict[str, Any])
     """What arguments have to be, by tool and argument."""
+    spread: Callable[[str], Awaitable[None]] | None = None
+    """Tells the other workers of a shared store that a breaker has opened or closed."""
     versions: Versions | None = None
     """Which versions of models have answered."""
     retries: RetryBudgets = field(init=False)
@@ -101,6 +103,8 @@ class Session:
     """The run and those above it: id, envelope, and the most requests that they and the runs below them make."""
     handoffs: Sequence[Handoffs] = ()
     """How often control has passed: the counters of the run and of those above it, its own first."""
+    messages: Sequence[Messages] = ()
+    """What peers have sent: the counters of the same runs."""
     pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     ballots: set[str] = field(default_factory=set[str])
@@ -155,6 +159,12 @@ class Session:
         """Count these handoffs, here and in the runs above; those that are counted already change nothing."""
         for counter in self.handoffs:
             counter.counted.update(ids)
+
+    def hear_child(self, body: Mapping[str, Any]) -> None:
+        """Count what a child tells of at its end, which another process may have driven: handoffs and messages."""
+        self.count_handoffs(body.get("handoffs", ()))
+        for counter in self.messages:
+            counter.hear(body.get("messages", {}))
 
     async def drain(self) -> None:
         """Wait until every admitted effect has settled, on the disk. No run ends, parks or undoes before."""

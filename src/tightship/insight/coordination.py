@@ -5,7 +5,9 @@ Coordination is what whoever did the work alone would not need:
 - turns and calls below a step that its pattern says coordinates (`Step.coordinates`: planners, checkers, judges,
   whoever puts results together);
 - turns that only hand over: between getting the work and passing it on, nothing but models was asked. Where the
-  receiver is a workflow of its own, that is all of its run.
+  receiver is a workflow of its own, that is all of its run;
+- turns in which a peer only claims, releases and sends messages: no result is given, and nothing but models was asked;
+  and looking at the board and moving on it.
 
 Everything else is work, actions of the workflow included. A run is read together with the runs below it. The time is
 that of turns, and of calls outside of turns; waiting for people is neither.
@@ -19,88 +21,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tightship.controls.limits import PEER_TURN
 from tightship.core import kinds
 from tightship.core.errors import WorkspaceError
-from tightship.core.money import show_usd, to_usd
+from tightship.core.money import show_usd
 from tightship.core.ports import EntryView, Json
+from tightship.effects.board import LOOK, MOVE
+from tightship.insight._efforts import Effort, Pair, Shares
 from tightship.insight._reading import Effect, duration, effects, turn_of, turns
 from tightship.insight.boundaries import Refusals, listed, refusals
 from tightship.ledger import Ledger
 from tightship.workflow.definition import from_definition
 from tightship.workflow.tree import Step
 
-UNITS: Final = ("turns", "tokens", "usd", "ms")
 _MARKS: Final = re.compile(r"[~+!].*")
 _STRETCH: Final = re.compile(r"(?P<stretch>(?P<step>.*/)(?P<number>\d+))/note:handoff(?:\.returned|\.refused)?/\d+\Z")
 _RETURNED: Final = ("handoff.returned", "handoff.refused")
+_PEER_NOTE: Final = f"/note:{PEER_TURN}/"
+_BOARD: Final = frozenset({LOOK.spec.name, MOVE.spec.name})
+_TRANSPARENT: Final = frozenset({"sequence", "when"})
 _UNKNOWN: Final = Step()
 _BATCH: Final = 100
 """Families of runs that are read together."""
 
 
 @dataclass(slots=True)
-class Effort:
-    """Turns, calls, money (nano-dollars), tokens (in and out) and time (ms)."""
-
-    turns: int = 0
-    calls: int = 0
-    usd: int = 0
-    tokens: int = 0
-    ms: float = 0.0
-
-    def add(self, other: Effort) -> None:
-        """Take another one in."""
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def as_dict(self) -> dict[str, Json]:
-        """All figures; money in dollars, time in seconds."""
-        return {
-            "turns": self.turns,
-            "calls": self.calls,
-            "usd": to_usd(self.usd),
-            "tokens": self.tokens,
-            "seconds": round(self.ms / 1000, 3),
-        }
-
-
-@dataclass(slots=True)
-class Pair:
-    """How the work passes from one agent to another.
-
-    Attributes:
-        source, target: the agents.
-        handoffs: how often it passed. returned: how often the brief came back to the sender.
-        facts, kept: what the briefs before held, and how much of it the sender's briefs still held.
-        misroutes: how often the receiver passed it on or back without having done anything.
-        rework: what was done again in the receiver's hands.
-    """
-
-    source: str
-    target: str
-    handoffs: int = 0
-    returned: int = 0
-    facts: int = 0
-    kept: int = 0
-    misroutes: int = 0
-    rework: int = 0
-
-    @property
-    def retention(self) -> float | None:
-        """The share of facts that arrived, or None where there were none."""
-        return self.kept / self.facts if self.facts else None
-
-    def as_dict(self) -> dict[str, Json]:
-        """All figures."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"retention": self.retention}
-
-
-@dataclass(slots=True)
-class Coordination:
+class Coordination(Shares):
     """What some runs, with the runs below them, were like.
 
     Attributes:
-        runs: how many. coordination, work: what they took.
+        runs: how many. coordination, work: what they took. patterns: the same by the innermost pattern around it.
         pairs: the handoffs, by source and target.
         chains: finished ways of the work through at least two handoffs: all facts that were ever given on them, and
             those that stood in the last brief.
@@ -108,16 +58,10 @@ class Coordination:
     """
 
     runs: int = 0
-    coordination: Effort = field(default_factory=Effort)
-    work: Effort = field(default_factory=Effort)
+    patterns: dict[str, Shares] = field(default_factory=dict[str, Shares])
     pairs: dict[tuple[str, str], Pair] = field(default_factory=dict[tuple[str, str], Pair])
     chains: list[int] = field(default_factory=lambda: [0, 0])
     refused: Refusals = field(default_factory=Refusals)
-
-    def share(self, unit: str) -> float | None:
-        """Coordination's share of `turns`, `tokens`, `usd` or `ms`; None where there is nothing of it."""
-        part, rest = getattr(self.coordination, unit), getattr(self.work, unit)
-        return part / (part + rest) if part + rest else None
 
     def pair(self, source: str, target: str) -> Pair:
         """The pair, made where it is new."""
@@ -126,8 +70,9 @@ class Coordination:
     def add(self, other: Coordination) -> None:
         """Take another one in."""
         self.runs += other.runs
-        self.coordination.add(other.coordination)
-        self.work.add(other.work)
+        self.take(other)
+        for name, shares in other.patterns.items():
+            self.patterns.setdefault(name, Shares()).take(shares)
         for key, pair in other.pairs.items():
             own = self.pair(*key)
             for name in ("handoffs", "returned", "facts", "kept", "misroutes", "rework"):
@@ -139,9 +84,8 @@ class Coordination:
         """All figures as JSON."""
         return {
             "runs": self.runs,
-            "share": {"seconds" if unit == "ms" else unit: self.share(unit) for unit in UNITS},
-            "coordination": self.coordination.as_dict(),
-            "work": self.work.as_dict(),
+            **self.shares(),
+            "patterns": {name: one.shares() for name, one in sorted(self.patterns.items())},
             "handoffs": [self.pairs[key].as_dict() for key in sorted(self.pairs)],
             "chains": {"facts": self.chains[0], "kept": self.chains[1]},
             "refused": listed(self.refused),
@@ -164,9 +108,11 @@ class Coordination:
 
 @dataclass(slots=True)
 class _Stretch:
-    """From getting the work to passing it on, as one agent (or the workflow in its place) has it in hand."""
+    """From getting the work to passing it on, as one agent (or the workflow in its place) has it in hand; or a peer's
+    turn, of which `gave` says how many results it gave."""
 
     key: str
+    gave: int | None = None
     passed: EntryView | None = None
     returned: list[EntryView] = field(default_factory=list["EntryView"])
     worked: bool = False
@@ -174,7 +120,9 @@ class _Stretch:
 
     @property
     def only_passes(self) -> bool:
-        """Whether nothing but a handoff, or the attempt at one, has come of it."""
+        """Whether nothing but a handoff, or the attempt at one, has come of it; of a peer's turn, but talk."""
+        if self.gave is not None:
+            return not self.gave and not self.worked
         ended = self.passed is not None or any(one.body["type"] == "handoff.refused" for one in self.returned)
         return ended and not self.worked
 
@@ -202,9 +150,13 @@ class _RunReading:
         return sum(_again(entry) for entry in self.entries)
 
     def _stretches(self) -> Iterator[tuple[str, _Stretch]]:
-        """The stretches of its handoff steps by key, the innermost first."""
+        """The stretches of its handoff steps, and its peers' turns, by key, the innermost first."""
         found = dict[str, _Stretch]()
         for entry in self.entries:
+            if entry.kind == kinds.NOTE and entry.body["type"] == PEER_TURN:
+                key = entry.key.partition(_PEER_NOTE)[0]
+                found[key] = _Stretch(key, int(entry.body["results"]))
+                continue
             match = _STRETCH.match(entry.key) if entry.kind == kinds.NOTE else None
             if match is None:
                 continue
@@ -242,21 +194,22 @@ def family(found: Mapping[str, tuple[Sequence[EntryView], Step]]) -> Coordinatio
             above, at = runs.get(above.parent), above.at
     made = Coordination(runs=1)
     for one in runs.values():
-        whole = _is_coordination(runs, one.parent, one.at)
-        _measure(made, runs, one, whole)
+        _measure(made, runs, one)
         _take_handoffs(made, one)
         made.refused.update(refusals(one.entries))
     return made
 
 
-def _is_coordination(runs: Mapping[str, _RunReading], run: str, key: str) -> bool:
-    """Whether what stands under a key of a run is coordination, or the run as a whole is."""
-    at = runs.get(run)
+def _placed(runs: Mapping[str, _RunReading], run: str, key: str) -> tuple[bool, str]:
+    """Whether what stands under a key of a run is coordination, or the run as a whole is; and the pattern around it."""
+    at, own = runs.get(run), ""
     while at is not None:
-        if any(stretch.only_passes for stretch in at.stretches_of(key)) or coordinates(at.root, key):
-            return True
+        aside, pattern = place(at.root, key)
+        own = own or pattern
+        if aside or any(stretch.only_passes for stretch in at.stretches_of(key)):
+            return True, pattern
         key, at = at.at, runs.get(at.parent)
-    return False
+    return False, own
 
 
 def coordinates(root: Step, key: str) -> bool:
@@ -265,7 +218,19 @@ def coordinates(root: Step, key: str) -> bool:
     Args:
         root: the steps of the run's definition. key: a key of the run.
     """
-    step, is_name = root, False
+    return place(root, key)[0]
+
+
+def place(root: Step, key: str) -> tuple[bool, str]:
+    """Whether a key lies below a step that its pattern says coordinates; and the innermost pattern around it.
+
+    Steps one after the other, and steps that only choose, are transparent: what no other pattern is around stands in
+    `sequence`.
+
+    Args:
+        root: the steps of the run's definition. key: a key of the run.
+    """
+    step, is_name, pattern = root, False, "sequence"
     for part in key.split("/"):
         if is_name:  # what a plan has called a task is no step, whatever it is called
             is_name = False
@@ -275,32 +240,33 @@ def coordinates(root: Step, key: str) -> bool:
         if child is None:
             is_name = name in step.named
         elif any(child is one for one in step.coordinates()):
-            return True
+            return True, step.pattern
         else:
             step = child
-    return False
+            if step.pattern not in _TRANSPARENT and any(True for _ in step.children()):
+                pattern = step.pattern
+    return False, pattern
 
 
-def _measure(made: Coordination, runs: Mapping[str, _RunReading], one: _RunReading, whole: bool) -> None:
+def _measure(made: Coordination, runs: Mapping[str, _RunReading], one: _RunReading) -> None:
     """Turns and calls of a run, on the side where they belong."""
-    sides = dict[str, Effort]()
+    places = dict[str, tuple[bool, str]]()
 
-    def side(key: str) -> Effort:
-        if key not in sides:
-            aside = whole or _is_coordination(runs, one.id, key)
-            sides[key] = made.coordination if aside else made.work
-        return sides[key]
+    def count(key: str, effort: Effort, aside: bool = False) -> None:
+        if key not in places:
+            places[key] = _placed(runs, one.id, key)
+        apart, pattern = places[key]
+        for shares in (made, made.patterns.setdefault(pattern, Shares())):
+            (shares.coordination if apart or aside else shares.work).add(effort)
 
     known = turns(one.entries)
     for entry in one.entries:
         if entry.kind == kinds.TURN and not entry.body.get("denied"):
-            at = side(entry.key)
-            at.turns += 1
-            at.ms += float(entry.body.get("ms") or 0.0)
+            count(entry.key, Effort(turns=1, ms=float(entry.body.get("ms") or 0.0)))
     for effect in one.effects.values():
         turn = turn_of(effect.key, known)
-        at = side(effect.key if turn is None else turn.key)
-        at.add(Effort(0, effect.calls, effect.usd, effect.tokens, effect.ms if turn is None else 0.0))
+        effort = Effort(0, effect.calls, effect.usd, effect.tokens, effect.ms if turn is None else 0.0)
+        count(effect.key if turn is None else turn.key, effort, effect.name in _BOARD)
 
 
 def _take_handoffs(made: Coordination, one: _RunReading) -> None:
@@ -328,8 +294,8 @@ def _take_handoffs(made: Coordination, one: _RunReading) -> None:
 
 
 def _does(effect: Effect) -> bool:
-    """Whether it has done or found out anything: whatever went through and is no model."""
-    return effect.cls != "model" and effect.state == "done"
+    """Whether it has done or found out anything: whatever went through and is no model, and no look at a board."""
+    return effect.cls != "model" and effect.state == "done" and effect.name not in _BOARD
 
 
 def _again(entry: EntryView) -> bool:
@@ -400,6 +366,16 @@ async def coordination_report(
     where = [("workflow", "=", workflow)] if workflow else [("parent", "=", "")]
     rows = await ledger.select("runs", [*where, ("live", "=", 1)], [("started_at", "desc")], limit)
     return _summed(rows, await coordination_of_many(ledger, [row["id"] for row in rows]))
+
+
+async def coordination_by_run(
+    ledger: Ledger, *, workflow: str = "", limit: int = 1000
+) -> list[tuple[Mapping[str, Any], Coordination]]:
+    """The same of each request by itself, with its row of the `runs` table, the latest first."""
+    where = [("workflow", "=", workflow)] if workflow else [("parent", "=", "")]
+    rows = await ledger.select("runs", [*where, ("live", "=", 1)], [("started_at", "desc")], limit)
+    found = await coordination_of_many(ledger, [row["id"] for row in rows])
+    return [(row, found[row["id"]]) for row in rows if row["id"] in found]
 
 
 def _summed(

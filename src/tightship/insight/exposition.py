@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from tightship._version import __version__
 from tightship.controls.incidents import BREAKER, INVENTED
-from tightship.insight.coordination import UNITS
+from tightship.insight._efforts import UNITS
 from tightship.insight.costs import Cost
 from tightship.insight.demand import Demand, WorkflowDemand
 

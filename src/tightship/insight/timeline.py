@@ -99,9 +99,11 @@ class Timeline:
             said = ": ".join(str(summary[name]) for name in ("outcome", "reason", "message") if summary.get(name))
             lines.append(said)
         requests = summary.get("requests", summary["calls"])
+        by: Any = summary.get("by")
+        people = f" by {', '.join(by)}" if by else ""
         below = "" if requests == summary["calls"] else f", {requests} with the runs below it"
         lines.append(
-            f"started {clock(float(summary['started_at']))} UTC, took {duration(float(summary['seconds']))}, "
+            f"started {clock(float(summary['started_at']))} UTC{people}, took {duration(float(summary['seconds']))}, "
             f"{show_usd(int(summary['usd_nano']))}, {summary['tokens']:,} tokens, {summary['calls']} calls{below}"
         )
         if self.coordination is not None:
@@ -236,6 +238,10 @@ def _ended_said(body: Mapping[str, Any]) -> str:
     return f"{body.get('outcome', 'ended')}{reason}  {show_usd(int(body.get('usd') or 0))}"
 
 
+def _why(body: Mapping[str, Any]) -> str:
+    return f": {body['why']}" if body.get("why") else ""
+
+
 def _by(body: Mapping[str, Any]) -> str:
     by = f" by {body['by']}" if body.get("by") else ""
     return f"{by}: {body['reason']}" if body.get("reason") else by
@@ -253,7 +259,7 @@ def _note_said(body: Mapping[str, Any], values: Mapping[str, Json] | None = None
 
 
 _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
-    kinds.STARTED: lambda body: f"{body.get('workflow', '')} started",
+    kinds.STARTED: lambda body: f"{body.get('workflow', '')} started{_by({'by': ', '.join(body.get('by', ()))})}",
     kinds.CLAIMED: lambda body: f"taken over by {body.get('owner', '')}",
     kinds.PARKED: lambda body: f"parked, waits for {', '.join(map(str, body.get('waiting') or ())) or 'its time'}",
     kinds.ENDED: _ended_said,
@@ -268,6 +274,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
         f"{body.get('type', '')} asked of {body.get('role') or 'anybody'}: {body.get('title', '')}"
     ),
     kinds.CLOSED: lambda body: f"{body.get('decision', 'closed')}{_by(body)}",
+    kinds.BREAKER: lambda body: f"{body.get('name')} is {body.get('state')} to all workers{_why(body)}",
     kinds.HALT: lambda body: f"{body.get('scope', '')} halted{_by(body)}",
     kinds.UNHALT: lambda body: f"{body.get('scope', '')} goes on{_by(body)}",
     kinds.ENVELOPE: lambda body: f"{body.get('scope', '')} lent to {body.get('owner', '')}: {granted_text(body)}",
@@ -337,6 +344,7 @@ def _summary(
     return {
         "run": started.run,
         **{name: str(body.get(name) or "") for name in names},
+        "by": list(body.get("by") or ()),
         "state": _STATES[state.kind],
         "outcome": str(end.get("outcome") or ""),
         "reason": str(end.get("reason") or ""),

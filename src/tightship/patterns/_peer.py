@@ -6,6 +6,7 @@ came of its moves. Whether it takes a turn follows from these alone, so a replay
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -197,6 +198,7 @@ class Peer:
         left = self._rules.messages - self._sent
         items = {key: task.item for key, task in self._tasks.items()}
         said = read_said(output, Circle(self.name, self._others, items, self._seat.got, left), self._seat.number)
+        await self._post(frame, said)
         granted, lost, refused = await self._move(frame, branch, said)
         refused = [*said.problems, *refused]
         for message in said.messages:
@@ -217,6 +219,17 @@ class Peer:
         self._told = bool(refused)
         moved = bool({kind for kind, _ in granted} & {"claim", "result"})
         self._acted = moved and (bool(self._seat.mine) or not said.done)
+
+    async def _post(self, frame: Frame, said: Said) -> None:
+        """Leave out the messages that the user's request has no room for any more, and delegations with them."""
+        kinds = Counter(move.kind for move in said.moves)
+        told = {"claims": kinds["claim"], "results": kinds["result"], "releases": kinds["release"]}
+        sent = await frame.send(self.name, len(said.messages), **told)
+        for message in said.messages[sent:]:
+            said.problems.append(f"a message to {message.target}: this request has used up its messages")
+            if message.kind == "delegate":
+                said.moves.remove(Move("give", message.about, to=message.target))
+        del said.messages[sent:]
 
     async def _move(self, frame: Frame, branch: Frame, said: Said) -> tuple[set[tuple[str, str]], list[str], list[str]]:
         """The moves of a turn: which were granted; in words, which claims others got first, and what was refused."""

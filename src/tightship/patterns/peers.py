@@ -70,6 +70,14 @@ WIDE_TABLE = declare(
     fix="Let fewer agents work side by side, or raise limits.branches.",
 )
 
+MANY_MESSAGES = declare(
+    "TS656",
+    "warning",
+    "Peers may send more messages than the limit allows",
+    why="The limit holds for the whole request; whoever talks last is refused before the step's own bound counts.",
+    fix="Lower `messages`, or raise limits.messages.",
+)
+
 NAMES: Final = ("open", "mine", "inbox", "mail", "done", "peers")
 MAX_ITEMS: Final = 500
 
@@ -113,6 +121,10 @@ class Peers(TimedStep):
         """The peers, and the judge."""
         yield from self.agents_
         yield from self.settle.steps()
+
+    def coordinates(self) -> Iterator[Step]:
+        """The judge; of the peers' turns, those that only claim and talk are coordination as well (`peers.turn`)."""
+        return self.settle.steps()
 
     def labels(self) -> Iterator[str]:
         """Their names."""
@@ -161,6 +173,9 @@ class Peers(TimedStep):
         if len(self.agents_) > limits.branches:
             said = f"{len(self.agents_)} peers, and the limit is {limits.branches} branches"
             yield WIDE_TABLE.found(said, context.mark("agents"))
+        if self.messages > limits.messages:
+            said = f"{self.messages} messages of each peer, and the limit is {limits.messages} for the whole request"
+            yield MANY_MESSAGES.found(said, context.mark("messages"))
         if self.scope != "run" and self.name is None:
             yield NO_OCCASION.found(f"a board of the {self.scope} is called `peers`", context.mark("scope"))
         for step in self.agents_:

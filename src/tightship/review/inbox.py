@@ -163,6 +163,7 @@ def check_decision(
     roles: Mapping[str, Collection[str]],
     made_by: Collection[str] = (),
     voted: Collection[str] = (),
+    barred: Mapping[str, str] | None = None,
     schema: Mapping[str, Any] | None = None,
 ) -> None:
     """Whether this person may decide this item this way.
@@ -173,12 +174,15 @@ def check_decision(
         roles: the people of each role; `*` stands for anybody. A role that is not here has nobody.
         made_by: people who made what is to be decided: somebody else has to decide (four eyes).
         voted: people who have answered in another branch of the same vote: one person has one voice.
+        barred: people who have set the run going or had a hand in it where four eyes are declared, each with which it
+            is in words (`has edited draft in run r-1`).
         schema: JSON Schema that an edited or given value has to fit.
 
     Raises:
         GuardRefused: it was decided already; the message says by whom and when.
         InputRejected: the item does not take such a decision, or the value is missing or does not fit.
-        BoundaryError: the person lacks the role, made it, or has a voice in the same vote already.
+        BoundaryError: the person lacks the role, made it, has had a hand in it, or has a voice in the same vote
+            already.
     """
     by = decision.by.strip()
     if not by:
@@ -191,7 +195,7 @@ def check_decision(
             f"{item.item} is {_article(item.type)} and does not take {decision.type!r}",
             fix=f"use one of: {', '.join(allowed) or 'none'}",
         )
-    _check_person(by, item, roles, (*made_by, *item.made_by))
+    _check_person(by, item, roles, (*made_by, *item.made_by), barred or {})
     if _person(by) in map(_person, voted):
         raise BoundaryError(
             f"{by} has answered in the vote that {item.item} belongs to, and one person has one voice",
@@ -241,9 +245,21 @@ def require_holder(by: str, role: str, roles: Mapping[str, Collection[str]], wha
         )
 
 
-def _check_person(by: str, item: InboxItem, roles: Mapping[str, Collection[str]], made_by: Collection[str]) -> None:
+def _check_person(
+    by: str,
+    item: InboxItem,
+    roles: Mapping[str, Collection[str]],
+    made_by: Collection[str],
+    barred: Mapping[str, str],
+) -> None:
     if item.role:
         require_holder(by, item.role, roles, f"decide {item.item}")
+    why = next((why for one, why in barred.items() if _person(one) == _person(by)), "")
+    if why:
+        raise BoundaryError(
+            f"{by} {why}, and four eyes are declared, so somebody else has to decide {item.item}",
+            fix=f"let another holder of the role {item.role} decide" if item.role else "let another person decide",
+        )
     if _person(by) in map(_person, made_by):
         raise BoundaryError(
             f"{by} made what {item.item} is about, so somebody else has to decide it",

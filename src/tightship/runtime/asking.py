@@ -12,6 +12,7 @@ from tightship.core.ports import Json
 from tightship.effects.frame import Answer, Question
 from tightship.ledger import Guards
 from tightship.runtime.ballots import voice
+from tightship.runtime.four_eyes import is_check
 from tightship.runtime.governing import kept_apart
 
 if TYPE_CHECKING:
@@ -84,5 +85,6 @@ async def _open(frame: NodeFrame, item: str, key: str, question: Question) -> di
         body["remind"] = round(now + max(0.0, question.within - question.remind), 3)
     made_by = sorted({*question.made_by, *kept_apart(task.session.apart, key)})
     body |= {**({"made_by": made_by} if made_by else {}), **(question.teaches or {})}
+    body |= {"four_eyes": True} if is_check(task.session, key, question.type) else {}
     await journal.record(kinds.OPENED, key, body, (payload,))
     return body

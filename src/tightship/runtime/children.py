@@ -67,7 +67,7 @@ def child_signal(parent: str, child: str, at: str, body: Mapping[str, Any], acti
         at: the parent's key under which the child was started.
     """
     told: dict[str, Any] = {"type": "child", "by": child, "child": child, "at": at, "outcome": body["outcome"]}
-    for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls", "handoffs"):
+    for name in ("output", "reason", "package", "usd", "tokens_in", "tokens_out", "calls", "handoffs", "messages"):
         if body.get(name):
             told[name] = body[name]
     if actions is None:

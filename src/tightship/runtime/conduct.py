@@ -147,7 +147,7 @@ class Audits:
         rows = await ended_runs(self._ledger, since)
         upto = max((row["ended_at"] for row in rows), default=since)
         drawn = await self._draw(agent, [row["id"] for row in rows if row["workflow"] != spec.by], spec.sample)
-        runs = [await self._start(agent, spec.by, one) for one in drawn]
+        runs = [await self._start(agent, spec.by, one, by) for one in drawn]
         body: dict[str, Any] = {"agent": agent, "workflow": spec.by, "upto": upto, "runs": runs}
         await self._ledger.append(Draft(CONDUCT, kinds.AUDIT, agent, body | ({"by": by} if by else {})))
         return runs
@@ -166,7 +166,7 @@ class Audits:
                 break
         return found
 
-    async def _start(self, agent: str, workflow: str, turn: tuple[str, Entry]) -> str:
+    async def _start(self, agent: str, workflow: str, turn: tuple[str, Entry], by: str) -> str:
         run, entry = turn
         addresses = [entry.body["hash"], entry.body["out"]]
         values = await self._ledger.values(addresses, _ERASED)
@@ -176,6 +176,7 @@ class Audits:
         start = Start(workflow, input, reference, entry.log, id=derived_id("r", entry.log, workflow, reference))
         if given or output:  # whoever is erased from the run is erased from what was copied of it
             start.about = (await self._ledger.run_entries(run))[0].body["scope"]
+        start.by = [by]
         beginning = await (await self._starter()).prepare(start, owner="")
         with contextlib.suppress(GuardRefused):  # another worker has started it
             await beginning.record()

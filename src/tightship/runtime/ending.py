@@ -239,7 +239,11 @@ class Ending:
                 totals[name] += int(body.get(name) or 0)
         totals["calls"] = sum(kinds.went_out(body) for body in journal.costs())
         handoffs = self._task.session.handoffs
-        passed = {"handoffs": sorted(handoffs[0].counted)} if handoffs and handoffs[0].counted else {}
+        passed: dict[str, Any] = {}
+        if handoffs and handoffs[0].counted:
+            passed["handoffs"] = sorted(handoffs[0].counted)
+        if (messages := self._task.session.messages) and messages[0].sent:
+            passed["messages"] = dict(sorted(messages[0].sent.items()))
         return {**totals, **passed, "seconds": round(self._task.session.watch.used, 3)}
 
     async def _stop_children(self) -> None:

@@ -447,6 +447,7 @@ class Engine:
             handed=handed,
         )
         start.until = parent.session.until(key)
+        start.below(parent.journal.entries[0].body)
         try:
             await self.start(start)
         except InputRejected as error:

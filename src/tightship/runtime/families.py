@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tightship.controls.budgets import Amount, Chain, Envelope, Limit
-from tightship.controls.limits import Handoffs
+from tightship.controls.limits import Handoffs, Messages
 from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
 from tightship.ledger import Entry, Ledger
@@ -20,11 +20,13 @@ from tightship.ledger import Entry, Ledger
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a run and all runs below it may do together: spend, ask (attempts at anything outside), hand over."""
+    """What a run and all runs below it may do together: spend, ask (attempts at anything outside), hand over, and send
+    messages from peer to peer."""
 
     budget: Limit
     requests: int
     handoffs: int
+    messages: int
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class _Member:
     """The most that it and the runs below it ask of anything outside (`limits.requests`)."""
     handoffs: Handoffs
     """How often control has passed in it and in the runs below it."""
+    messages: Messages
+    """What peers have sent in it and in the runs below it."""
     here: int = 0
     """How many runs are here that pay from it: itself, and runs below it."""
 
@@ -55,9 +59,7 @@ class Families:
 
     def begin(self, run: str, parent: str, bounds: Bounds) -> None:
         """A new run is here; its parent is."""
-        self._members[run] = _Member(
-            Envelope("run", bounds.budget), parent, bounds.requests, Handoffs(run, bounds.handoffs)
-        )
+        self._members[run] = _member(run, parent, bounds)
         self._count(run, 1)
 
     async def parents(self, runs: list[str]) -> set[str]:
@@ -73,6 +75,9 @@ class Families:
         async with self._loading:  # two children of one parent make its envelope once
             await self._bring(run, parent, entries, childless)
             self._count(run, 1)
+            for member in self._above(run):  # another process may have driven it since
+                member.handoffs.restore(entries)
+                member.messages.restore(entries)
 
     def leave(self, run: str) -> None:
         """A run is not here any more."""
@@ -80,28 +85,26 @@ class Families:
 
     def line(self, run: str) -> list[tuple[str, Envelope]]:
         """The envelopes that a run pays from with their runs' ids, the outermost first and its own last."""
-        found: list[tuple[str, Envelope]] = []
-        while run:
-            member = self._members[run]
-            found.insert(0, (run, member.envelope))
-            run = member.parent
-        return found
+        return [(member.handoffs.run, member.envelope) for member in self._above(run)][::-1]
 
     def quotas(self, run: str) -> list[tuple[str, Envelope, int]]:
         """How often a run and those above it may ask: id, envelope (which counts the calls of the family), the most."""
-        found: list[tuple[str, Envelope, int]] = []
-        while run:
-            member = self._members[run]
-            found.append((run, member.envelope, member.requests))
-            run = member.parent
-        return found
+        return [(member.handoffs.run, member.envelope, member.requests) for member in self._above(run)]
 
     def handoffs(self, run: str) -> list[Handoffs]:
         """The counters of a run and of those above it, its own first."""
-        found: list[Handoffs] = []
+        return [member.handoffs for member in self._above(run)]
+
+    def messages(self, run: str) -> list[Messages]:
+        """The same of messages between peers."""
+        return [member.messages for member in self._above(run)]
+
+    def _above(self, run: str) -> list[_Member]:
+        """A run and those above it, itself first."""
+        found: list[_Member] = []
         while run:
             member = self._members[run]
-            found.append(member.handoffs)
+            found.append(member)
             run = member.parent
         return found
 
@@ -122,20 +125,19 @@ class Families:
             above = await self._ledger.run_entries(parent)
             await self._bring(parent, above[0].body.get("parent", ""), above)
         bounds = await self._bounds(entries[0])
-        envelope, handoffs = Envelope("run", bounds.budget), Handoffs(run, bounds.handoffs)
-        chain = Chain([envelope])
-        _charge(chain, entries)
-        handoffs.restore(entries)
+        made = _member(run, parent, bounds)
+        chain = Chain([made.envelope])
+        _take_in(chain, made, entries)
         for entry in entries:
             if entry.kind == kinds.EXTENDED and entry.body["scope"] == "run":
-                envelope.extend(granted(entry))
-        await self._charge_below(chain, handoffs, [] if childless else [run])
-        self._members[run] = _Member(envelope, parent, bounds.requests, handoffs)
+                made.envelope.extend(granted(entry))
+        await self._charge_below(chain, made, [] if childless else [run])
+        self._members[run] = made
 
-    async def _charge_below(self, chain: Chain, handoffs: Handoffs, runs: list[str]) -> None:
+    async def _charge_below(self, chain: Chain, made: _Member, runs: list[str]) -> None:
         """Charge what runs below have spent: an ended one's totals, and the effects of the others.
 
-        An ended one has told of its handoffs in its signal, which the entries of the run above it hold."""
+        An ended one has told of its handoffs and messages in its signal, which the entries of the run above it hold."""
         while runs:
             rows = await self._ledger.select("runs", [("parent", "in", runs)])
             for row in rows:
@@ -143,8 +145,7 @@ class Families:
                     chain.charge(Amount(row["usd"], row["tokens_in"] + row["tokens_out"], row["calls"]))
             left = [row["id"] for row in rows if row["state"] != "ended"]
             for entries in (await self._ledger.runs_entries(left)).values() if left else ():
-                _charge(chain, entries)
-                handoffs.restore(entries)
+                _take_in(chain, made, entries)
             runs = [row["id"] for row in rows]
 
 
@@ -154,5 +155,12 @@ def granted(entry: Entry) -> Amount:
     return Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
 
 
-def _charge(chain: Chain, entries: Sequence[Entry]) -> None:
+def _member(run: str, parent: str, bounds: Bounds) -> _Member:
+    handoffs, messages = Handoffs(run, bounds.handoffs), Messages(run, bounds.messages)
+    return _Member(Envelope("run", bounds.budget), parent, bounds.requests, handoffs, messages)
+
+
+def _take_in(chain: Chain, made: _Member, entries: Sequence[Entry]) -> None:
     rebuild(entries, lambda _: chain)
+    made.handoffs.restore(entries)
+    made.messages.restore(entries)

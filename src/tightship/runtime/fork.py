@@ -21,6 +21,7 @@ from tightship.core.ports import Tool
 from tightship.core.signals import Halted
 from tightship.effects.journal import Journal
 from tightship.ledger import Draft, Entry, Guards
+from tightship.runtime.four_eyes import named
 from tightship.runtime.run import INTERRUPTED
 from tightship.workflow.source import did_you_mean
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tightship.runtime.result import Run
     from tightship.runtime.workspace import Workspace
 
-_PINNED: Final = ("workflow", "version", "definition", "input", "handed", "tenant", "scope", "priority")
+_PINNED: Final = ("workflow", "version", "definition", "input", "handed", "tenant", "scope", "priority", "four_eyes")
 """What a fork has in common with the run that it comes from."""
 _NOT_COPIED: Final = frozenset(
     {"usd", "tokens_in", "tokens_out", "cached_in", "ms", "attempt", "undo", "claim", "releases"}
@@ -72,7 +73,7 @@ def dry(program: Program) -> Program:
     return made
 
 
-async def fork(workspace: Workspace, source: str, key: str = "", *, live: bool = False) -> Run:
+async def fork(workspace: Workspace, source: str, key: str = "", *, live: bool = False, by: str = "") -> Run:
     """Start a fork and drive it until it parks or ends.
 
     Args:
@@ -80,7 +81,7 @@ async def fork(workspace: Workspace, source: str, key: str = "", *, live: bool =
         source: the run to fork, in whatever state.
         key: what was recorded before the first entry at or below this key, or this part of a key (a step's name), is
             taken over; empty: nothing is.
-        live: do writes for real from there on.
+        live: do writes for real from there on. by: who forks it.
 
     Raises:
         UnknownName: no such run, or it recorded nothing under that key. InputRejected: the run was a rehearsal.
@@ -97,6 +98,8 @@ async def fork(workspace: Workspace, source: str, key: str = "", *, live: bool =
     first = entries[0].body
     body: dict[str, Any] = {name: first[name] for name in _PINNED if name in first}
     body |= {"build": engine.build, "forked": {"run": source, "key": key, "n": entries[cut].n if key else 0}}
+    if people := named(by, *first.get("by", ())):
+        body["by"] = people
     if not live:
         body["live"] = False
     drafts = [Draft(made, kinds.STARTED, "", body, 1), *await _copies(ledger, source, made, entries[:cut])]

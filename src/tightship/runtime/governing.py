@@ -66,10 +66,16 @@ def makers(frame: NodeFrame, value: Json) -> list[str]:
 
 def kept_apart(apart: Mapping[str, Sequence[str]], key: str) -> list[str]:
     """The people who may not decide what is asked under a key."""
-    found = [
-        people for path, people in apart.items() if key.startswith(path) and key[len(path) : len(path) + 1] in "/+~!"
-    ]
-    return sorted({person for people in found for person in people})
+    return sorted({person for path, people in apart.items() if _lies_below(key, path) for person in people})
+
+
+def is_kept_apart(apart: Mapping[str, Sequence[str]], key: str) -> bool:
+    """Whether what is asked under a key is for others than those who made what is checked."""
+    return any(_lies_below(key, path) for path in apart)
+
+
+def _lies_below(key: str, path: str) -> bool:
+    return key.startswith(path) and key[len(path) : len(path) + 1] in "/+~!"
 
 
 class ThresholdDesk:

@@ -20,6 +20,7 @@ from tightship.patterns.action import Action
 from tightship.patterns.concurrent import Concurrent
 from tightship.patterns.workflow_step import WorkflowStep
 from tightship.review.inbox import require_fit, require_holder
+from tightship.runtime.four_eyes import check_act, checks_again
 from tightship.runtime.program import DEFAULT_ROLE
 from tightship.runtime.steps import FINISHED, Standing, StepState, standing
 from tightship.workflow.definition import from_definition
@@ -131,6 +132,7 @@ class Hands:
         stands = await self.standing(run)
         found = _one(stands, step)
         _check_doable(run, found)
+        check_act(stands.journal.entries, found, "do")
         if found.schema is not None:
             require_fit(output, found.schema)
         value = await self._seal(run, output)
@@ -144,7 +146,7 @@ class Hands:
         """Change what a finished step has given, for all that has not been done yet.
 
         The old value stays in the log. Steps under way that read it begin anew; finished ones keep what they gave and
-        are returned.
+        are returned. Under four eyes a review behind it begins anew as well.
 
         Raises:
             as `give`; UnknownName: no step gives such a name. ActRefused: it is not there yet, or an action that used
@@ -156,6 +158,7 @@ class Hands:
         if known is None:
             raise _no_value(stands, name, run)
         step, was = known
+        check_act(stands.journal.entries, step, "change")
         if step.schema is not None:
             require_fit(value, step.schema)
         if value == was:
@@ -348,10 +351,14 @@ def _readers(stands: Standing, source: StepState, name: str, run: str) -> tuple[
     touched, renewed, kept, anew = {name}, set[str](), list[StepState](), list[StepState]()
     for step in stands.steps[stands.steps.index(source) + 1 :]:
         again = bool(step.reads & renewed)
-        if step.parts or step.state in ("open", "not taken", "by hand") or not (again or step.reads & touched):
+        read = bool(step.reads & touched)
+        checked = step.state in FINISHED and checks_again(stands.journal.entries, step, again or read)
+        if step.parts or step.state in ("open", "not taken", "by hand"):
+            continue
+        if not (again or checked or read):
             continue
         _check_touchable(step, name, run)
-        if step.state in FINISHED and not again:
+        if step.state in FINISHED and not again and not checked:
             kept.append(step)
             touched.add(step.name)
         else:

@@ -43,7 +43,7 @@ from tightship.runtime.board import look, move
 from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
-from tightship.runtime.passing import pass_control
+from tightship.runtime.passing import pass_control, send_messages
 from tightship.runtime.saga import recorded_failure, turn_around
 from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
 from tightship.workflow.tree import UndoRetry
@@ -56,6 +56,7 @@ SHARED = "context."
 PLAIN = frozenset(
     {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
     | {"source", "target", "number", "facts", "kept", "known", "still"}
+    | {"claims", "results", "releases", "messages"}
 )
 """Fields of a note that name parts of the workflow, never what anybody wrote."""
 
@@ -383,6 +384,10 @@ class NodeFrame:
     async def hand_over(self, source: str, target: str, **told: Json) -> None:
         """Control passes from one agent to another."""
         await pass_control(self, source, target, told)
+
+    async def send(self, source: str, messages: int, **told: Json) -> int:
+        """A peer's turn, and how many of its messages go out."""
+        return await send_messages(self, source, messages, told)
 
     async def record_note(self, key: str, type: str, fields: Mapping[str, Json]) -> None:
         journal = self.task.journal

@@ -18,6 +18,7 @@ from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
 from tightship.runtime.ballots import voters
 from tightship.runtime.conduct import Audits
+from tightship.runtime.four_eyes import barred, named
 from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
 from tightship.runtime.starting import Starter
@@ -27,7 +28,7 @@ from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.models import WorkflowSpec
 from tightship.workflow.types import check_input
 
-_INHERITED: Final = ("workflow", "version", "definition", "handed", "tenant", "build", "priority", "live")
+_INHERITED: Final = ("workflow", "version", "definition", "handed", "tenant", "build", "priority", "live", "four_eyes")
 """What a linked run has in common with the run whose escalation was answered."""
 _URGENCY: Final[Sequence[tuple[str, list[tuple[str, str, Any]], list[tuple[str, str]]]]] = (
     ("open", [("due", ">", 0.0)], [("due", "asc"), ("opened_at", "asc")]),
@@ -98,6 +99,10 @@ class Operator:
         package = await self._ledger.values([found.package], erased={"title": "erased"}) if found.package else {}
         return found, package.get(found.package, {})
 
+    async def barred(self, item: InboxItem) -> dict[str, str]:
+        """The people who may not decide an item, since four eyes are declared: each with why, in words."""
+        return await barred(self._ledger, item.run, item.item) or {}
+
     async def told(self, item: str) -> list[dict[str, Any]]:
         """What outside systems were told of an item: target, event, state, attempts, why (the last failure), at (s)."""
         rows = await self._ledger.select("deliveries", [("item", "=", item)])
@@ -111,15 +116,18 @@ class Operator:
     async def decide(self, item: str, decision: Decision) -> InboxItem:
         """Take a person's decision: the first one stands.
 
+        Under four eyes it is decided again whether this person may when something happens to the run meanwhile.
+
         Raises:
             UnknownName: no such item. GuardRefused: it was decided already. InputRejected: it does not take this.
             BoundaryError: this person may not.
         """
         found, package = await self.item(item)
+        seen, apart = await self._seen(found.run), await barred(self._ledger, found.run, item)
         roles = {role: set(people) for role, people in self._files.config.roles.items()}
         voted = await voters(self._ledger, found.run, package)
         schema = await self._schema(found, decision, package)
-        check_decision(decision, found, roles=roles, voted=voted, schema=schema)
+        check_decision(decision, found, roles=roles, voted=voted, barred=apart, schema=schema)
         wrong = wrong_grant(decision.value) if found.type == "budget" and decision.value is not None else None
         if wrong is not None:
             raise InputRejected(
@@ -138,8 +146,11 @@ class Operator:
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
         try:
             drafts = (closed, signal, *following)
-            await self._ledger.append(*drafts, guards=Guards(open_item=item), log=found.log or "default")
-        except GuardRefused:
+            guards = Guards(open_item=item, seen=None if apart is None else seen)
+            await self._ledger.append(*drafts, guards=guards, log=found.log or "default")
+        except GuardRefused as refused:
+            if refused.reason == "signal":
+                return await self.decide(item, decision)
             now, _ = await self.item(item)
             check_decision(decision, now, roles=roles)
             raise
@@ -166,6 +177,7 @@ class Operator:
         payload = vault.seal(scope, encode(given))
         body = {name: first[name] for name in _INHERITED if name in first}
         body |= {"input": payload.address, "scope": scope, "linked": item.run}
+        body["by"] = named(decision.by, *first.get("by", ()))
         return (Draft(linked_run(item.item), kinds.STARTED, "", body, 1, (payload,)),)
 
     async def _settled_conflict(
@@ -207,6 +219,11 @@ class Operator:
     async def _scope(self, run: str) -> str:
         """The keys that the run's values are sealed with."""
         return str((await self._started(run))["scope"])
+
+    async def _seen(self, run: str) -> int:
+        """The position of the last signal to a run."""
+        rows = await self._ledger.select("runs", [("id", "=", run)])
+        return int(rows[0]["last_signal"] or 0) if rows else 0
 
     async def _started(self, run: str) -> Mapping[str, Any]:
         entries = await self._ledger.run_entries(run)

@@ -1,10 +1,10 @@
-"""Control passes from one agent to another: counted for the whole request, recorded once (P6, F1)."""
+"""What passes between agents, control and messages: counted for the whole request, recorded once (P6, P7, F1)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tightship.controls.limits import HANDOFF, Handoffs
+from tightship.controls.limits import HANDOFF, PEER_TURN, Handoffs
 from tightship.core.errors import LimitReached
 from tightship.core.ports import Json
 from tightship.effects.outcomes import restore
@@ -41,3 +41,21 @@ async def pass_control(frame: NodeFrame, source: str, target: str, told: dict[st
         raise
     session.count_handoffs((one,))
     await frame.record_note(key, HANDOFF, {"source": source, "target": target, **told})
+
+
+async def send_messages(frame: NodeFrame, source: str, messages: int, told: dict[str, Json]) -> int:
+    """Record what a peer's turn does, and say how many of its messages go out.
+
+    That is decided once: which of several peers sends the last one that the request has is a race. Runs that other
+    processes drive at this moment are known to have sent what their last entries here said.
+    """
+    session, journal = frame.task.session, frame.task.journal
+    key = frame.next_key(f"note:{PEER_TURN}")
+    recorded = journal.notes.get(key)
+    if recorded is not None:
+        return int(recorded["messages"])
+    sent = min([messages, *(counter.left for counter in session.messages)])
+    for counter in session.messages:
+        counter.count(frame.run.id, sent)
+    await frame.record_note(key, PEER_TURN, {"source": source, "messages": sent, **told})
+    return sent

@@ -31,7 +31,7 @@ AGENT = "agent:"
 def bounds_of(program: Program) -> Bounds:
     """What a run of this program, and the runs below it, may do."""
     limits = program.limits
-    return Bounds(limit_of(program.spec.budget), limits.requests, limits.handoffs)
+    return Bounds(limit_of(program.spec.budget), limits.requests, limits.handoffs, limits.messages)
 
 
 def limit_of(budget: Any) -> Limit:

@@ -434,7 +434,7 @@ class RunTask:
         elif body["type"] == "halt":
             self.interrupt(Halted(body.get("reason", ""), scope=body.get("scope", "")))
         elif body["type"] == "child":
-            self.session.count_handoffs(body.get("handoffs", ()))  # another process may have driven it
+            self.session.hear_child(body)
             self.release(body["child"])
         elif body["type"] in ("take", "give"):
             self.taken = (body.get("by") or "somebody") if body["type"] == "take" else ""

@@ -61,6 +61,7 @@ class Sessions:
             lease=self._lease,
             line=self._families.quotas(facts.id),
             handoffs=self._families.handoffs(facts.id),
+            messages=self._families.messages(facts.id),
         )
 
     def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:

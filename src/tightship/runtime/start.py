@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tightship.core.errors import TightshipError
 from tightship.core.ports import Json
@@ -15,8 +16,9 @@ class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
-    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased there
-    is erased here.
+    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased
+    there is erased here. `by` are the people who set it going, where they are known; with `four_eyes` none of them
+    checks it, also where its own workflow does not declare that.
     """
 
     workflow: str
@@ -33,6 +35,12 @@ class Start:
     handed: Sequence[str] = ()
     until: float | None = None
     about: str = ""
+    by: Sequence[str] = ()
+    four_eyes: bool = False
+
+    def below(self, above: Mapping[str, Any]) -> None:
+        """Take over from the first entry of the run above it who set that going, and whether they may check it."""
+        self.by, self.four_eyes = above.get("by", ()), bool(above.get("four_eyes"))
 
 
 @dataclass(slots=True)

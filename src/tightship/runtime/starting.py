@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tightship.ledger import Draft, Guards, Ledger, SealedPayload
 from tightship.ledger.keyring import SUBJECT
 from tightship.ledger.vault import names_of
 from tightship.runtime.fork import dry
+from tightship.runtime.four_eyes import named
 from tightship.runtime.program import Program
 from tightship.runtime.reserve import Reserve
 from tightship.runtime.start import Start
@@ -92,6 +93,8 @@ class Starter:
         stored = self._ledger.define_once(program.address, lambda: program.definition_json)
         guards = Guards(fresh=True, scopes=("all", f"tenant:{start.tenant}", f"workflow:{start.workflow}"))
         body = self._body(start, owner, program) | {"input": payload.address, "scope": scope}
+        by = await self._started_by(start)
+        body |= {"by": by} if by else {}
         if handed:
             sealed, _ = journal.seal(list(handed))
             body["handed"], stored = sealed.address, (sealed, *stored)
@@ -114,7 +117,17 @@ class Starter:
             body["priority"] = priority
         if not start.live:
             body["live"] = False
+        if program.spec.four_eyes or start.four_eyes:
+            body["four_eyes"] = True
         return body
+
+    async def _started_by(self, start: Start) -> list[str]:
+        """The people who set a run going: whoever starts it, and those who set going what it follows."""
+        before: Sequence[str] = ()
+        if start.linked:
+            entries = await self._ledger.run_entries(start.linked)
+            before = entries[0].body.get("by", ()) if entries else ()
+        return named(*start.by, *before)
 
     async def _scope(self, facts: RunFacts, program: Program, new: bool, about: str = "") -> str:
         """The keys that this run's values are sealed with: its own, and those of its data subjects.

@@ -27,6 +27,8 @@ from tightship.workflow.tree import Step
 
 State = Literal["done", "by hand", "begun", "waits", "in flight", "unknown", "undone", "open", "not taken"]
 FINISHED: Final = frozenset({"done", "by hand"})
+CHECKS: Final = frozenset({"maker_checker", "review", "vote"})
+"""Patterns in which somebody judges what others made."""
 STARTED: Final = frozenset({"done", "by hand", "begun", "waits", "in flight", "unknown", "undone"})
 
 
@@ -43,6 +45,7 @@ class StepState:
         reads: the names that it reads. items: its open inbox items. writes: keys of its writes that stand.
         schema: JSON Schema of its output, or None where nothing is declared.
         parts: how many steps stand inside it here; they are listed after it.
+        checks: it, or a step inside it, checks what others made.
     """
 
     key: str
@@ -58,10 +61,11 @@ class StepState:
     writes: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
     parts: int = 0
+    checks: bool = False
 
     def as_dict(self) -> dict[str, Json]:
         """Itself as JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "parts"}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("parts", "checks")}
         return {**fields, "reads": sorted(self.reads), "items": list(self.items), "writes": list(self.writes)}
 
 
@@ -181,6 +185,7 @@ class _Reader:
             reads=self._reads(step),
             writes=writes,
             schema=given,
+            checks=any(one.pattern in CHECKS for one in step.walk()),
         )
         done = journal.by_hand.get(key)
         if done is not None:

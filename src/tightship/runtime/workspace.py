@@ -35,7 +35,7 @@ from tightship.runtime.projections import projections
 from tightship.runtime.repeats import known, other_input
 from tightship.runtime.result import Run
 from tightship.runtime.seat import Seat
-from tightship.runtime.sharing import polled, shared_by_runs
+from tightship.runtime.sharing import polled, share_breakers, shared_by_runs
 from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.runtime.takeover import set_apart
@@ -231,7 +231,7 @@ class Workspace:
         await self._outfit.load_models()
         clock, halts = self.world.clock, Halts()
         halts.load(await ledger.select("halts"))
-        shared = shared_by_runs(self.files.config, self.world, halts, self._rates())
+        shared = shared_by_runs(self.files, self.world, halts, self._rates())
         shared.context = SharedContext(self.context.declarations, Heads(ledger), self._outfit.code.named)
         envelopes = SharedEnvelopes(self.files.config.budgets, clock, self._seat.borrow(ledger))
         if not self.rehearse:  # a rehearsal costs nothing, whatever real work has spent today
@@ -240,6 +240,7 @@ class Workspace:
         lease = None if member is None else lease_of(member, lambda: engine.owner)
         engine = Engine(ledger, shared, make.current, make.pinned, envelopes.of, build, lease)
         engine.live = not self.rehearse
+        await share_breakers(ledger, shared, lambda: engine.owner)
         await self._know_what_waits(ledger)
         if member is None:
             self._dispatcher = LocalDispatcher(engine, self.files.config.name)
@@ -300,6 +301,7 @@ class Workspace:
         tenant: str = "default",
         linked: str = "",
         priority: int | None = None,
+        by: str = "",
     ) -> Run:
         """Run a workflow until it has ended or waits for something outside.
 
@@ -311,6 +313,7 @@ class Workspace:
             tenant: whose run it is.
             linked: an earlier run that this one follows.
             priority: 0 goes first, 9 last; the workflow's own by default.
+            by: who starts it, where a person does: they do not check it where `four_eyes` is declared.
 
         Raises:
             UnknownName: no such workflow. InputRejected: the input does not fit, or the reference was used before with
@@ -321,7 +324,7 @@ class Workspace:
         engine = await self.engine()
         self.load_code([workflow])
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse, by=[by])
         if priority is None:
             priority = self.files.workflow(workflow).priority
         try:
@@ -356,11 +359,12 @@ class Workspace:
         tenant: str = "default",
         priority: int | None = None,
         linked: str = "",
+        by: str = "",
     ) -> str:
         """Queue a run for whoever executes (`serve`, a worker); it is on the disk when this returns.
 
         Args:
-            workflow, input, reference, tenant, linked: as for `run`.
+            workflow, input, reference, tenant, linked, by: as for `run`.
             priority: 0 is taken up first, 9 last; the workflow's own by default.
 
         Returns: the run's id; with a reference that was used before, that of the run that exists.
@@ -372,7 +376,7 @@ class Workspace:
         """
         ledger, starter = await self.ledger(), await self._starting()
         run = derived_id("r", tenant, workflow, reference) if reference else ""
-        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse)
+        start = Start(workflow, input, reference, tenant, priority, run, linked=linked, live=not self.rehearse, by=[by])
         beginning = await starter.prepare(start, owner="")
         await self._know_what_waits(ledger)
         try:

@@ -45,8 +45,8 @@ def Workflow(  # noqa: N802 - reads as the class that it returns
     raw = {"workflow": workflow, "owner": owner, "purpose": purpose, "steps": steps, **_plain(fields)}
     try:
         spec = WorkflowSpec.model_validate(raw)
-        schedule = None if spec.schedule is None else spec.schedule.to_data()
-        return WorkflowSpec.model_validate({**spec.to_data(), "schedule": schedule})
+        beside = {name: getattr(spec, name) for name in ("schedule", "need", "breaker")}  # no part of its data
+        return WorkflowSpec.model_validate({**spec.to_data(), **beside})
     except ValidationError as error:
         raise load_errors(error, raw, WorkflowSpec, f"the workflow {workflow!r}", None)[0] from None
 

@@ -123,6 +123,7 @@ class Limits(Spec):
         default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
     )
     handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
+    messages: int = Field(default=500, ge=0, le=100_000, description="messages between peers for one user's request")
     depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
     branches: int = Field(default=32, ge=1, le=1000, description="branches side by side in one step")
     restarts: int = Field(
@@ -148,6 +149,7 @@ class LimitOverrides(Spec):
     retries: int | None = Field(default=None, ge=0, le=10_000)
     repeats: int | None = Field(default=None, ge=1, le=1000)
     handoffs: int | None = Field(default=None, ge=0, le=1000)
+    messages: int | None = Field(default=None, ge=0, le=100_000)
     depth: int | None = Field(default=None, ge=1, le=20)
     branches: int | None = Field(default=None, ge=1, le=1000)
     restarts: int | None = Field(default=None, ge=3, le=1000)
@@ -230,6 +232,26 @@ class AuditSpec(Spec):
     sample: int = Field(default=20, ge=1, le=1000)
 
 
+class BreakerSpec(Spec):
+    """When a breaker opens, and for how long; what is left out is as usual."""
+
+    window: Duration = 30.0
+    minimum: int = Field(default=10, ge=1, le=100_000)
+    error_rate: float = Field(default=0.5, gt=0.0, le=1.0)
+    slow_after: Duration | None = None
+    slow_rate: float = Field(default=0.8, gt=0.0, le=1.0)
+    spend: Usd | None = None
+    cooldown: Duration = 10.0
+    longest: Duration = 300.0
+    probes: int = Field(default=2, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BreakerSpec:
+        if self.longest < self.cooldown:
+            raise ValueError("longest is shorter than cooldown; a breaker stays open for cooldown at least")
+        return self
+
+
 class AgentSpec(Spec):
     """An agent: who answers for it, what it takes and gives, what it may touch.
 
@@ -253,6 +275,8 @@ class AgentSpec(Spec):
     grounded: GroundedSpec | None = None
     audit: AuditSpec | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says who looks at what runs gave."""
+    breaker: BreakerSpec | None = Field(default=None, exclude=True)
+    """No part of it either: it is in force as it stands today."""
     on: Behaviours = {}
     budget: Budget = Budget()
     limits: AgentLimits = AgentLimits()
@@ -350,6 +374,7 @@ class WorkflowSpec(Spec):
     limits: LimitOverrides = LimitOverrides()
     on: Behaviours = {}
     constraints: Texts = ()
+    four_eyes: bool = False
     undo_on_failure: bool = True
     undo_retry: UndoRetry = UndoRetry()
     subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
@@ -358,6 +383,8 @@ class WorkflowSpec(Spec):
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
     schedule: Schedule | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says when runs start, not what they do."""
+    breaker: BreakerSpec | None = Field(default=None, exclude=True)
+    """Nor is this: it is in force as it stands today."""
     need: Need = Field(default=Need(), exclude=True)
     """No part of it either: `check` reads it, no run does."""
     steps: Children

@@ -135,6 +135,39 @@ def _reads(check: Check, step: Step) -> bool:
 
 
 @rule(
+    "TS128",
+    "advice",
+    "Regulated work may be checked by whoever has set it going",
+    why="Four eyes are those of two people; whoever starts a run, or edits what is in it, may hold the role as well.",
+    fix="Say `four_eyes: true`: then none of them decides its reviews, its checkers' questions and its votes.",
+)
+def open_four_eyes(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Regulated work that people check declares four eyes."""
+    for workflow in check.workflows():
+        decided = any(True for step in workflow.walk() for _ in step.roles())
+        if workflow.need.regulated and not workflow.four_eyes and decided:
+            said = f"{workflow.workflow!r} is regulated, and whoever has started a run may decide its reviews"
+            yield rule.found(said, _at(workflow, None, "regulated"))
+
+
+@rule(
+    "TS129",
+    "warning",
+    "Four eyes are declared, and a role has one person",
+    why="What that person has set going, or had a hand in, nobody could decide: it waits until its time is over.",
+    fix="Name a second person of the role in tightship.yaml.",
+)
+def two_eyes(check: Check, rule: Rule) -> Iterator[Finding]:
+    """Under four eyes two people at least hold each role that decides."""
+    for workflow in check.workflows():
+        for role in dict.fromkeys(name for step in workflow.walk() for name in step.roles()):
+            people = check.files.config.roles.get(role, ())
+            if workflow.four_eyes and len(people) == 1 and "*" not in people:
+                said = f"{people[0]} alone is {role} in {workflow.workflow!r}"
+                yield rule.found(said, workflow.where("four_eyes"))
+
+
+@rule(
     "TS126",
     "advice",
     "Sovereign parties share one workflow",

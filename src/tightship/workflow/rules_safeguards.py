@@ -56,3 +56,24 @@ def for_nothing(check: Check, rule: Rule) -> Iterator[Finding]:
             if name not in there:
                 where = config.where("breakers", kind, name, key=True)
                 yield rule.found(f"there is no {kind[:-1]} {name!r}", where)
+
+
+@rule(
+    "TS342",
+    "warning",
+    "A breaker is declared twice",
+    why="That of tightship.yaml counts, and whoever reads the other file believes something else.",
+    fix="Delete one of the two.",
+)
+def declared_twice(check: Check, rule: Rule) -> Iterator[Finding]:
+    """The breaker of an agent or a workflow is declared in one place."""
+    config = check.files.config.breakers
+    for kind, here, there in (
+        ("agent", check.files.agents, config.agents),
+        ("workflow", check.files.workflows, config.workflows),
+    ):
+        for name, spec in here.items():
+            if spec.breaker is not None and name in there:
+                yield rule.found(
+                    f"{kind} {name!r} has one of its own, and one in tightship.yaml", spec.where("breaker")
+                )

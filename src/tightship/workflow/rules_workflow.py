@@ -16,7 +16,15 @@ from tightship.workflow.source import plain
 from tightship.workflow.tree import Step
 from tightship.workflow.types import check_input
 
-_SANE: Final = {"turns": 1000, "calls": 5000, "retries": 100, "repeats": 10, "handoffs": 50, "branches": 200}
+_SANE: Final = {
+    "turns": 1000,
+    "calls": 5000,
+    "retries": 100,
+    "repeats": 10,
+    "handoffs": 50,
+    "messages": 5000,
+    "branches": 200,
+}
 _MAP: Final = ("trigger", "systems", "data", "completion", "escalation")
 _PERSONAL: Final = re.compile(
     r"(^|_)(e?mail|phone|mobile|address|street|postcode|birth|dob|ssn|iban|passport|tax_id|first_name|last_name|full_name"

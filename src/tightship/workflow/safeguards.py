@@ -5,36 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tightship.core.errors import LoadError
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Condition
-from tightship.workflow.models import Spec, ToolName
-from tightship.workflow.units import Duration, Name, Usd, WorkflowName
+from tightship.workflow.models import BreakerSpec, Spec, ToolName
+from tightship.workflow.units import Duration, Name, WorkflowName
 
 NAMES: Final = ("value", "args", "found", "input")
 """What a condition of a domain knows: the value, all arguments, what was looked up by argument, the run's input."""
-
-
-class BreakerSpec(Spec):
-    """When a breaker opens, and for how long; what is left out is as usual."""
-
-    window: Duration = 30.0
-    minimum: int = Field(default=10, ge=1, le=100_000)
-    error_rate: float = Field(default=0.5, gt=0.0, le=1.0)
-    slow_after: Duration | None = None
-    slow_rate: float = Field(default=0.8, gt=0.0, le=1.0)
-    spend: Usd | None = None
-    cooldown: Duration = 10.0
-    longest: Duration = 300.0
-    probes: int = Field(default=2, ge=1, le=100)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> BreakerSpec:
-        if self.longest < self.cooldown:
-            raise ValueError("longest is shorter than cooldown; a breaker stays open for cooldown at least")
-        return self
 
 
 class BreakersSpec(Spec):
