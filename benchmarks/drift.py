@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from tightship.insight.drift import Observation, compare
+from tightship.runtime.drift import Observation, compare
 
 RUNS = (30, 100, 300)
 LEVELS = (0.01, 0.05)

@@ -12,10 +12,10 @@ from tightship.cli._shell import Shell, command, run_async
 
 if TYPE_CHECKING:
     from tightship.insight.behaviour import Behaviour
-    from tightship.insight.drift import DriftReport
     from tightship.insight.leaks import LeakReport
     from tightship.insight.retention import Kept
     from tightship.runtime.conduct import Baseline
+    from tightship.runtime.drift import DriftReport
 
 
 @click.group()
@@ -187,8 +187,8 @@ def _schema(workspace: Any, subject: str) -> Any:
 
 async def _baseline(shell: Shell, subject: str, since: float, until: float, by: str | None) -> Baseline:
     from tightship.cli._open import looking, person
-    from tightship.insight.drift import MOST, observe
     from tightship.runtime.conduct import ended_runs, record_baseline
+    from tightship.runtime.drift import MOST, observe
 
     async with looking(shell) as workspace:
         kind, _, name = subject.partition(":")
@@ -214,8 +214,8 @@ async def _check(
     from tightship.cli._open import looking
     from tightship.core.errors import UnknownName
     from tightship.insight.behaviour import behaviour
-    from tightship.insight.drift import MOST, compare, observe
     from tightship.runtime.conduct import baselines, ended_runs, record_check
+    from tightship.runtime.drift import MOST, compare, observe
 
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()

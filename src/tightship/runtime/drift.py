@@ -17,8 +17,9 @@ from typing import Any, Final
 from tightship.controls.limits import HANDOFF
 from tightship.core import kinds
 from tightship.core.ports import EntryView, Json
-from tightship.insight._reading import ERASED, Effect, Turn, effects, turn_key, turns
-from tightship.insight._samples import (
+from tightship.ledger import Ledger
+from tightship.runtime.readings import ERASED, Effect, Turn, effects, turn_key, turns
+from tightship.runtime.samples import (
     Test,
     change_point,
     compare_categories,
@@ -26,7 +27,6 @@ from tightship.insight._samples import (
     holm,
     permutations_for,
 )
-from tightship.ledger import Ledger
 
 LEVEL: Final = 0.01
 """The chance of a false alarm of one check, over all features together."""
