@@ -67,7 +67,8 @@ end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 BASELINE: Final = "drift.baseline"
 """subject (agent:X | workflow:X), by, runs: [ids], since (s), until (s). The last one of a subject counts"""
 DRIFT: Final = "drift.checked"
-"""subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [by]"""
+"""subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [slot (s): of a
+check that is declared; recent: [ids] and since (s): how it behaves now, item: by which people are told]"""
 MODEL: Final = "model.version"
 """tier, asked: the model as declared, model: as the provider has reported it; [was: what it reported before, run]"""
 AUDIT: Final = "audit.started"
@@ -76,9 +77,9 @@ them]; [by]"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
-"""item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
-(s): when its reviewers are reminded, made_by: [people who made what it is about], class, confidence, drawn and held
-(the learned threshold it was held against): what its decision teaches]"""
+"""item, type (review | escalation | budget | question | residual | drift), role, title, package (address); [due (s),
+remind (s): when its reviewers are reminded, made_by: [people who made what it is about], class, confidence, drawn and
+held (the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
 detail (address of what the person said), reason (the engine's own words), spared: nothing is learned from it]"""
@@ -107,8 +108,8 @@ lost worker had left was given back, once and for all]"""
 EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
 SCHEDULE: Final = "schedule.kept"
-"""workflow, cron, timezone, upto (s): slots up to there are dealt with; [run: the last one's, missed: how many were not
-started, since: the first of them (s)]"""
+"""workflow (or `drift:SUBJECT`, a check), cron, timezone, upto (s): slots up to there are dealt with; [run: the last
+one's, missed: how many were not started, since: the first of them (s)]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 

@@ -230,6 +230,30 @@ class AuditSpec(Spec):
     sample: int = Field(default=20, ge=1, le=1000)
 
 
+class DriftSpec(Spec):
+    """Later runs are compared with a baseline, again and again (F6).
+
+    `level` is the chance of a false alarm in a whole year of checks, over all features. `role` gets what is found.
+    `baseline` is how many runs are the baseline where nobody has recorded one; without it somebody has to.
+    """
+
+    role: Name
+    every: Duration = Field(default=86_400.0, ge=60, le=31_536_000)
+    level: float = Field(default=0.05, gt=0.0, le=0.5)
+    effect: float = Field(default=0.1, ge=0.0, le=1.0)
+    fewest: int = Field(default=30, ge=8, le=500)
+    latest: int = Field(default=200, ge=8, le=500)
+    baseline: int | None = Field(default=None, ge=8, le=500)
+    then: Literal["tell", "halt"] = "tell"
+
+    @model_validator(mode="after")
+    def _enough_to_say_something(self) -> DriftSpec:
+        few = min(self.latest, self.baseline or self.fewest)
+        if few < self.fewest:
+            raise ValueError(f"{few} runs are compared, and {self.fewest} are needed; raise it, or lower `fewest`")
+        return self
+
+
 class AgentSpec(Spec):
     """An agent: who answers for it, what it takes and gives, what it may touch.
 
@@ -253,6 +277,8 @@ class AgentSpec(Spec):
     grounded: GroundedSpec | None = None
     audit: AuditSpec | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says who looks at what runs gave."""
+    drift: DriftSpec | None = Field(default=None, exclude=True)
+    """No part of it either."""
     on: Behaviours = {}
     budget: Budget = Budget()
     limits: AgentLimits = AgentLimits()
@@ -360,6 +386,8 @@ class WorkflowSpec(Spec):
     """No part of the definition that a run is bound to: it says when runs start, not what they do."""
     need: Need = Field(default=Need(), exclude=True)
     """No part of it either: `check` reads it, no run does."""
+    drift: DriftSpec | None = Field(default=None, exclude=True)
+    """No part of it either: many runs are looked at."""
     steps: Children
 
     trigger: Text | None = None
