@@ -171,7 +171,7 @@ def test_a_drift_is_an_entry_a_metric_and_an_item_with_its_evidence_until_somebo
         await watched.work(12)
         await watched.next_slot()
         watched.topic = "refund"
-        await watched.work(12)
+        await watched.work(16)
         await watched.next_slot()
         [item] = await watched.items()
         operator = await watched.desk.operator()
@@ -192,7 +192,7 @@ def test_a_drift_is_an_entry_a_metric_and_an_item_with_its_evidence_until_somebo
     [change] = [one for one in package["evidence"]["drifted"] if one["feature"] == "output.topic"]
     assert change["was"].startswith("order 100%") and change["runs"]
     assert 'tightship_drifted_features{subject="agent:work"} 1' in text
-    assert known.by == PERSON and len(known.runs) == 12 and known.since < known.until
+    assert known.by == PERSON and len(known.runs) == 16 and known.since < known.until
     assert after.drifted == {"agent:work": []} and left == [] and runs == []
 
 
@@ -202,7 +202,7 @@ def test_what_is_halted_by_a_drift_goes_on_once_it_is_decided() -> None:
         await watched.work(12)
         await watched.next_slot()
         watched.topic = "refund"
-        await watched.work(12)
+        await watched.work(16)
         await watched.next_slot()
         operator = await watched.desk.operator()
         halted = await operator.halts()
@@ -229,7 +229,7 @@ def test_a_halt_that_a_person_has_set_is_not_lifted_by_the_decision() -> None:
         await watched.work(12)
         await watched.next_slot()
         watched.topic = "refund"
-        await watched.work(12)
+        await watched.work(16)
         await watched.next_slot()
         operator = await watched.desk.operator()
         await operator.halt("agent:work", PERSON, "by hand")
