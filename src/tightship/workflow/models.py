@@ -207,7 +207,7 @@ class GroundedSpec(Spec):
 
     `claims` is the field of its output that holds them: a list of objects with `claim` and `source`. `sources` says
     what may be cited: `tools`, `context`, and inputs by name (`input.ticket`). `overlap` is the share of a claim's
-    words that one passage of the source has to have.
+    words that one passage of the source has to have. `fewest` is how many claims there have to be.
     """
 
     claims: Name
@@ -216,6 +216,17 @@ class GroundedSpec(Spec):
         "context",
     )
     overlap: float = Field(default=0.6, gt=0.0, le=1.0)
+    fewest: int = Field(default=0, ge=0, le=1000)
+
+
+def _grounds(value: Any) -> Any:
+    """The bare word is the field; where a step declares it, an answer without any claim is no grounded one."""
+    fields = {"claims": str(value)} if isinstance(value, str) else value
+    return {"fewest": 1, **fields} if isinstance(fields, Mapping) else fields
+
+
+Grounds = Annotated[GroundedSpec, BeforeValidator(_grounds)]
+"""How a step says that answers have to be grounded."""
 
 
 class AuditSpec(Spec):
