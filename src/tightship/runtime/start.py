@@ -15,7 +15,8 @@ class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
-    step of its parent that waits for it.
+    step of its parent that waits for it. `around` is the scope of a run whose values it is given: they are sealed with
+    the keys of that one as well, so that whatever erases them there erases them here.
     """
 
     workflow: str
@@ -28,6 +29,7 @@ class Start:
     key: str = ""
     live: bool = True
     linked: str = ""
+    around: str = ""
     depth: int = 0
     handed: Sequence[str] = ()
     until: float | None = None

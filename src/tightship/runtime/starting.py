@@ -14,6 +14,7 @@ from tightship.core.world import World
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
+from tightship.ledger.vault import names_of
 from tightship.runtime.fork import dry
 from tightship.runtime.program import Program
 from tightship.runtime.reserve import Reserve
@@ -81,7 +82,7 @@ class Starter:
         run = start.id or self._reserve.take()
         handed = tuple(one for one in dict.fromkeys(start.handed) if one not in program.spec.constraints)
         facts = RunFacts(run, start.workflow, start.tenant, given, handed)
-        scope = await self._scope(facts, program, new=not start.id)
+        scope = await self._scope(facts, program, start.around, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
         payload, _ = journal.seal(given)
         stored = self._ledger.define_once(program.address, lambda: program.definition_json)
@@ -111,8 +112,8 @@ class Starter:
             body["live"] = False
         return body
 
-    async def _scope(self, facts: RunFacts, program: Program, new: bool) -> str:
-        """The keys that this run's values are sealed with: its own, and those of its data subjects.
+    async def _scope(self, facts: RunFacts, program: Program, around: str, new: bool) -> str:
+        """The keys that this run's values are sealed with: its own, those of its data subjects, and those `around`.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
         """
@@ -126,7 +127,12 @@ class Starter:
             return vault.new_scope(facts.id)
         shared = await self._ledger.off_loop(vault.subjects, facts.tenant, subjects)
         await self._ledger.own_keys(*shared, *(() if new else (facts.id,)))
-        return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
+        scope = await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
+        if not around:
+            return scope
+        scope = vault.scope({*names_of(scope), *names_of(around)})
+        await self._ledger.off_loop(vault.keys, scope)
+        return scope
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:
