@@ -252,6 +252,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: nobody}")),
     ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
     ("TS236", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
+    ("TS240", changed(RESPOND, "budget:", "reset: {turns: 10}\nbudget:")),
     ("TS237", changed(TRIAGE, "within: 30s", "within: 30s\ndrift: {role: nobody}")),
     ("TS237", changed(SUPPORT, "escalate_to", "drift: {role: nobody}\nescalate_to")),
     ("TS230", more("  - triage: {grounded: topic}\n")),

@@ -71,6 +71,8 @@ DRIFT: Final = "drift.checked"
 check that is declared; recent: [ids] and since (s): how it behaves now, item: by which people are told]"""
 MODEL: Final = "model.version"
 """tier, asked: the model as declared, model: as the provider has reported it; [was: what it reported before, run]"""
+RESET: Final = "agent.reset"
+"""agent, turns: taken since it began, since (s): when that was; what its code had kept in a process was dropped"""
 AUDIT: Final = "audit.started"
 """agent, workflow, upto (s): outputs of runs that ended until then were drawn from, runs: [ids of the runs that look at
 them]; [by]"""

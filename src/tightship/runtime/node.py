@@ -221,6 +221,9 @@ class NodeFrame:
             path = key if number == 1 else f"{key}~{number}0"
             if spec.human is not None and not program.rehearsed:
                 return await person(NodeFrame(self.task, path, self.scope), spec, given)
+            if path not in self.task.journal.turns and not program.rehearsed:
+                engine = self.task.engine
+                await engine.resets.before_turn(spec, program.code, self.task.session.shared.world.clock, engine.ledger)
             ready, grounds = program.agent(agent), self.task.session.grounds_at(path)
             ready = ready if grounds is None else replace(ready, grounded=grounds)
             return await take_turn(self.task.session, ready, path, given, pinned, feedback, self.line)

@@ -265,6 +265,19 @@ class DriftSpec(Spec):
         return self
 
 
+class ResetSpec(Spec):
+    """A Python agent begins anew: whatever its code has kept in a process is dropped, by time or after turns (F6)."""
+
+    every: Duration | None = Field(default=None, ge=1)
+    turns: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _says_when(self) -> ResetSpec:
+        if self.every is None and self.turns is None:
+            raise ValueError("say when it begins anew: `every`, `turns`, or both")
+        return self
+
+
 class AgentSpec(Spec):
     """An agent: who answers for it, what it takes and gives, what it may touch.
 
@@ -286,6 +299,7 @@ class AgentSpec(Spec):
     confidence: Confidence | None = None
     history: HistorySpec | None = None
     grounded: GroundedSpec | None = None
+    reset: ResetSpec | None = None
     audit: AuditSpec | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says who looks at what runs gave."""
     drift: DriftSpec | None = Field(default=None, exclude=True)

@@ -244,3 +244,17 @@ def _goes_on(check: Check, workflow: WorkflowSpec, voter: Step) -> list[str]:
     specs = [spec for one in voter.walk() for name in one.agents() if (spec := check.agent(name)) is not None]
     declared = (workflow.on, *(one.on for one in voter.walk()), *(spec.on for spec in specs))
     return sorted({kind for on in declared for kind, behaviour in on.items() if behaviour.then == "continue"})
+
+
+@rule(
+    "TS240",
+    "error",
+    "A reset is declared for an agent that keeps nothing",
+    why="A model's turns and a person's begin anew in any case; the field does nothing.",
+    fix="Delete `reset`.",
+)
+def resets_nothing(check: Check, rule: Rule) -> Iterator[Finding]:
+    """The field does what it says."""
+    for agent in check.files.agents.values():
+        if agent.reset is not None and agent.kind != "python":
+            yield rule.found(f"{agent.agent!r} is a {agent.kind}", agent.where("reset"))
