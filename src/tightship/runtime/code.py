@@ -95,9 +95,10 @@ class Code:
         vars(module)["__builtins__"] = self._builtins
         sys.modules[full] = module  # dataclasses and the like look their module up by its name
         try:
-            if name not in self._compiled:
-                self._compiled[name] = cast(SourceFileLoader, spec.loader).get_code(full)
-            exec(self._compiled[name], vars(module))  # the user's own code, as an import executes it
+            code = self._compiled.get(name) or cast(SourceFileLoader, spec.loader).get_code(full)
+            assert code is not None, "a file of source has code"
+            self._compiled[name] = code
+            exec(code, vars(module))  # the user's own code, as an import executes it
         except (Exception, SystemExit) as error:
             self._modules.pop(name, None)
             sys.modules.pop(full, None)
