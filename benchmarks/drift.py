@@ -14,11 +14,12 @@ import math
 import random
 from collections.abc import Iterator
 
-from tightship.insight.drift import Observation, compare
+from tightship.runtime.drift import Observation, compare
 
 RUNS = (30, 100, 300)
 LEVELS = (0.01, 0.05)
 SHIFTS = (0.1, 0.2, 0.3)
+DAILY = (100, 200, 500)
 
 
 def observations(chance: random.Random, count: int, shift: float = 0.0) -> Iterator[Observation]:
@@ -44,13 +45,13 @@ def observations(chance: random.Random, count: int, shift: float = 0.0) -> Itera
         )
 
 
-def alarms(checks: int, runs: int, level: float, shift: float, effect: float) -> float:
+def alarms(checks: int, runs: int, level: float, shift: float, effect: float, exact: bool = False) -> float:
     """The share of checks that tell of a drift."""
     told = 0
     for seed in range(checks):
         chance = random.Random(f"{runs}/{level}/{shift}/{seed}")
         base, recent = list(observations(chance, runs)), list(observations(chance, runs, shift))
-        told += bool(compare(f"agent:{seed}", base, recent, level=level, effect=effect).changes)
+        told += bool(compare(f"agent:{seed}", base, recent, level=level, effect=effect, exact=exact).changes)
     return told / checks
 
 
@@ -71,6 +72,11 @@ def main() -> None:
     for shift in SHIFTS:
         for runs in RUNS:
             print(f"  {shift:.0%} of the cases, {runs} runs a side: {alarms(few, runs, 0.01, shift, 0.1):.0%}")
+    print(f"changes found in {few} of the checks that are made every day and share 5 % a year, least effect 0.1")
+    for shift in (*SHIFTS, 0.4):
+        for runs in DAILY:
+            found = alarms(few, runs, 0.05 / 365, shift, 0.1, exact=True)
+            print(f"  {shift:.0%} of the cases, {runs} runs a side: {found:.0%}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ WORKFLOW: Mapping[str, str] = {
     ),
     "WorkflowSpec.threshold": "The value of `threshold` in this workflow's conditions; else that of `settings`.",
     "WorkflowSpec.schedule": "When it starts by itself, once per slot ([schedules](workflows.md#schedules)).",
+    "WorkflowSpec.drift": "Its runs are compared with a baseline ([checks](drift.md#checks-by-themselves)).",
     "WorkflowSpec.need": "What the work is like. `check` then advises how agents should work together ([need](#need)).",
     "Need.order": (
         "`fixed`: the same steps follow each other in every run. `free`: what comes next follows from the content."
@@ -105,6 +106,10 @@ STEPS: Mapping[str, str] = {
     "Step.on": "What happens on an exception in it ([where it counts](exceptions.md#behaviours)).",
     "Step.within": "Its time limit; beyond it counts as `unavailable`.",
     "AgentStep.agent": "The agent.",
+    "AgentStep.grounded": (
+        "What it claims at this step has to stand in what it cites: the field, or all fields of `grounded` "
+        "([grounded claims](drift.md#grounded-claims))."
+    ),
     "AgentStep.with_": "Inputs by name. Those that are not given are looked up in the input, then among outputs.",
     "Sequence.steps": "The steps, one after the other. A plain list means the same.",
     "Checkpoint.that": "What has to hold. A condition that cannot be evaluated does not hold.",
@@ -133,6 +138,10 @@ STEPS: Mapping[str, str] = {
     "Vote.reason": "The field of a voter's output that says why.",
     "Vote.settle": "Which answer counts ([the rules](#settling-a-disagreement)). Without it: that of the majority.",
     "Vote.deadline": "The time of each voter. Who has not answered by then is absent.",
+    "Vote.grounded": (
+        "The field of each voter's output whose claims have to stand in what they cite, or all fields of `grounded` "
+        "([grounded claims](drift.md#grounded-claims)). Whose do not, or who claims nothing, is absent."
+    ),
     "Vote.need": "How many have to answer at all. With fewer nothing is settled, whatever they say.",
     "Settle.rule": "What has to be there for an answer to count ([the rules](#settling-a-disagreement)).",
     "Settle.weights": "With `weighted`: what each answer counts for, by who gives it.",
@@ -263,6 +272,8 @@ AGENT: Mapping[str, str] = {
     "AgentSpec.confidence": "Where the confidence in its output comes from.",
     "AgentSpec.history": "For a model: how long its conversation may grow ([bounded history](drift.md#long-turns)).",
     "AgentSpec.grounded": "Its claims have to stand in what they cite ([grounded claims](drift.md#grounded-claims)).",
+    "AgentSpec.drift": "What it does is compared with a baseline ([checks](drift.md#checks-by-themselves)).",
+    "AgentSpec.reset": "When its code begins anew, with nothing kept in the process ([resets](drift.md#resets)).",
     "AgentSpec.audit": "Somebody else looks at a sample of its outputs ([audits](drift.md#audits)).",
     "HistorySpec.tokens": "The most that is sent of a conversation; three bytes count as a token.",
     "HistorySpec.keep": "What is always in it: inputs, or fields of what tools gave, as dotted paths.",
@@ -270,6 +281,17 @@ AGENT: Mapping[str, str] = {
     "GroundedSpec.claims": "The field of the output: a list of objects with `claim` and `source`.",
     "GroundedSpec.sources": "What may be cited: `tools`, `context`, and inputs by name (`input.ticket`).",
     "GroundedSpec.overlap": "The share of a claim's words that one passage of its source has to have.",
+    "GroundedSpec.fewest": "How many claims there have to be. At a step and at a vote: 1.",
+    "ResetSpec.every": "Before the first turn after so long.",
+    "ResetSpec.turns": "After so many turns.",
+    "DriftSpec.role": "Who gets what is found.",
+    "DriftSpec.every": "How often. Slots begin at midnight UTC; each is checked once, whoever executes.",
+    "DriftSpec.level": "The chance of a false alarm in a year of checks, over all of them and all features.",
+    "DriftSpec.effect": "Smaller differences are not told: the share of cases, or of the distribution.",
+    "DriftSpec.fewest": "Runs needed on either side.",
+    "DriftSpec.latest": "How many of the latest runs are compared.",
+    "DriftSpec.baseline": "So many runs are the baseline where nobody has recorded one. Without it somebody has to.",
+    "DriftSpec.then": "`halt`: the agent or the workflow is halted as well, until the item is decided.",
     "AuditSpec.by": "The workflow that looks at one output: given `agent`, `run`, `given`, `output`, it gives `ok`.",
     "AuditSpec.every": "How often.",
     "AuditSpec.sample": "How many outputs each time.",

@@ -154,6 +154,9 @@ class FakeFrame:
     def each_person_once(self) -> None:
         self.world.take(self._join("ballot"))
 
+    def ground(self, grounds: Any) -> None:
+        """Nothing is held against its sources here."""
+
     def persons(self) -> list[str]:
         return self.world.people.get(self.key, [])
 

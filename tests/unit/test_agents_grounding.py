@@ -16,6 +16,7 @@ from engine_desk import Desk, simulate, tool
 from model_desk import Desk as ModelDesk
 from tightship.agents.grounding import as_text, judge
 from tightship.core import kinds
+from tightship.core.errors import DataMissing
 from tightship.runtime.result import Run
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.models import GroundedSpec
@@ -63,8 +64,8 @@ def test_a_claim_stands_in_what_it_cites(output: Any, reason: str | None) -> Non
         assert wrong
 
 
-def voting(*answers: dict[str, Any], grounded: Any = SPEC) -> Run:
-    """A vote of agents that read the order and answer so."""
+def voting(*answers: dict[str, Any], grounded: Any = SPEC, vote: Any = None, step: Any = None) -> Run:
+    """A vote of agents that read the order and answer so; `grounded` of the agents, of the vote, or of their steps."""
 
     async def story(sim: Simulation) -> Run:
         desk = Desk(sim, [tool("orders.get", ORDER, input_schema={"type": "object"})])
@@ -76,7 +77,9 @@ def voting(*answers: dict[str, Any], grounded: Any = SPEC) -> Run:
 
             desk.agent(f"voter{number}", voter, output=OUTPUT, grounded=grounded, retries=0)
         names = [f"voter{number}" for number in range(len(answers))]
-        desk.workflow({"vote": {"voters": names, "compare": "answer.answer", "within": "30s", "need": 2}})
+        voters: list[Any] = [{name: {"grounded": step}} for name in names] if step else names
+        more = {"grounded": vote} if vote else {}
+        desk.workflow({"vote": {"voters": voters, "compare": "answer.answer", "within": "30s", "need": 2, **more}})
         return await desk.run()
 
     return simulate(story)
@@ -98,6 +101,47 @@ def test_only_grounded_answers_count_in_a_vote() -> None:
     assert list(run.output["absent"]) == ["voter2"]
     run = voting(READ, {**READ, "answer": "no"}, {**INVENTED, "answer": "no"})
     assert run.outcome == "escalated"  # one against one: the invention breaks no tie
+
+
+@pytest.mark.parametrize(
+    "declared", [{"vote": "claims"}, {"step": "claims"}, {"vote": {"claims": "claims", "fewest": 1}}]
+)
+def test_a_workflow_declares_that_answers_count_only_where_they_are_grounded(declared: Any) -> None:
+    nothing = {"answer": "yes", "claims": []}
+    for ungrounded in (INVENTED, nothing):
+        agreed = (ungrounded, ungrounded, {**READ, "answer": "no"})
+        run = voting(*agreed, grounded=None, **declared)
+        assert run.outcome == "escalated"  # two who agree on what no source says are nobody
+        assert voting(*agreed, grounded=None).output["value"] == "yes"  # what the declaration prevents
+    run = voting(READ, READ, nothing, grounded=None, **declared)
+    assert run.output["value"] == "yes" and list(run.output["absent"]) == ["voter2"]
+    assert "1 claims with their sources are needed" in run.output["absent"]["voter2"]
+
+
+def test_what_a_voter_says_of_its_own_grounds_goes_before_what_the_vote_says() -> None:
+    nothing = {"answer": "yes", "claims": []}
+    run = voting(READ, nothing, grounded=None, vote="claims", step={"claims": "claims", "fewest": 0})
+    assert run.output["value"] == "yes" and run.output["absent"] == {}
+
+
+def test_an_agent_that_stands_in_for_a_voter_has_to_be_grounded_as_well() -> None:
+    async def story(sim: Simulation) -> Run:
+        desk = Desk(sim, [tool("orders.get", ORDER, input_schema={"type": "object"})])
+
+        async def absent(ctx: Any, given: Any) -> Any:
+            raise DataMissing("nothing is known")
+
+        async def inventing(ctx: Any, given: Any) -> Any:
+            return INVENTED
+
+        desk.agent("absent", absent, output=OUTPUT)
+        desk.agent("backup", inventing, output=OUTPUT, retries=0)
+        voter = {"absent": {"on": {"data_missing": {"use": "backup"}}}}
+        desk.workflow({"vote": {"voters": [voter, voter], "compare": "answer.answer", "grounded": "claims"}})
+        return await desk.run()
+
+    run = simulate(story)
+    assert run.outcome == "escalated" and "nothing that it has read" in str(run.package)
 
 
 def test_an_agent_cannot_cite_what_it_has_made_up_itself() -> None:

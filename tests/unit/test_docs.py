@@ -177,7 +177,7 @@ def test_every_vendor_extension_is_explained(extension: str) -> None:
     assert f"`{extension}`" in page("docs/connectors.md").text
 
 
-@pytest.mark.parametrize("type_", ["review", "budget", "question", "escalation", "residual"])
+@pytest.mark.parametrize("type_", ["review", "budget", "question", "escalation", "residual", "drift"])
 def test_every_type_of_inbox_item_is_listed_with_its_decisions(type_: str) -> None:
     row = rows(page("docs/operations.md").text)[type_]
     for decision in allowed_decisions(type_):

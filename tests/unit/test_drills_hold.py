@@ -68,7 +68,7 @@ WITHOUT: dict[str, tuple[Change, ...]] = {
     "drifted-agent": UNCHECKED,
 }
 """What is taken away, by drill."""
-ELSEWHERE = {"kill", "frozen-worker", "slow-stream", "stale-data", "disagreeing-voters"}
+ELSEWHERE = {"kill", "frozen-worker", "slow-stream", "stale-data", "disagreeing-voters", "ungrounded-agreement"}
 """Drills that need another workflow than the shop's, or real processes: they have tests of their own below."""
 
 

@@ -133,6 +133,37 @@ def test_without_a_vote_nobody_disagrees(tmp_path: Path) -> None:
     assert judged("disagreeing-voters", tmp_path).why == "no step is a vote"
 
 
+CITES = """\
+async def say(ctx, input):
+    order = await ctx.tool("shop.order", {"id": input["id"]})
+    claims = [{"claim": f"The amount is {order['amount']}.", "source": "shop.order"}]
+    return {"pay": True, "claims": claims}
+"""
+CITING = VOTER.replace("reason: str}}", "claims: [{{claim: str, source: str}}]}}\ntools: [shop.order]")
+GROUNDED: tuple[Change, ...] = (
+    *((f"agents/{name}.yaml", "", CITING.format(name=name)) for name in ("a", "b", "c")),
+    (DESK, "import os\n", f"import os\n\n\n{CITES}"),
+    *VOTE[4:],
+    (FLOW, "SETTLE", "majority, grounded: claims"),
+)
+
+
+def test_voters_that_agree_on_an_invention_lead_to_nothing(tmp_path: Path) -> None:
+    verdict = judged("ungrounded-agreement", tmp_path, *GROUNDED)
+    assert verdict.state == "held", (verdict.why, verdict.problems)
+
+
+def test_where_nobody_asks_for_sources_an_invention_is_acted_upon(tmp_path: Path) -> None:
+    verdict = judged("ungrounded-agreement", tmp_path, *GROUNDED, (FLOW, ", grounded: claims", ""))
+    assert verdict.state == "did not hold", (verdict.why, verdict.held)
+    assert any("it did shop.pay" in problem for problem in verdict.problems)
+
+
+def test_voters_without_claims_have_nothing_that_could_be_grounded(tmp_path: Path) -> None:
+    verdict = judged("ungrounded-agreement", tmp_path, *VOTE, (FLOW, "SETTLE", "majority"))
+    assert (verdict.state, verdict.why) == ("does not apply", "no voter gives claims")
+
+
 # --- a shared context -------------------------------------------------------------------------------
 
 STOCK = """\

@@ -46,6 +46,10 @@ def more(steps: str, head: str = HEAD) -> dict[str, str]:
     return {"workflows/more.yaml": head + steps, "evals/more.yaml": "workflow: more\n"}
 
 
+CLAIMING = changed(TRIAGE, "urgent: bool}", "urgent: bool, claims: [{claim: str, source: str}]}")
+"""An agent that cites, and nobody looks whether its sources say so."""
+
+
 def agents(count: int) -> dict[str, str]:
     """Agents n0, n1, … each with a purpose of its own, and the code for them."""
     files = {
@@ -264,6 +268,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: nobody}")),
     ("TS235", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
     ("TS236", changed(TRIAGE, "within: 30s", "within: 30s\naudit: {by: support}")),
+    ("TS240", changed(RESPOND, "budget:", "reset: {turns: 10}\nbudget:")),
+    ("TS237", changed(TRIAGE, "within: 30s", "within: 30s\ndrift: {role: nobody}")),
+    ("TS237", changed(SUPPORT, "escalate_to", "drift: {role: nobody}\nescalate_to")),
+    ("TS230", more("  - triage: {grounded: topic}\n")),
+    ("TS230", more("  - vote: {voters: [triage, quality], within: 1m, grounded: topic}\n")),
+    ("TS231", more("  - triage: {grounded: topic}\n")),
+    ("TS232", more("  - respond: {grounded: {claims: text, sources: [input.triage]}}\n")),
+    ("TS233", more("  - vote: {voters: [{triage: {grounded: topic}}, quality], within: 1m}\n")),
+    ("TS238", CLAIMING),
+    *(
+        ("TS239", {**CLAIMING, **more(f"  - vote: {{voters: [{voter}, quality], within: 1m, grounded: claims}}\n")})
+        for voter in (
+            "{sequence: [triage]}",
+            "{triage: {on: {data_missing: {then: continue, give: {topic: order}}}}}",
+        )
+    ),
     ("TS218", {CODE: "import desk_rulebook\n" + FILES[CODE]}),
     ("TS218", {CODE: "from . import desk_rulebook\n" + FILES[CODE]}),
     (

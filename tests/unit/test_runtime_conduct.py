@@ -17,12 +17,12 @@ from model_desk import Desk as ModelDesk
 from tightship.core import kinds
 from tightship.core.ports import FREE
 from tightship.insight.behaviour import behaviour
-from tightship.insight.drift import compare, observe
 from tightship.insight.leaks import find_leaks, make_canary
 from tightship.insight.retention import retention
 from tightship.models import Message, ModelReply
 from tightship.models.versions import Versions
 from tightship.runtime.conduct import Audits, baselines, ended_runs, record_baseline, record_check
+from tightship.runtime.drift import compare, observe
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.models import AuditSpec
 
@@ -118,6 +118,25 @@ async def test_a_canary_in_a_conversation_is_found(tmp_path: Path) -> None:
     run = await desk.run("another one")
     [leak] = (await find_leaks(desk.ledger)).leaks
     assert (leak.run, leak.key, leak.agent) == (run.id, "triage/triage/1/model/1", "triage")
+
+
+def test_what_follows_a_run_is_the_same_work_and_no_leak() -> None:
+    async def story(sim: Simulation) -> Json:
+        desk = engine_desk.Desk(sim)
+
+        async def work(ctx: Any, given: Any) -> Any:
+            return {"done": given["case"]}
+
+        desk.agent("work", work, input={"case": "str"}, output={"done": "str"})
+        desk.workflow("work")
+        case = f"case {make_canary(desk.ledger)}"
+        first = await desk.run(case=case)
+        follows = await desk.run(case=case, linked=first.id)
+        strange = await desk.run(case=f"{case} again")
+        return await find_leaks(desk.ledger), follows.id, strange.id
+
+    report, follows, strange = simulate(story)
+    assert [leak.run for leak in report.leaks] == [strange] and follows != strange
 
 
 # --- models ------------------------------------------------------------------------------------------
@@ -236,3 +255,35 @@ def test_a_sample_of_outputs_is_looked_at_by_another_once_each_and_the_results_a
     wrong = sum(one["output"]["answer"] == "3" for one in seen)
     assert first == {key: count for key, count in (("ok", 4 - wrong), ("not ok", wrong)) if count}
     assert again == []  # nothing has ended since
+
+
+def test_an_audit_is_erased_with_the_subjects_of_the_run_that_it_looks_at_and_is_no_leak_of_it() -> None:
+    async def story(sim: Simulation) -> Any:
+        desk = engine_desk.Desk(sim)
+
+        async def work(ctx: Any, given: Any) -> Any:
+            return {"answer": given["case"]}
+
+        async def look(ctx: Any, given: Any) -> Any:
+            return {"ok": True}
+
+        desk.agent("work", work, input={"case": "str"}, output={"answer": "str"}, audit=AuditSpec(by="second-look"))
+        fields = {"agent": "str", "run": "str", "given": "object", "output": "object"}
+        desk.agent("look", look, input=fields, output={"ok": "bool"})
+        desk.workflow("work", subjects=["input.case"])
+        desk.workflow("look", name="second-look", input=fields)  # it declares no subjects
+        canary = make_canary(desk.ledger)
+        await desk.run(case=canary)
+        audits = Audits(desk.ledger, desk.ws.files.agents, desk.ws._starting)
+        [run] = await audits.begin("work", due_only=False)
+        await desk.resume()
+        leaks = (await find_leaks(desk.ledger)).leaks
+        [begun] = [e for e in await desk.ledger.run_entries(run) if e.kind == kinds.STARTED]
+        before = await desk.ledger.values([begun.body["input"]], "erased")
+        await desk.ledger.erase("default", canary, "ann")
+        after = await desk.ledger.values([begun.body["input"]], "erased")
+        return leaks, list(before.values()), list(after.values())
+
+    leaks, [before], [after] = simulate(story)
+    assert leaks == () and before["output"]["answer"].startswith("canary-")
+    assert after == "erased"

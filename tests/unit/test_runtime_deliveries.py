@@ -140,6 +140,14 @@ async def test_an_item_is_told_once_signed_and_without_its_package(desk: Desk) -
         assert await desk.states("i-1") == ["sending", "delivered"]
 
 
+async def test_a_drift_is_told_although_it_is_of_no_run(desk: Desk) -> None:
+    async with receiving() as receiver:
+        deliveries = desk.deliveries(receiver.url, on=("drift",))
+        await desk.opens("i-drift", type="drift", run="conduct")
+        await look(deliveries)
+        assert (await desk.row("i-drift"))["state"] == "delivered"
+
+
 async def test_only_what_is_declared_is_told(desk: Desk) -> None:
     async with receiving() as receiver:
         deliveries = desk.deliveries(receiver.url, roles=["lead"], on=["review", "budget", "reminder"])

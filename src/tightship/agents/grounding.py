@@ -37,7 +37,7 @@ class Ungroundedness:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.claim[:_TEXT]!r}: {self.reason}"
+        return f"{self.claim[:_TEXT]!r}: {self.reason}" if self.claim else self.reason
 
 
 async def require_grounded(
@@ -66,12 +66,14 @@ def judge(spec: GroundedSpec, output: Json, known: Mapping[str, Sequence[str]]) 
         known: the texts of each source by what it may be cited as; one of them has to cover the claim.
     """
     claims = output.get(spec.claims) if isinstance(output, Mapping) else None
-    if claims is None:
-        return []
-    if not isinstance(claims, list):
+    if not isinstance(claims, list | None):
         return [Ungroundedness(str(claims), f"{spec.claims} is no list of claims with their sources")]
+    if len(claims or ()) < spec.fewest:
+        return [
+            Ungroundedness("", f"{spec.fewest} claims with their sources are needed, and {len(claims or ())} given")
+        ]
     found: list[Ungroundedness] = []
-    for one in claims:
+    for one in claims or ():
         text, cited = _parts(one)
         reason = "it cites no source" if not cited else _why_not(text, cited, known, spec.overlap)
         if reason:

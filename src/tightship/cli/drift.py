@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +12,10 @@ from tightship.cli._shell import Shell, command, run_async
 
 if TYPE_CHECKING:
     from tightship.insight.behaviour import Behaviour
-    from tightship.insight.drift import DriftReport
     from tightship.insight.leaks import LeakReport
     from tightship.insight.retention import Kept
     from tightship.runtime.conduct import Baseline
+    from tightship.runtime.drift import DriftReport
 
 
 @click.group()
@@ -180,65 +180,25 @@ def _day(text: str, more: float = 0.0) -> float:
         raise click.UsageError(f"{text!r} is no day; write YYYY-MM-DD") from None
 
 
-def _schema(workspace: Any, subject: str) -> Any:
-    spec = workspace.files.agents.get(subject.partition(":")[2]) if subject.startswith("agent:") else None
-    return None if spec is None else spec.output_schema
-
-
 async def _baseline(shell: Shell, subject: str, since: float, until: float, by: str | None) -> Baseline:
     from tightship.cli._open import looking, person
-    from tightship.insight.drift import MOST, observe
-    from tightship.runtime.conduct import ended_runs, record_baseline
+    from tightship.runtime.drift_checks import DriftChecks
 
     async with looking(shell) as workspace:
-        kind, _, name = subject.partition(":")
-        _known(workspace, subject)
-        ledger = await workspace.ledger()
-        rows = await ended_runs(ledger, since, until, name if kind == "workflow" else "")
-        seen = (await observe(ledger, subject, [row["id"] for row in rows], _schema(workspace, subject)))[-MOST:]
-        ends = (seen[0].at, seen[-1].at) if seen else (since, since)
-        return await record_baseline(ledger, subject, [one.run for one in seen], person(by), *ends)
-
-
-def _known(workspace: Any, subject: str) -> None:
-    kind, _, name = subject.partition(":")
-    if kind == "agent":
-        workspace.files.agent(name)
-    else:
-        workspace.files.workflow(name)
+        checks = DriftChecks(await workspace.ledger(), workspace.files)
+        return await checks.record(subject, since, until, person(by))
 
 
 async def _check(
     shell: Shell, subject: str | None, level: float, effect: float, fewest: int
 ) -> tuple[list[DriftReport], Behaviour]:
     from tightship.cli._open import looking
-    from tightship.core.errors import UnknownName
     from tightship.insight.behaviour import behaviour
-    from tightship.insight.drift import MOST, compare, observe
-    from tightship.runtime.conduct import baselines, ended_runs, record_check
+    from tightship.runtime.drift_checks import DriftChecks
 
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
-        known = await baselines(ledger)
-        if subject is not None and subject not in known:
-            raise UnknownName(f"there is no baseline of {subject!r}", fix="record one: tightship drift baseline AGENT")
-        found: list[DriftReport] = []
-        for name, base in known.items():
-            if subject not in (None, name):
-                continue
-            workflow = name.partition(":")[2] if name.startswith("workflow:") else ""
-            schema = _schema(workspace, name)
-            rows = await ended_runs(ledger, base.until, workflow=workflow)
-            fresh = [row["id"] for row in rows if row["id"] not in base.runs]
-            recent = (await observe(ledger, name, fresh, schema))[-MOST:]
-            before = await observe(ledger, name, list(base.runs), schema)
-            report = await ledger.off_loop(
-                lambda b=before, r=recent, n=name: compare(n, b, r, level=level, effect=effect, fewest=fewest)
-            )
-            if not report.missing:
-                drifted = [one.feature for one in report.changes]
-                await record_check(ledger, base, len(recent), recent[-1].at, drifted, level)
-            found.append(report)
+        found = await DriftChecks(ledger, workspace.files).check(subject, level, effect, fewest)
         return found, await behaviour(ledger)
 
 

@@ -126,8 +126,10 @@ _CLOSING = {
     ("escalation", "reject"): "close it without doing anything",
     ("residual", "approve"): "close it: what remains may stay",
     ("residual", "answer"): "close it by saying what was done",
+    ("drift", "approve"): "accept it: what it does now is the new baseline",
+    ("drift", "answer"): "close it by saying what was done: later runs are held against the baseline as it is",
 }
-"""What decisions come to where the run has ended."""
+"""What decisions come to where no run waits for them."""
 
 
 def _meaning(type: str, decision: str) -> str:
@@ -177,7 +179,7 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
         follows = _following(closed, given)
         shell.emit({**_told(closed), "executor": pid, **({"linked": follows} if follows else {})})
         shell.say(f"{item}: {closed.decision} by {closed.decided_by}")
-        if closed.type in ("escalation", "residual") and not follows:
+        if closed.type in ("escalation", "residual", "drift") and not follows:
             return
         goes_on = follows or closed.run
         if follows:

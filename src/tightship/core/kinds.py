@@ -70,9 +70,12 @@ end (refused | overrode | merged | asked); [item, claim (as of a write)]"""
 BASELINE: Final = "drift.baseline"
 """subject (agent:X | workflow:X), by, runs: [ids], since (s), until (s). The last one of a subject counts"""
 DRIFT: Final = "drift.checked"
-"""subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [by]"""
+"""subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [slot (s): of a
+check that is declared; recent: [ids] and since (s): how it behaves now, item: by which people are told]"""
 MODEL: Final = "model.version"
 """tier, asked: the model as declared, model: as the provider has reported it; [was: what it reported before, run]"""
+RESET: Final = "agent.reset"
+"""agent, turns: taken since it began, since (s): when that was; what its code had kept in a process was dropped"""
 AUDIT: Final = "audit.started"
 """agent, workflow, upto (s): outputs of runs that ended until then were drawn from, runs: [ids of the runs that look at
 them]; [by]"""
@@ -84,9 +87,9 @@ is not asked, why]: every worker of a shared store heeds it"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
-"""item, type (review | escalation | budget | question | residual), role, title, package (address); [due (s), remind
-(s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever has set the run
-going or had a hand in it may not decide it, class, confidence, drawn and held
+"""item, type (review | escalation | budget | question | residual | drift), role, title, package (address); [due (s),
+remind (s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever has set the
+run going or had a hand in it may not decide it, class, confidence, drawn and held
 (the learned threshold it was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
@@ -116,8 +119,8 @@ lost worker had left was given back, once and for all]"""
 EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
 SCHEDULE: Final = "schedule.kept"
-"""workflow, cron, timezone, upto (s): slots up to there are dealt with; [run: the last one's, missed: how many were not
-started, since: the first of them (s)]"""
+"""workflow (or `drift:SUBJECT`, a check), cron, timezone, upto (s): slots up to there are dealt with; [run: the last
+one's, missed: how many were not started, since: the first of them (s)]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 

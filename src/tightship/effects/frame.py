@@ -14,6 +14,7 @@ from tightship.context.board import Move
 from tightship.core.errors import TightshipError, WorkException
 from tightship.core.ports import Json, UndoSpec
 from tightship.ledger import Expected
+from tightship.workflow.models import GroundedSpec
 
 CONSTRAINTS: Final = "constraints"
 """The name in the scope that holds what every turn below has to keep: `ctx.constraints` of the agents inside."""
@@ -287,6 +288,10 @@ class Frame(Protocol):
     def each_person_once(self) -> None:
         """Below this node a person may answer in one branch only: whoever has decided something in one is refused in
         the others."""
+        ...
+
+    def ground(self, grounds: GroundedSpec) -> None:
+        """Below this node an agent's answer is none unless what it claims stands in what it cites."""
         ...
 
     def persons(self) -> Sequence[str]:

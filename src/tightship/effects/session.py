@@ -23,6 +23,7 @@ from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
 from tightship.effects.journal import Journal
 from tightship.models.versions import Versions
+from tightship.workflow.models import GroundedSpec
 from tightship.workflow.safeguards import Domains
 
 
@@ -113,6 +114,8 @@ class Session:
     """What branches have let those beside them know (`Frame.announce`)."""
     apart: dict[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """Below these keys nothing may be decided by these people: they made what is checked there."""
+    grounds: dict[str, GroundedSpec] = field(default_factory=dict[str, GroundedSpec])
+    """Below these keys what agents claim has to stand in what they cite."""
     deadlines: dict[str, float] = field(default_factory=dict[str, float])
     """Store time (s) by which steps that are under way have to end, by key: the step's own, and `until`."""
     _scopes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -125,6 +128,11 @@ class Session:
         """
         if self.lease is not None:
             self.lease()
+
+    def grounds_at(self, key: str) -> GroundedSpec | None:
+        """What the nearest step around a key says about claims; None where none says anything."""
+        around = [path for path in self.grounds if key.startswith(path) and key[len(path) : len(path) + 1] in "/+~!"]
+        return self.grounds[max(around, key=len)] if around else None
 
     def until(self, key: str, own: float | None = None) -> float | None:
         """The earliest deadline that holds at a key: its own, and those of the steps around it; None without any."""

@@ -39,6 +39,7 @@ class Behaviour:
         models: the version that each tier reported last, by tier and model. changes: of versions, in order.
         accepted: when the last baseline was recorded (s): whoever did has seen the changes before it.
         audits: outputs that were looked at, by agent and result (`ok`, `not ok`, `open`).
+        resets: how often agents have begun anew, in all processes together.
     """
 
     drifted: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -47,6 +48,7 @@ class Behaviour:
     changes: list[ModelChange] = field(default_factory=list[ModelChange])
     accepted: float = 0.0
     audits: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    resets: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def open_changes(self) -> list[ModelChange]:
@@ -61,6 +63,7 @@ class Behaviour:
             "models": [{"tier": tier, "asked": asked, "model": one} for (tier, asked), one in self.models.items()],
             "model_changes": [change.as_dict() for change in self.changes],
             "audits": {agent: dict(counts) for agent, counts in self.audits.items()},
+            "resets": dict(self.resets),
         }
 
 
@@ -79,6 +82,8 @@ async def behaviour(ledger: Ledger) -> Behaviour:
             if body.get("was"):
                 told = (body["tier"], body["asked"], body["was"], body["model"], entry.at, body.get("run", ""))
                 found.changes.append(ModelChange(*told))
+        elif entry.kind == kinds.RESET:
+            found.resets[body["agent"]] += 1
         elif entry.kind == kinds.AUDIT:
             found.audits.setdefault(body["agent"], Counter())
             looked |= dict.fromkeys(body["runs"], body["agent"])

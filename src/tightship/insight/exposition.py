@@ -124,6 +124,10 @@ def _audits(demand: Demand) -> Iterable[_Sample]:
             yield {"agent": agent, "result": result}, counts[result]
 
 
+def _resets(demand: Demand) -> Iterable[_Sample]:
+    return (({"agent": agent}, count) for agent, count in sorted(demand.behaviour.resets.items()))
+
+
 _SINCE: Final = " since midnight UTC, when it begins at 0 again."
 
 
@@ -216,6 +220,7 @@ METRICS: Final = (
         _drifted,
     ),
     Metric("tightship_model_changes_total", "counter", "Versions of models that changed silently.", _model_changes),
+    Metric("tightship_agent_resets_total", "counter", "Times that an agent's code has begun anew.", _resets),
     Metric("tightship_audited_outputs", "gauge", "Outputs that an audit has drawn, by result.", _audits),
     Metric("tightship_context_conflicts_total", "counter", "Conflicts over shared values, by kind.", _conflicts),
 )

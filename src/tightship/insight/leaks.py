@@ -2,7 +2,8 @@
 
 A canary is a marked value that is put into the input of one run. It carries a keyed hash, so that nobody who reads one
 can make others, and no text is taken for one by chance. Wherever it shows up in another run, in a prompt, an output, an
-argument or a result of a tool, something has crossed. Child runs and linked runs are the same work.
+argument or a result of a tool, something has crossed. A child run is the same work as the run that has started it, and
+so is a linked one as the run that it follows: the answer to an escalation, an audit of what the other one gave.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -95,16 +96,19 @@ async def find_leaks(ledger: Ledger) -> LeakReport:
     homes: dict[str, tuple[str, str]] = {}
     leaks: dict[tuple[str, str], Leak] = {}
     payloads = 0
+    above = {run: str(row["parent"] or "") for run, row in rows.items()}
     runs = list(rows)
     for start in range(0, len(runs), _BATCH):
         grouped = await ledger.runs_entries(runs[start : start + _BATCH])
-        for run, entries in grouped.items():
+        for run, entries in grouped.items():  # in the order in which they began: what is followed is known
+            began = entries[0].body if entries else {}
+            above[run] = above[run] or str(began.get("linked") or began.get("forked", {}).get("run", ""))
             named = [(entry, list(_addresses(entry))) for entry in entries]
             values = await _open(ledger, [address for _, addresses in named for address in addresses])
             payloads += len(values)
             for entry, addresses in named:
                 for mark in canaries_in(ledger, tenants, [values[one] for one in addresses if one in values]):
-                    family = _family(run, rows)
+                    family = _family(run, above)
                     home, owner = homes.setdefault(mark, (family, run))
                     if family != home and (mark, run) not in leaks:
                         agent = str(entry.body.get("agent") or "")
@@ -113,12 +117,12 @@ async def find_leaks(ledger: Ledger) -> LeakReport:
     return LeakReport(len(runs), payloads, {mark: run for mark, (_, run) in homes.items()}, found)
 
 
-def _family(run: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The run at the top of those that started each other."""
+def _family(run: str, above: Mapping[str, str]) -> str:
+    """The run at the top of those that started or follow each other."""
     seen = set[str]()
-    while run in rows and rows[run]["parent"] and run not in seen:
+    while above.get(run) and run not in seen:
         seen.add(run)
-        run = rows[run]["parent"]
+        run = above[run]
     return run
 
 

@@ -96,16 +96,14 @@ class Vault:
         """The names of data subjects' keys. They may be looked up: call it off the event loop."""
         return [self.keyring.subject(tenant, subject) for subject in sorted(subjects)]
 
-    def scope_of_run(self, run: str, tenant: str, subjects: Iterable[str], new: bool, also: Iterable[str] = ()) -> str:
+    def scope_of_run(self, run: str, tenant: str, subjects: Iterable[str], new: bool) -> str:
         """The scope of a run's own key and those of its data subjects; a `new` run's key is not looked up.
-
-        `also` are the names of further subjects' keys.
 
         Other keys may be, and a look-up may wait until another key is on the disk: call it off the event loop.
         """
         if new:
             self.keyring.create(run)
-        names = {*self.subjects(tenant, subjects), *also}
+        names = self.subjects(tenant, subjects)
         scope = self.scope([run, f"tenant:{tenant}", *names] if names else [run])
         self.keys(scope)
         return scope

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Values
+from tightship.workflow.models import Grounds
 from tightship.workflow.tree import Step, patterns
 from tightship.workflow.units import Name, is_name
 
@@ -19,12 +20,14 @@ class AgentStep(Step):
     """`triage`, `agent: triage` or `triage: {with: {…}}`: its output is bound to the agent's name, or to `name`.
 
     `with` gives inputs by name; those it does not give are looked up in the workflow's input, then among bound names.
+    `grounded` says of this turn what the agent's own says of all: what is claimed has to stand in what is cited.
     """
 
     short = "agent"
 
     agent: Name
     with_: Values | None = None
+    grounded: Grounds | None = None
 
     def __init__(self, agent: Any = None, /, **fields: Any) -> None:
         """The agent's name first, or as `agent=`."""
@@ -50,9 +53,12 @@ class AgentStep(Step):
     def describe(self) -> str:
         """In words."""
         given = f", given {', '.join(self.with_.entries)}" if self.with_ is not None and self.with_.entries else ""
-        return f"agent **{self.agent}**{given}"
+        grounded = f", whose {self.grounded.claims} have to stand in their sources" if self.grounded is not None else ""
+        return f"agent **{self.agent}**{given}{grounded}"
 
     async def execute(self, frame: Frame) -> Json:
         """One turn."""
+        if self.grounded is not None:
+            frame.ground(self.grounded)
         give = None if self.with_ is None else await frame.evaluate(self.with_)
         return await frame.turn(self.agent, give)

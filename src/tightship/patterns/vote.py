@@ -12,7 +12,9 @@ from tightship.core.ports import Json
 from tightship.effects.frame import Branch, BranchResult, Frame
 from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_findings
 from tightship.patterns._shared import identity, layer, written_with
+from tightship.patterns.agent_step import AgentStep
 from tightship.workflow.conditions import Expression
+from tightship.workflow.models import Grounds
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Children
@@ -75,11 +77,12 @@ WIDE_VOTE = declare(
 
 @patterns.register("vote")
 class Vote(TimedStep):
-    """`vote: {voters: [a, b, c], compare: EXPRESSION, reason: FIELD, settle: RULE, within: 10m, need: N}`.
+    """`vote: {voters: [a, b, c], compare: EXPRESSION, reason: FIELD, settle: RULE, within: 10m, need: N, grounded: …}`.
 
     The voters answer side by side, and none sees what another one said. `compare` says what of a voter's output is its
     answer (the output is called `answer` in it), by default all of it; a null is no answer. Who fails or is late is
-    absent. The output says how it ended: `value`, `for`, `against`, `absent`, `tally`, `why`, `reasons`, `rule`.
+    absent, and so is, with `grounded`, whoever makes a claim that does not stand in what it cites. The output says how
+    it ended: `value`, `for`, `against`, `absent`, `tally`, `why`, `reasons`, `rule`.
     """
 
     short = "voters"
@@ -91,6 +94,7 @@ class Vote(TimedStep):
     reason: Name = "reason"
     settle: Settle = Settle()
     need: int | None = Field(default=None, ge=1)
+    grounded: Grounds | None = None
 
     def __init__(self, *voters: Any, **fields: Any) -> None:
         """Voters as arguments, or as `voters=[…]`."""
@@ -157,6 +161,8 @@ class Vote(TimedStep):
         about = f" on `{self.compare.source}`" if self.compare is not None else ""
         time = f", within {show_duration(self.deadline)}" if self.deadline is not None else ""
         need = f", at least {self.need} have to answer" if self.need is not None else ""
+        if self.grounded is not None:
+            need += f", each with {self.grounded.claims} that stand in their sources"
         return f"{', '.join(self.labels())} vote independently{about}{time}{need}; {self.settle.describe()}"
 
     def findings(self, context: StepCheck) -> Iterable[Finding]:
@@ -204,7 +210,7 @@ class Vote(TimedStep):
     async def execute(self, frame: Frame) -> Json:
         """Ask all, count, settle."""
         frame.each_person_once()
-        branches = [Branch(str(number), self._blindly(voter)) for number, voter in enumerate(self.voters, 1)]
+        branches = [Branch(str(number), self._blindly(voter)) for number, voter in enumerate(self._grounded(), 1)]
         results = await frame.fork(branches, "keep")
         ballots, heard = list[Ballot](), dict[str, str]()
         for number, (author, result) in enumerate(zip(self.authors, results, strict=True), 1):
@@ -216,6 +222,12 @@ class Vote(TimedStep):
                 heard |= dict.fromkeys(people, author)
             ballots.append(ballot if twice is None else Ballot(author, absent=f"{twice} had answered already"))
         return (await settle(frame, ballots, self.settle, self.authors, self.need or 0)).to_json()
+
+    def _grounded(self) -> Iterator[Step]:
+        """The voters; what the vote says about claims holds for each that says nothing of its own."""
+        for voter in self.voters:
+            own = not isinstance(voter, AgentStep) or voter.grounded is not None or self.grounded is None
+            yield voter if own else voter.model_copy(update={"grounded": self.grounded})
 
     def _blindly(self, voter: Step) -> Callable[[Frame], Awaitable[Json]]:
         """A voter's work, of which nothing stays in the scope: neither the others nor a later round can look there."""

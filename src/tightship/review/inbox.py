@@ -13,7 +13,7 @@ from tightship.core import kinds
 from tightship.core.errors import BoundaryError, GuardRefused, InputRejected, UnknownName
 from tightship.core.ports import Delta, EntryView, Json
 
-ItemType = Literal["review", "escalation", "budget", "question", "residual"]
+ItemType = Literal["review", "escalation", "budget", "question", "residual", "drift"]
 DecisionType = Literal["approve", "reject", "edit", "answer"]
 
 _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
@@ -22,6 +22,7 @@ _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
     "question": ("answer", "approve", "reject"),
     "escalation": ("answer", "reject"),
     "residual": ("approve", "answer"),
+    "drift": ("approve", "answer"),
 }
 _TEXTS: Final = (
     *("item", "run", "log", "type", "role", "title", "package", "state"),

@@ -11,9 +11,10 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, cast
 
 from tightship.agents.turn import AgentFunction
 from tightship.core.errors import LoadError
@@ -21,13 +22,15 @@ from tightship.workflow.models import AgentSpec
 
 
 class Code:
-    """The agents' functions of one workspace; each module is imported once."""
+    """The agents' functions of one workspace; each module is imported once, until `renew` has it begin anew."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folder = root / "agents"
         self._package = f"tightship_workspace_{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}"
         self._modules: dict[str, ModuleType] = {}
+        self._compiled: dict[str, CodeType] = {}
+        self._renewed: dict[str, int] = {}
         self._given: dict[str, AgentFunction] = {}
         self._builtins = {**vars(builtins), "__import__": self._import}
 
@@ -47,6 +50,22 @@ class Code:
         target = spec.python or ""
         function = self.named(target, f"write `async def` with (ctx, input), or correct `python:` of {spec.agent}")
         return function, str(self._path(target.partition(":")[0]))
+
+    def renew(self, agent: str) -> None:
+        """Have an agent's next turn begin with modules that nothing has been kept in.
+
+        They are executed from what was compiled at first, so a file that has changed since changes no run.
+        """
+        self._modules = {}
+        self._renewed[agent] = self.generation(agent) + 1
+
+    def generation(self, agent: str) -> int:
+        """How often an agent has begun anew in this process."""
+        return self._renewed.get(agent, 0)
+
+    def renews(self, agent: str) -> bool:
+        """Whether an agent's code can begin anew: not where it is a function that the process itself has given."""
+        return agent not in self._given
 
     def named(self, target: str, fix: str = "write it, or correct its name in tightship.yaml") -> Any:
         """The function of a `module:function` of agents/.
@@ -76,7 +95,10 @@ class Code:
         vars(module)["__builtins__"] = self._builtins
         sys.modules[full] = module  # dataclasses and the like look their module up by its name
         try:
-            spec.loader.exec_module(module)
+            code = self._compiled.get(name) or cast(SourceFileLoader, spec.loader).get_code(full)
+            assert code is not None, "a file of source has code"
+            self._compiled[name] = code
+            exec(code, vars(module))  # the user's own code, as an import executes it
         except (Exception, SystemExit) as error:
             self._modules.pop(name, None)
             sys.modules.pop(full, None)

@@ -147,35 +147,42 @@ class Audits:
         rows = await ended_runs(self._ledger, since)
         upto = max((row["ended_at"] for row in rows), default=since)
         drawn = await self._draw(agent, [row["id"] for row in rows if row["workflow"] != spec.by], spec.sample)
-        runs = [await self._start(agent, spec.by, one, by) for one in drawn]
+        begun = [await self._start(agent, spec.by, *one, by) for one in drawn]
+        runs = [run for run in begun if run]
         body: dict[str, Any] = {"agent": agent, "workflow": spec.by, "upto": upto, "runs": runs}
         await self._ledger.append(Draft(CONDUCT, kinds.AUDIT, agent, body | ({"by": by} if by else {})))
         return runs
 
-    async def _draw(self, agent: str, runs: Sequence[str], sample: int) -> list[tuple[str, Entry]]:
-        """Turns of as many runs, drawn by the hash of their ids: at random for the agent, the same for every worker."""
+    async def _draw(self, agent: str, runs: Sequence[str], sample: int) -> list[tuple[Entry, Entry]]:
+        """The starts and the turns of as many runs, drawn by the hash of their ids: at random for the agent, the same
+        for every worker."""
         drawn = sorted(runs, key=lambda run: hashlib.sha256(f"{agent}\0{run}".encode()).digest())
-        found: list[tuple[str, Entry]] = []
+        found: list[tuple[Entry, Entry]] = []
         for start in range(0, len(drawn), _BATCH):
             grouped = await self._ledger.runs_entries(drawn[start : start + _BATCH])
-            for run, entries in grouped.items():
+            for entries in grouped.values():
                 own = [e for e in entries if e.kind == kinds.TURN and e.body.get("agent") == agent and "out" in e.body]
                 if own and len(found) < sample:
-                    found.append((run, own[-1]))
+                    found.append((entries[0], own[-1]))
             if len(found) >= sample:
                 break
         return found
 
-    async def _start(self, agent: str, workflow: str, turn: tuple[str, Entry], by: str) -> str:
-        run, entry = turn
-        addresses = [entry.body["hash"], entry.body["out"]]
+    async def _start(self, agent: str, workflow: str, began: Entry, turn: Entry, by: str) -> str:
+        """Begin to look at what a turn gave; nothing where it was erased.
+
+        The run is sealed with the keys of the one that it looks at, its data subjects' among them: whoever erases that
+        erases what this one holds of it.
+        """
+        run, addresses = turn.run, [turn.body["hash"], turn.body["out"]]
         values = await self._ledger.values(addresses, _ERASED)
-        given, output = ({} if values[one] is _ERASED else values[one] for one in addresses)
-        reference = f"audit:{agent}:{run}:{entry.key}"
+        if any(values[one] is _ERASED for one in addresses):
+            return ""
+        given, output = (values[one] for one in addresses)
+        reference = f"audit:{agent}:{run}:{turn.key}"
         input = {"agent": agent, "run": run, "given": given, "output": output}
-        start = Start(workflow, input, reference, entry.log, id=derived_id("r", entry.log, workflow, reference))
-        if given or output:  # whoever is erased from the run is erased from what was copied of it
-            start.about = (await self._ledger.run_entries(run))[0].body["scope"]
+        id = derived_id("r", turn.log, workflow, reference)
+        start = Start(workflow, input, reference, turn.log, id=id, linked=run, around=str(began.body["scope"]))
         start.by = [by]
         beginning = await (await self._starter()).prepare(start, owner="")
         with contextlib.suppress(GuardRefused):  # another worker has started it

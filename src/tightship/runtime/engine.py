@@ -33,6 +33,7 @@ from tightship.runtime.fork import dry
 from tightship.runtime.governing import ThresholdDesk
 from tightship.runtime.program import AGENT, Program
 from tightship.runtime.purse import bounds_of
+from tightship.runtime.resets import Resets
 from tightship.runtime.run import PARKED, PUT_DOWN, RunTask
 from tightship.runtime.sessions import Sessions
 from tightship.runtime.start import Ended, Start
@@ -100,6 +101,7 @@ class Engine:
         self._addresses: dict[tuple[str, str], str] = {}
         """Where the definition of each version of a workflow lies."""
         self.thresholds = ThresholdDesk(ledger)
+        self.resets = Resets()
         self._leaving = False
         self.put_downs = 0
         """How often this process was told to stop driving."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import orjson
@@ -46,6 +47,7 @@ from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control, send_messages
 from tightship.runtime.saga import recorded_failure, turn_around
 from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
+from tightship.workflow.models import GroundedSpec
 from tightship.workflow.tree import UndoRetry
 
 if TYPE_CHECKING:
@@ -222,7 +224,11 @@ class NodeFrame:
             path = key if number == 1 else f"{key}~{number}0"
             if spec.human is not None and not program.rehearsed:
                 return await person(NodeFrame(self.task, path, self.scope), spec, given)
-            ready = program.agent(agent)
+            if path not in self.task.journal.turns and not program.rehearsed:
+                engine = self.task.engine
+                await engine.resets.before_turn(spec, program.code, self.task.session.shared.world.clock, engine.ledger)
+            ready, grounds = program.agent(agent), self.task.session.grounds_at(path)
+            ready = ready if grounds is None else replace(ready, grounded=grounds)
             return await take_turn(self.task.session, ready, path, given, pinned, feedback, self.line)
 
         if plain:
@@ -299,6 +305,10 @@ class NodeFrame:
     def each_person_once(self) -> None:
         """Below this node a person may answer in one branch only."""
         self.task.session.ballots.add(self.key)
+
+    def ground(self, grounds: GroundedSpec) -> None:
+        """Below this node an answer has to be grounded."""
+        self.task.session.grounds[self.key] = grounds
 
     def persons(self) -> Sequence[str]:
         """Who has answered something at or below this node."""

@@ -10,7 +10,7 @@ from tightship.context import Declarations, Heads
 from tightship.controls.halts import TAKEN, check_scope
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, InputRejected, PayloadErased, UnknownName
-from tightship.core.ids import derived_id
+from tightship.core.ids import CONDUCT, derived_id
 from tightship.core.ports import Json
 from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
@@ -18,6 +18,7 @@ from tightship.ledger.vault import encode, names_of
 from tightship.review.inbox import Decision, InboxItem, check_decision, closing_body, require_item
 from tightship.runtime.ballots import voters
 from tightship.runtime.conduct import Audits
+from tightship.runtime.drift_checks import DRIFT, conduct_scope, decided
 from tightship.runtime.four_eyes import barred, named
 from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
@@ -144,8 +145,11 @@ class Operator:
         closed = Draft(found.run, kinds.CLOSED, "", body, payloads=(*payloads, *said))
         following = (*await self._following(found, decision), *await self._settled_conflict(found, decision, package))
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
-        try:
+        if found.type == DRIFT:  # about many runs, none of which waits for it
+            drafts = (closed, *await decided(self._ledger, item, decision.type, decision.by))
+        else:
             drafts = (closed, signal, *following)
+        try:
             guards = Guards(open_item=item, seen=None if apart is None else seen)
             await self._ledger.append(*drafts, guards=guards, log=found.log or "default")
         except GuardRefused as refused:
@@ -218,6 +222,8 @@ class Operator:
 
     async def _scope(self, run: str) -> str:
         """The keys that the run's values are sealed with."""
+        if run == CONDUCT:
+            return await conduct_scope(self._ledger)
         return str((await self._started(run))["scope"])
 
     async def _seen(self, run: str) -> int:

@@ -74,7 +74,7 @@ class Program:
         self.limits = definition.workflow.limits.over(limits)
         self.parent = ""
         self.live = live
-        self._code = code
+        self.code = code
         self._tools = tools
         self._ambient = ambient
         self._claim = claim
@@ -82,7 +82,7 @@ class Program:
         self._make_model = make_model
         self._rehearse = rehearse
         self._roles = tuple(roles)
-        self._agents: dict[str, Agent] = {}
+        self._agents: dict[tuple[str, int], Agent] = {}
         own = set(self.spec.tools())
         own |= {tool.spec.undo.tool for name in own if (tool := tools.get(name)) is not None and tool.spec.undo}
         self.declared = frozenset(own)
@@ -137,9 +137,11 @@ class Program:
 
     def agent(self, name: str) -> Agent:
         """The agent, ready to take turns."""
-        found = self._agents.get(name)
+        made = name, self.code.generation(name)
+        found = self._agents.get(made)
         if found is None:
-            found = self._agents[name] = self._make(self.agent_spec(name))
+            self._agents.pop((name, made[1] - 1), None)
+            found = self._agents[made] = self._make(self.agent_spec(name))
         return found
 
     def _make(self, spec: AgentSpec) -> Agent:
@@ -149,21 +151,21 @@ class Program:
         if self._rehearse is not None:
             function = self._rehearse(spec)
         elif spec.python is not None:
-            function, where = self._code.function(spec)
+            function, where = self.code.function(spec)
         else:
             from tightship.agents.model import model_agent
 
             function = model_agent(answering(spec), self._contract)
         return Agent(
             spec.agent,
-            function if self.rehearsed else with_confidence(spec, function, self._code.root),
+            function if self.rehearsed else with_confidence(spec, function, self.code.root),
             frozenset(spec.tools),
             _check(spec),
             _seconds(spec, self._agent_seconds),
             spec.retries,
             model,
             where,
-            self._code.root,
+            self.code.root,
             spec.limits.output_bytes or self.limits.output_bytes,
             rehearsed=self.rehearsed,
             grounded=spec.grounded,
@@ -251,7 +253,7 @@ class Program:
 
     def is_calibrated(self, spec: AgentSpec) -> bool:
         """Whether an agent's confidence was compared with recorded outcomes, and stood the comparison."""
-        return calibrated(spec, self._code.root) if not self.rehearsed else spec.confidence is not None
+        return calibrated(spec, self.code.root) if not self.rehearsed else spec.confidence is not None
 
     def confidence_in(self, condition: Expression, names: Mapping[str, Json]) -> float | None:
         """The one calibrated confidence that a condition looks at; None where there are none or several."""

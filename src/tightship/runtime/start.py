@@ -16,9 +16,9 @@ class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
-    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased
-    there is erased here. `by` are the people who set it going, where they are known; with `four_eyes` none of them
-    checks it, also where its own workflow does not declare that.
+    step of its parent that waits for it. `around` is the scope of a run whose values it is given: they are sealed with
+    the keys of that one as well, so that whatever erases them there erases them here. `by` are the people who set it
+    going, where they are known; with `four_eyes` none of them checks it, whatever its own workflow declares.
     """
 
     workflow: str
@@ -31,10 +31,10 @@ class Start:
     key: str = ""
     live: bool = True
     linked: str = ""
+    around: str = ""
     depth: int = 0
     handed: Sequence[str] = ()
     until: float | None = None
-    about: str = ""
     by: Sequence[str] = ()
     four_eyes: bool = False
 

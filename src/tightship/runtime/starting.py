@@ -16,7 +16,6 @@ from tightship.core.world import World
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
 from tightship.ledger import Draft, Guards, Ledger, SealedPayload
-from tightship.ledger.keyring import SUBJECT
 from tightship.ledger.vault import names_of
 from tightship.runtime.fork import dry
 from tightship.runtime.four_eyes import named
@@ -86,7 +85,7 @@ class Starter:
         run = start.id or self._reserve.take()
         handed = tuple(one for one in dict.fromkeys(start.handed) if one not in program.spec.constraints)
         facts = RunFacts(run, start.workflow, start.tenant, given, handed)
-        scope = await self._scope(facts, program, new=not start.id, about=start.about)
+        scope = await self._scope(facts, program, start.around, new=not start.id)
         journal = Journal(self._ledger, run, 1, start.tenant, scope)
         payload, data = journal.seal(given)
         facts = replace(facts, input=orjson.loads(data))  # its keys in the order in which a resume finds them
@@ -129,8 +128,8 @@ class Starter:
             before = entries[0].body.get("by", ()) if entries else ()
         return named(*start.by, *before)
 
-    async def _scope(self, facts: RunFacts, program: Program, new: bool, about: str = "") -> str:
-        """The keys that this run's values are sealed with: its own, and those of its data subjects.
+    async def _scope(self, facts: RunFacts, program: Program, around: str, new: bool) -> str:
+        """The keys that this run's values are sealed with: its own, those of its data subjects, and those `around`.
 
         `new`: the id was made just now. An id that was given may be that of a run that exists, and has its key.
         """
@@ -140,12 +139,16 @@ class Starter:
         for expression in program.spec.subjects:
             value = _evaluate(expression, facts.input)
             subjects.update(str(one) for one in (value if isinstance(value, list) else [value]) if one)
-        also = [name for name in names_of(about) if name.startswith(SUBJECT)] if about else []
-        if new and not subjects and not also:
+        if new and not subjects and not around:
             return vault.new_scope(facts.id)
         shared = await self._ledger.off_loop(vault.subjects, facts.tenant, subjects)
-        await self._ledger.own_keys(*shared, *also, *(() if new else (facts.id,)))
-        return await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new, also)
+        await self._ledger.own_keys(*shared, *(() if new else (facts.id,)))
+        scope = await self._ledger.off_loop(vault.scope_of_run, facts.id, facts.tenant, subjects, new)
+        if not around:
+            return scope
+        scope = vault.scope({*names_of(scope), *names_of(around)})
+        await self._ledger.off_loop(vault.keys, scope)
+        return scope
 
 
 def _evaluate(expression: Expression, given: Mapping[str, Json]) -> Json:

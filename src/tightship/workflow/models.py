@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     field_validator,
@@ -20,59 +18,15 @@ from pydantic import (
 from tightship.core.money import NANO, show_usd
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Expression, Values
+from tightship.workflow.conduct import AuditSpec, BreakerSpec, DriftSpec, GroundedSpec, HistorySpec, ResetSpec
 from tightship.workflow.context_patterns import KeyPattern
 from tightship.workflow.slots import check_cron, check_timezone
-from tightship.workflow.source import Mark, find_mark, plain
+from tightship.workflow.source import plain
+from tightship.workflow.spec import Fields, Spec, Text, Texts, ToolName, listed
 from tightship.workflow.steps import Children
 from tightship.workflow.tree import Behaviours, Step, UndoRetry, describe_behaviour, patterns, settle
 from tightship.workflow.types import object_schema, shape_of
 from tightship.workflow.units import Duration, Name, Usd, WorkflowName, show_duration
-
-ToolName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+$", max_length=200)]
-"""`service.operation`."""
-
-Text = Annotated[str, Field(max_length=4000)]
-
-
-def _fields(value: Any) -> Any:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ValueError("write a mapping of names to types, for example {ticket: str}")
-    object_schema(value)
-    return plain(value)
-
-
-Fields = Annotated[Mapping[str, Any], BeforeValidator(_fields)]
-"""Declared fields: names to types in the shorthand of `types.py`."""
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str | Expression) else value
-
-
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed)]
-"""One text or a list of them."""
-
-
-class Spec(BaseModel):
-    """What the models of a workspace share: closed, immutable, and aware of the file they come from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    _raw: Any = PrivateAttr(default=None)
-    _file: str | None = PrivateAttr(default=None)
-
-    def where(self, *path: str | int, key: bool = False) -> Mark | None:
-        """Where a field stands (the nearest part of the path that exists), or None outside files."""
-        found = find_mark(self._raw, path, key=key)
-        if found is None and self._file is not None:
-            return Mark(self._file, 1, 1)
-        return found
-
-    def to_data(self) -> dict[str, Json]:
-        """Itself as JSON, complete with defaults; validating it gives an equal object."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 class Budget(Spec):
@@ -193,65 +147,6 @@ class Confidence(Spec):
         return self
 
 
-class HistorySpec(Spec):
-    """How long a model agent's conversation may grow within a turn, and what is always in it (F4).
-
-    `keep` names facts: inputs, or fields of what its tools gave (dotted paths).
-    """
-
-    tokens: int = Field(ge=500, le=10_000_000)
-    keep: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=200)], ...] = ()
-    compact: Literal["drop", "summarise"] = "drop"
-
-
-class GroundedSpec(Spec):
-    """What an agent claims has to stand in what it cites (F10).
-
-    `claims` is the field of its output that holds them: a list of objects with `claim` and `source`. `sources` says
-    what may be cited: `tools`, `context`, and inputs by name (`input.ticket`). `overlap` is the share of a claim's
-    words that one passage of the source has to have.
-    """
-
-    claims: Name
-    sources: tuple[Annotated[str, Field(pattern=r"^(tools|context|input\.[A-Za-z_][A-Za-z0-9_-]*)$")], ...] = (
-        "tools",
-        "context",
-    )
-    overlap: float = Field(default=0.6, gt=0.0, le=1.0)
-
-
-class AuditSpec(Spec):
-    """Outputs of finished runs are looked at by somebody else (F6).
-
-    `by` is the workflow that looks at one output; it is given `agent`, `run`, `given` and `output`, and its own output
-    says in `ok` what came of it. `every` is how often, `sample` how many outputs each time.
-    """
-
-    by: WorkflowName
-    every: Duration = Field(default=86_400.0, ge=60)
-    sample: int = Field(default=20, ge=1, le=1000)
-
-
-class BreakerSpec(Spec):
-    """When a breaker opens, and for how long; what is left out is as usual."""
-
-    window: Duration = 30.0
-    minimum: int = Field(default=10, ge=1, le=100_000)
-    error_rate: float = Field(default=0.5, gt=0.0, le=1.0)
-    slow_after: Duration | None = None
-    slow_rate: float = Field(default=0.8, gt=0.0, le=1.0)
-    spend: Usd | None = None
-    cooldown: Duration = 10.0
-    longest: Duration = 300.0
-    probes: int = Field(default=2, ge=1, le=100)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> BreakerSpec:
-        if self.longest < self.cooldown:
-            raise ValueError("longest is shorter than cooldown; a breaker stays open for cooldown at least")
-        return self
-
-
 class AgentSpec(Spec):
     """An agent: who answers for it, what it takes and gives, what it may touch.
 
@@ -265,19 +160,22 @@ class AgentSpec(Spec):
     model: Name | None = None
     human: Name | None = None
     instructions: Annotated[str, Field(max_length=100_000)] | None = None
-    input: Fields = {}
-    output: Fields = {}
+    input: Fields = Field(default={})
+    output: Fields = Field(default={})
     tools: tuple[ToolName, ...] = ()
     reads: tuple[KeyPattern, ...] = ()
     writes: tuple[KeyPattern, ...] = ()
     confidence: Confidence | None = None
     history: HistorySpec | None = None
     grounded: GroundedSpec | None = None
+    reset: ResetSpec | None = None
     audit: AuditSpec | None = Field(default=None, exclude=True)
     """No part of the definition that a run is bound to: it says who looks at what runs gave."""
     breaker: BreakerSpec | None = Field(default=None, exclude=True)
     """No part of it either: it is in force as it stands today."""
-    on: Behaviours = {}
+    drift: DriftSpec | None = Field(default=None, exclude=True)
+    """No part of it either."""
+    on: Behaviours = Field(default={})
     budget: Budget = Budget()
     limits: AgentLimits = AgentLimits()
     within: Duration | None = None
@@ -368,16 +266,16 @@ class WorkflowSpec(Spec):
     workflow: WorkflowName
     owner: Annotated[str, Field(min_length=1, max_length=200)]
     purpose: Annotated[str, Field(min_length=1, max_length=1000)]
-    input: Fields = {}
+    input: Fields = Field(default={})
     output: Values | None = None
     budget: Budget = Budget()
     limits: LimitOverrides = LimitOverrides()
-    on: Behaviours = {}
+    on: Behaviours = Field(default={})
     constraints: Texts = ()
     four_eyes: bool = False
     undo_on_failure: bool = True
     undo_retry: UndoRetry = UndoRetry()
-    subjects: Annotated[tuple[Expression, ...], BeforeValidator(_listed)] = ()
+    subjects: Annotated[tuple[Expression, ...], BeforeValidator(listed)] = ()
     priority: int = Field(default=5, ge=0, le=9, description="0 runs first, 9 last")
     begin_within: Duration | None = None
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -387,6 +285,8 @@ class WorkflowSpec(Spec):
     """Nor is this: it is in force as it stands today."""
     need: Need = Field(default=Need(), exclude=True)
     """No part of it either: `check` reads it, no run does."""
+    drift: DriftSpec | None = Field(default=None, exclude=True)
+    """No part of it either: many runs are looked at."""
     steps: Children
 
     trigger: Text | None = None

@@ -238,6 +238,8 @@ def unused_role(check: Check, rule: Rule) -> Iterator[Finding]:
     used = {name for workflow in check.workflows() for name in workflow.roles()}
     used |= {agent.human for agent in check.files.agents.values() if agent.human is not None}
     used |= {role for workflow in check.workflows() if (role := workflow.escalation_role(config.roles)) is not None}
+    watched = (*check.files.agents.values(), *check.workflows())
+    used |= {one.drift.role for one in watched if one.drift is not None}
     for name in config.roles:
         if name not in used:
             yield rule.found(f"nothing names the role {name!r}", config.where("roles", name, key=True))

@@ -1,9 +1,9 @@
-"""Drills on votes: one voice against all others (P9, F3)."""
+"""Drills on votes: one voice against all others, and all of them on something invented (P9, F3, F10)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
@@ -15,7 +15,10 @@ from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
+    from tightship.patterns.vote import Vote
     from tightship.quality.drills.bench import Bench
+
+INVENTED: Final = "It was agreed by telephone with somebody who has left since."
 
 
 def _no_votes(bench: Bench) -> str:
@@ -101,3 +104,61 @@ def _other(value: Json, number: int, choices: list[Any] | None) -> Json:
     if isinstance(value, int | float):
         return value + number
     return f"{value} (no {number})" if isinstance(value, str) else value
+
+
+# --- agreement without a source ------------------------------------------------------------------------
+
+
+def _cited(spec: AgentSpec) -> list[str]:
+    """The fields of an agent's output that hold claims with their sources."""
+    properties: Mapping[str, Any] = {} if spec.output_schema is None else spec.output_schema["properties"]
+    shapes = {name: set(one.get("items", {}).get("properties", {})) for name, one in properties.items()}
+    return [name for name, fields in shapes.items() if {"claim", "source"} <= fields]
+
+
+def _cites_nothing(bench: Bench) -> str:
+    if why := _no_votes(bench):
+        return why
+    voting = {name for step in bench.steps("vote") for voter in step.voters for name in voter.agents()}
+    return "" if any(_cited(spec) for spec in bench.agents() if spec.agent in voting) else "no voter gives claims"
+
+
+@drill(
+    "ungrounded-agreement",
+    broken="all voters agree on what leads to the action, have read nothing, and claim what no source says",
+    fix="declare `grounded` at the vote: an answer whose claims do not stand in their sources counts for nothing",
+    applies=_cites_nothing,
+)
+def ungrounded_agreement(bench: Bench, report: Report) -> None:
+    """That several say the same is no evidence that it is so."""
+    clean = bench.acting(1)[0]
+    for step in bench.steps("vote"):
+        voters = [name for voter in step.voters for name in voter.agents()]
+        if not set(voters) <= set(clean.agents):
+            continue
+
+        def actor(spec: AgentSpec, function: AgentFunction, voters: list[str] = voters) -> AgentFunction:
+            if spec.agent not in voters:
+                return function
+
+            async def inventing(ctx: AgentContext, given: dict[str, Json]) -> Json:
+                said = {name: [{"claim": INVENTED, "source": ""}] for name in _cited(spec)}
+                output = clean.outputs[spec.agent]
+                return {**output, **said} if isinstance(output, Mapping) else output
+
+            return inventing
+
+        async def story(scene: Scene, step: Vote = step) -> None:
+            await scene.prepare(clean.case)
+            run = await scene.run(clean.case)
+            done = await done_by(scene, run.id)
+            notes = [e for e in run.entries if e.kind == kinds.NOTE and e.body.get("type") == "settled"]
+            report.hold(
+                not done or asked_a_person(run),
+                f"{step.part}, all on an invention: {told(run)}",
+                f"{step.part}: all agreed on what no source says, and it did {named(done)}",
+                notes or last(run),
+            )
+            await judge_safe(report, scene, run, clean, step.part)
+
+        play(bench, story, actor=actor)

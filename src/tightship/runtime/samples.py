@@ -1,8 +1,8 @@
 """Whether two samples come from one distribution: permutation tests, their effect sizes, and where a change began.
 
-Sources: P. Good, "Permutation Tests" (2000); J. Besag and P. Clifford, "Sequential Monte Carlo p-values" (1991);
-S. Holm, "A simple sequentially rejective multiple test procedure" (1979); A. Pettitt, "A non-parametric approach to the
-change-point problem" (1979).
+Sources: P. Good, "Permutation Tests" (2000); R. Fisher, "The Logic of Inductive Inference" (1935), the exact test; J.
+Besag and P. Clifford, "Sequential Monte Carlo p-values" (1991); S. Holm, "A simple sequentially rejective multiple test
+procedure" (1979); A. Pettitt, "A non-parametric approach to the change-point problem" (1979).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 ENOUGH_EXCEEDED: Final = 20
 """A permutation test ends once so many permutations were as extreme as the sample: p is known well enough then."""
 FEWEST_PERMUTATIONS: Final = 999
+DECILES: Final = 10
 
 Statistic = Callable[[Sequence[int]], float]
 """The statistic of a choice: which of the pooled values (by index) are taken for the first sample."""
@@ -90,6 +91,54 @@ def _p_value(statistic: Statistic, size: int, total: int, permutations: int, see
         if exceeded == ENOUGH_EXCEEDED:
             return exceeded / drawn
     return (exceeded + 1) / (permutations + 1)
+
+
+def exact_categories(first: Sequence[str], second: Sequence[str]) -> Test:
+    """Fisher's exact test of each category against all others, corrected for their number (Bonferroni).
+
+    Its p is computed, not drawn, so it can be as small as a level that many checks share asks for. The effect is that
+    of `compare_categories`.
+    """
+    ours, theirs = Counter(first), Counter(second)
+    counts = ours + theirs
+    if len(counts) < 2:
+        return Test(1.0, 0.0)
+    size, total = len(first), len(first) + len(second)
+    tests = [_tails(ours[name], counts[name], size, total) for name in counts]
+    distance = sum(abs(ours[name] / size - theirs[name] / (total - size)) for name in counts) / 2
+    return Test(min(1.0, min(tests) * (1 if len(counts) == 2 else len(counts))), distance)
+
+
+def exact_numbers(first: Sequence[float], second: Sequence[float]) -> Test:
+    """Fisher's exact test of how many lie below each decile of all values, corrected for their number (Bonferroni).
+
+    As `exact_categories`; the effect is the largest difference between the distribution functions at a decile.
+    """
+    pooled = sorted([*first, *second])
+    size, total = len(first), len(pooled)
+    cuts = {pooled[total * part // DECILES] for part in range(1, DECILES)} | {pooled[0]}
+    cuts.discard(pooled[-1])
+    if not cuts:
+        return Test(1.0, 0.0)
+    below = {cut: sum(one <= cut for one in first) for cut in cuts}
+    both = {cut: sum(one <= cut for one in pooled) for cut in cuts}
+    tests = [_tails(below[cut], both[cut], size, total) for cut in cuts]
+    effect = max(abs(below[cut] / size - (both[cut] - below[cut]) / (total - size)) for cut in cuts)
+    return Test(min(1.0, min(tests) * len(cuts)), effect)
+
+
+def _tails(seen: int, marked: int, size: int, total: int) -> float:
+    """Twice the smaller tail of the hypergeometric distribution: of `total`, `marked` are of one kind, `size` drawn."""
+    ways = math.comb(total, size)
+    low = range(max(0, size - (total - marked)), seen + 1)
+    high = range(seen, min(marked, size) + 1)
+    return min(
+        1.0,
+        2.0
+        * min(
+            sum(math.comb(marked, n) * math.comb(total - marked, size - n) for n in side) / ways for side in (low, high)
+        ),
+    )
 
 
 def permutations_for(tests: int, level: float) -> int:

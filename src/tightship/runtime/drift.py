@@ -17,16 +17,18 @@ from typing import Any, Final
 from tightship.controls.limits import HANDOFF
 from tightship.core import kinds
 from tightship.core.ports import EntryView, Json
-from tightship.insight._reading import ERASED, Effect, Turn, effects, turn_key, turns
-from tightship.insight._samples import (
+from tightship.ledger import Ledger
+from tightship.runtime.readings import ERASED, Effect, Turn, effects, turn_key, turns
+from tightship.runtime.samples import (
     Test,
     change_point,
     compare_categories,
     compare_numbers,
+    exact_categories,
+    exact_numbers,
     holm,
     permutations_for,
 )
-from tightship.ledger import Ledger
 
 LEVEL: Final = 0.01
 """The chance of a false alarm of one check, over all features together."""
@@ -119,12 +121,14 @@ def compare(
     level: float = LEVEL,
     effect: float = EFFECT,
     fewest: int = FEWEST,
+    exact: bool = False,
 ) -> DriftReport:
     """Whether the recent observations behave as the baseline did.
 
     Args:
         level: the most that the chance of a false alarm may be. effect: the least difference that is told.
         fewest: observations needed on either side, of each feature.
+        exact: compute p in place of drawing permutations, of which a very small level would need too many.
     """
     if min(len(baseline), len(recent)) < fewest:
         missing = f"{len(baseline)} runs in the baseline and {len(recent)} since; {fewest} of each are needed"
@@ -132,7 +136,7 @@ def compare(
     names = sorted({name for one in (*baseline, *recent) for name in one.values})
     sides = {name: (_column(baseline, name), _column(recent, name)) for name in names}
     tested = {name: pair for name, pair in sides.items() if min(len(side) for side in pair) >= fewest}
-    draws = permutations_for(len(tested), level)
+    draws = 0 if exact else permutations_for(len(tested), level)
     results = {name: _test(*pair, draws, f"{subject}/{name}") for name, pair in tested.items()}
     adjusted = holm({name: result.p for name, result in results.items()})
     drifted = [name for name, p in adjusted.items() if p <= level and results[name].effect >= effect]
@@ -149,8 +153,9 @@ def _test(first: Sequence[Value], second: Sequence[Value], permutations: int, se
     ours = [one for one in first if not isinstance(one, str)]
     theirs = [one for one in second if not isinstance(one, str)]
     if len(ours) == len(first) and len(theirs) == len(second):
-        return compare_numbers(ours, theirs, permutations, seed)
-    return compare_categories([str(one) for one in first], [str(one) for one in second], permutations, seed)
+        return compare_numbers(ours, theirs, permutations, seed) if permutations else exact_numbers(ours, theirs)
+    texts, others = [str(one) for one in first], [str(one) for one in second]
+    return compare_categories(texts, others, permutations, seed) if permutations else exact_categories(texts, others)
 
 
 def _change(
@@ -179,6 +184,18 @@ def _change(
 
 
 # --- observations from the ledger -----------------------------------------------------------------------
+
+
+async def latest(
+    ledger: Ledger, subject: str, runs: Sequence[str], most: int = MOST, schema: Mapping[str, Any] | None = None
+) -> list[Observation]:
+    """The last observations of these runs, given in the order in which they ended; no more are read than it takes."""
+    found: list[Observation] = []
+    for end in range(len(runs), 0, -_BATCH):
+        found = [*await observe(ledger, subject, runs[max(0, end - _BATCH) : end], schema), *found]
+        if len(found) >= most:
+            break
+    return found[-most:]
 
 
 async def observe(

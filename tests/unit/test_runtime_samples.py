@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightship.insight._samples import change_point, compare_categories, compare_numbers, holm
-from tightship.insight.drift import Observation, compare
+from tightship.runtime.drift import Observation, compare
+from tightship.runtime.samples import change_point, compare_categories, compare_numbers, holm
 
 NUMBERS = st.lists(st.floats(-100, 100, allow_nan=False).map(lambda one: round(one, 1)), min_size=8, max_size=25)
 
