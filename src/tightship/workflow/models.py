@@ -122,6 +122,15 @@ class Limits(Spec):
     repeats: int = Field(
         default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
     )
+    similar: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="turns or calls of one agent that are nearly the same in other words, with nothing new in between",
+    )
+    similarity: float = Field(
+        default=0.7, ge=0.5, le=1.0, description="share of words in common from which on texts are nearly the same"
+    )
     handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
     depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
     branches: int = Field(default=32, ge=1, le=1000, description="branches side by side in one step")
@@ -147,6 +156,8 @@ class LimitOverrides(Spec):
     requests: int | None = Field(default=None, ge=1, le=10_000_000)
     retries: int | None = Field(default=None, ge=0, le=10_000)
     repeats: int | None = Field(default=None, ge=1, le=1000)
+    similar: int | None = Field(default=None, ge=1, le=1000)
+    similarity: float | None = Field(default=None, ge=0.5, le=1.0)
     handoffs: int | None = Field(default=None, ge=0, le=1000)
     depth: int | None = Field(default=None, ge=1, le=20)
     branches: int | None = Field(default=None, ge=1, le=1000)
@@ -166,6 +177,7 @@ class AgentLimits(Spec):
     turns: int | None = Field(default=None, ge=1)
     calls: int | None = Field(default=None, ge=1)
     repeats: int | None = Field(default=None, ge=1)
+    similar: int | None = Field(default=None, ge=1)
     output_bytes: int | None = Field(default=None, ge=1000)
 
 
