@@ -6,7 +6,8 @@ their words in common (P. Jaccard, 1901). States that are exactly the same do no
 `RunLimits.count_repeat` bound them.
 
 Only what was said since anything new came in is looked at: a read result that was not known, a write that was done,
-something new in the shared context, a person's answer. Each branch and item is a line of its own. Kept are addresses of
+something new in the shared context, a person's answer. Each branch and item is a line of its own; the rounds of a step
+are one. Kept are addresses of
 what the ledger holds, and no text: a text is opened only once enough was said for a verdict, so a run in which things
 move pays for a list of a few addresses, and a run that is taken over has the same lists from its entries.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tightship.controls.limits import REPEATED
+from tightship.controls.loops import ROUND
 from tightship.controls.transcript import LONGEST, likeness, words
 from tightship.core import kinds
 from tightship.core.errors import Unavailable
@@ -29,8 +31,13 @@ WINDOW: Final = 16
 """States of one agent that a new one is compared with, the youngest."""
 _TEXT: Final = 3
 """Words from which on a value is a text; a shorter one is a name, an id or a choice, and has to be equal."""
+_SHORT: Final = 200
+"""Characters of a value that are looked at for that."""
+_MARKS: Final = ".,;:!?()[]\"'"
 _INSIDE: Final = re.compile(r"(?<=[\w,]\s)[^\W\d_]\w*")
 """Words that do not begin a sentence."""
+_ADDRESS: Final = re.compile(r"\S*[@_/\d]\S*")
+"""Numbers, addresses, paths and ids in a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +84,16 @@ def gist(value: Json, names: bool = False) -> Gist:
     found: set[str] = set()
     left = LONGEST
     for place, one in _leaves(value, ""):
-        said = words(one[:left]) if isinstance(one, str) else []
-        if not isinstance(one, str) or len(said) < _TEXT:
+        if not isinstance(one, str) or len(one[:_SHORT].split()) < _TEXT:
             exact.add((place, " ".join(one.casefold().split()) if isinstance(one, str) else one))
             continue
+        text = one[:left]
         exact.add((place, "a text"))
-        exact.update((place, word) for word in said if any(sign.isdigit() for sign in word))
+        exact.update((place, word.casefold().strip(_MARKS)) for word in _ADDRESS.findall(text))
         if names:
-            exact.update((place, word.casefold()) for word in _INSIDE.findall(one[:left]) if word[0].isupper())
-        found.update(said)
-        left -= min(left, len(one))
+            exact.update((place, word.casefold()) for word in _INSIDE.findall(text) if word[0].isupper())
+        found.update(words(text))
+        left -= len(text)
     return Gist(frozenset(exact), frozenset(found))
 
 
@@ -142,7 +149,7 @@ class NearRepeats:
 
     def earlier(self, agent: str, subject: str, line: str = "") -> Sequence[Said]:
         """What the next state is to be compared with; nothing while there is not enough of it for a verdict."""
-        said = self._lines.get(line, {}).get(subject, ())
+        said = self._lines.get(_course(line), {}).get(subject, ())
         return () if len(said) < self.limits_of(agent).similar else tuple(said)
 
     def observe(self, kind: str, key: str, body: Mapping[str, Any]) -> None:
@@ -179,7 +186,7 @@ class NearRepeats:
 
     def _say(self, subject: str, one: Said, line: str) -> None:
         """After what was learned by it."""
-        at = self._lines.setdefault(line, {})
+        at = self._lines.setdefault(_course(line), {})
         if subject not in at:
             at[subject] = deque(maxlen=WINDOW)
         at[subject].append(one)
@@ -206,8 +213,14 @@ def _answered(body: Mapping[str, Any]) -> bool:
     return not unanswered
 
 
+def _course(line: str) -> str:
+    """The line, or that of all rounds of a step."""
+    return line.rpartition("/")[0] if line.endswith(ROUND) else line
+
+
 def _upward(line: str) -> Iterator[str]:
     """The line and those that it was opened in."""
+    line = _course(line)
     yield line
     while line:
         line = line.rpartition("/")[0]
