@@ -185,8 +185,9 @@ class Confidence(Spec):
     """Where an agent's confidence comes from; never a model's bare word.
 
     `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated; without them it
-    releases nothing. `samples` and `of` belong to `agreement`: how often the agent is asked, and the field on which the
-    answers have to agree.
+    releases nothing. `of` is the field of the output that is decided: with `agreement` the one on which the answers
+    have to agree, with `logprob` the one whose tokens count (without it, all do). `samples` belongs to `agreement`: how
+    often the agent is asked.
     """
 
     source: Literal["classifier", "agreement", "logprob", "checker"]
@@ -197,9 +198,12 @@ class Confidence(Spec):
 
     @model_validator(mode="after")
     def _agrees_on_something(self) -> Confidence:
-        if (self.source == "agreement") != (self.of is not None):
-            said = "agreement needs `of`: the field on which" if self.of is None else "`of` belongs to agreement, where"
-            raise ValueError(f"{said} samples have to agree")
+        if self.source == "agreement" and self.of is None:
+            raise ValueError("agreement needs `of`: the field on which samples have to agree")
+        if self.of is not None and self.source not in ("agreement", "logprob"):
+            raise ValueError(f"`of` belongs to agreement and logprob, and not to {self.source}; delete it")
+        if self.of == self.field:
+            raise ValueError(f"`of` is the field that is decided, and {self.field!r} holds the confidence in it")
         return self
 
 
