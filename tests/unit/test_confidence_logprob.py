@@ -58,7 +58,9 @@ async def test_without_a_field_it_is_that_of_the_whole_answer(tmp_path: Path) ->
 async def test_a_provider_that_says_none_ends_the_turn_with_a_clear_error(tmp_path: Path) -> None:
     run = await desk(tmp_path, sure(None)).run()
     assert (run.outcome, run.reason) == ("escalated", "format_mismatch")
-    assert "practice-small-2026 has answered and does not say how probable the tokens of 'topic' are" in str(run.package)
+    assert "practice-small-2026 has answered and does not say how probable the tokens of 'topic' are" in str(
+        run.package
+    )
 
 
 async def test_what_is_declared_for_that_is_done(tmp_path: Path) -> None:

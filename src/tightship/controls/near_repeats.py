@@ -36,8 +36,8 @@ _SHORT: Final = 200
 _MARKS: Final = ".,;:!?()[]\"'"
 _INSIDE: Final = re.compile(r"(?<=[\w,]\s)[^\W\d_]\w*")
 """Words that do not begin a sentence."""
-_ADDRESS: Final = re.compile(r"\S*[@_/\d]\S*")
-"""Numbers, addresses, paths and ids in a text."""
+_ADDRESS: Final = re.compile(r"\S*[@\d]\S*")
+"""Numbers, ids and addresses of mail in a text."""
 
 
 @dataclass(frozen=True, slots=True)
