@@ -7,9 +7,10 @@ label stands for the last message before it. The detector sees no aside at all (
 the words in which they are given, nor that a plan was made anew.
 
 Printed are precision, recall and F1 of the shipped model on these files; of the model fitted to all files but one and
-tried on that one, over all files (leave one file out), with its threshold taken from the same other files; and of
-what costs nothing: always saying loop, and exact repeats. Intervals are bootstrapped over files, since the labels of
-one file depend on one another. `--fit` writes the model that is fitted to all of them.
+tried on that one, over all files (leave one file out), with its threshold taken from the same other files; of what
+costs nothing: always saying loop, and exact repeats; and of the near repeats by which runs are stopped. Intervals are
+bootstrapped over files, since the labels of one file depend on one another. `--fit` writes the model that is fitted to
+all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import Any, Final
 
 from tightship.controls.loop_signs import ANEW, SIGNS, Logistic, SignReader
 from tightship.controls.loop_verdicts import LoopModel, LoopWatch, shipped_model
+from tightship.controls.near_repeats import WINDOW, Gist, NearLimits, gist
 from tightship.controls.transcript import Said, transcript
 
 RIDGE: Final = 1.0
@@ -206,6 +209,26 @@ def exact(log: Log) -> list[Pair]:
     return [(again[position], loop) for position, loop in log.labels]
 
 
+def near(log: Log, limits: NearLimits | None = None) -> list[Pair]:
+    """The rule by which runs are stopped, as far as a log shows what it looks at (controls.near_repeats).
+
+    A message counts when its speaker has said nearly the same to the same addressee as often as it may; a reply that
+    is not nearly like one of its speaker's latest is news, and all begin anew.
+    """
+    limits = limits or NearLimits()
+    said: dict[tuple[str, str], deque[Gist]] = {}
+    found: list[bool] = []
+    for message in log.messages:
+        mine, whose = gist(message.text), (message.speaker, message.addressee)
+        earlier = said.get(whose, ())
+        alike = sum(mine.likeness(one) >= limits.similarity for one in earlier)
+        found.append(alike >= limits.similar)
+        if not message.addressee and not alike:
+            said.clear()
+        said.setdefault(whose, deque(maxlen=WINDOW)).append(mine)
+    return [(found[position], loop) for position, loop in log.labels]
+
+
 def area(pairs: Sequence[tuple[float, bool]]) -> float:
     """The area under the ROC curve: how often a loop has the higher score; ties count half."""
     loops = [score for score, loop in pairs if loop]
@@ -257,6 +280,7 @@ def measure(logs: Sequence[Log], say: Callable[[str], None] = lambda _: None) ->
         "loops": sum(loop for _, loop in scores),
         "always": _line([[(True, loop) for _, loop in log.labels] for log in logs]),
         "exact_repeats": _line([exact(log) for log in logs]),
+        "near_repeats": _line([near(log) for log in logs]),
         "shipped_model": _line(shipped),
         "left_out": _line([judged(log, model) for log, model in zip(logs, models, strict=True)])
         | {"auc": round(area(scores), 3), "precision_at_recall_0.35": round(precision_at(scores, 0.35), 3)},
@@ -299,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(found, indent=2))
         return 0
     print(f"{found['files']} files, {found['labels']} labels, {found['loops']} of them loops")
-    for name in ("always", "exact_repeats", "shipped_model", "left_out"):
+    for name in ("always", "exact_repeats", "near_repeats", "shipped_model", "left_out"):
         one = found[name]
         low, high = one["f1_95"]
         print(

@@ -82,6 +82,14 @@ WORKFLOW: Mapping[str, str] = {
         "Identical calls (same tool, same arguments), or identical turns, of one agent. Reads that give what they "
         "never gave before are counted anew ([loops](loops.md))."
     ),
+    "Limits.similar": (
+        "Turns of one agent, or its calls of one tool, that are nearly the same in other words with nothing new in "
+        "between ([loops](loops.md#in-other-words))."
+    ),
+    "Limits.similarity": (
+        "Share of words in common from which on two texts are nearly the same. At 1.0, order, case and common words "
+        "alone may differ."
+    ),
     "Limits.handoffs": (
         "Times that control passes from one agent to another for one user's request: in the run and all runs below it."
     ),
@@ -303,11 +311,15 @@ AGENT: Mapping[str, str] = {
     "AgentLimits.turns": "Its turns in a run.",
     "AgentLimits.calls": "Its calls in a run.",
     "AgentLimits.repeats": "Its identical calls in a run.",
+    "AgentLimits.similar": "Its turns or calls that are nearly the same in other words.",
     "AgentLimits.output_bytes": "Bytes of one output of it.",
     "Confidence.source": "How it was worked out. A model's own word about itself is none of these.",
     "Confidence.field": "The field of the output that holds it.",
     "Confidence.calibrated_on": "The recorded outcomes (a file). Without them, it releases nothing.",
-    "Confidence.of": "With `agreement`: the field on which the samples have to agree.",
+    "Confidence.of": (
+        "The field that is decided. With `agreement` (required): the one on which the samples have to agree. With "
+        "`logprob`: the one whose tokens count; without it, the whole answer's do."
+    ),
     "Confidence.samples": "With `agreement`: how often the agent is asked. Each counts as a turn.",
 }
 

@@ -38,6 +38,7 @@ class Turn:
         cut: break the connection off after this many pieces of a stream.
         usage: whether the answer says what it used.
         cached: prompt tokens that were read from the cache.
+        tokens: (token, log-probability) of the text, said when they are asked for.
     """
 
     text: str | None = None
@@ -52,6 +53,15 @@ class Turn:
     cut: int | None = None
     usage: bool = True
     cached: int = 0
+    tokens: list[tuple[str, float]] | None = None
+
+    def logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        if not body.get("logprobs") or self.tokens is None:
+            return None
+        told = [
+            {"token": one, "logprob": log, "bytes": [*one.encode()], "top_logprobs": []} for one, log in self.tokens
+        ]
+        return {"content": told, "refusal": None}
 
     def finish(self) -> str:
         return self.reason or ("tool_calls" if self.calls else "stop")
@@ -105,7 +115,7 @@ class OpenAiServer:
         message: dict[str, Any] = {"role": "assistant", "content": turn.text, "refusal": turn.refusal}
         if turn.calls:
             message["tool_calls"] = turn.tool_calls()
-        choice = {"index": 0, "message": message, "finish_reason": turn.finish(), "logprobs": None}
+        choice = {"index": 0, "message": message, "finish_reason": turn.finish(), "logprobs": turn.logprobs(body)}
         answer = {**self._head(body, "chat.completion"), "choices": [choice]}
         if turn.usage:
             answer["usage"] = usage(body, turn)
@@ -137,7 +147,10 @@ class OpenAiServer:
         for count, delta in enumerate(pieces):
             if turn.cut is not None and count >= turn.cut:
                 raise ConnectionAbortedError("told to break off")
-            yield event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            if count == len(pieces) - 1:
+                choice["logprobs"] = turn.logprobs(body)
+            yield event({**head, "choices": [choice]})
             await asyncio.sleep(turn.gap)
         yield event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": turn.finish()}]})
         if turn.usage and (body.get("stream_options") or {}).get("include_usage"):

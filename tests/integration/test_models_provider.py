@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -104,6 +106,53 @@ async def test_what_an_attempt_costs_never_exceeds_what_was_reserved_for_it() ->
             assert reply.usage.tokens_in <= bound.tokens_in
             assert reply.usage.tokens_out <= bound.tokens_out
             assert reply.usage.usd <= bound.usd
+
+
+TOKENS = [
+    ('{"topic', -0.01), ('": "', -0.01), ("bil", -0.2), ('ling"', -0.1), (', "urgent": ', -0.05), ("fal", -0.7), ("se}", 0.0)
+]  # fmt: skip
+SURE = ModelSettings(max_tokens=200, timeout=10)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("field", "probability", "tokens"),
+    [("", math.exp(-1.07 / 7), 7), ("topic", math.exp(-0.3), 2), ("urgent", math.exp(-0.7), 2)],
+)
+async def test_the_probability_of_an_answer_and_of_a_field_of_it(
+    field: str, probability: float, tokens: int, streamed: bool
+) -> None:
+    async with desk() as made:
+        made.server.say(Turn("".join(token for token, _ in TOKENS), tokens=TOKENS))
+        asked = replace(SURE, logprobs=field)
+        heard: list[str] = []
+        reply = await made.ask(
+            "sort", settings=asked, output_schema=VERDICT, on_text=heard.append if streamed else None
+        )
+        assert reply.output == {"topic": "billing", "urgent": False} and reply.problem is None
+        assert reply.meta["probability"] == pytest.approx(probability, abs=1e-6)
+        assert reply.meta["tokens"] == tokens
+        assert made.server.seen[0]["logprobs"] is True
+        assert "tools" not in made.server.seen[0]  # tokens of calls have no probabilities
+        assert reply.usage.usd <= made.models.bound(ask("sort", settings=asked, output_schema=VERDICT)).usd
+
+
+async def test_what_a_provider_does_not_say_is_not_made_up() -> None:
+    async with desk() as made:
+        made.server.say(Turn('{"topic": "billing", "urgent": false}'))
+        for field in ("", "topic"):
+            reply = await made.ask("sort", settings=replace(SURE, logprobs=field), output_schema=VERDICT)
+            assert reply.output is not None and "probability" not in reply.meta
+        made.server.say(Turn('{"topic": "billing"}', tokens=[("something else", -0.1)]))
+        reply = await made.ask("sort", settings=replace(SURE, logprobs="topic"), output_schema=VERDICT)
+        assert "probability" not in reply.meta
+
+
+async def test_nobody_is_asked_for_probabilities_that_nobody_needs() -> None:
+    async with desk() as made:
+        made.server.say(Turn("Good morning.", tokens=[("Good morning.", -0.1)]))
+        assert "probability" not in (await made.ask("hello")).meta
+        assert "logprobs" not in made.server.seen[0]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

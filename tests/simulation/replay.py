@@ -18,7 +18,7 @@ from tightship.runtime.run import INTERRUPTED, Done
 from .machines import SimLedger
 from .story import World
 
-BY_OTHERS = ("cancelled", "halted", "over_budget", "LimitReached", "LoopFound")
+BY_OTHERS = ("cancelled", "halted", "over_budget", "LimitReached", "LoopFound", "NearRepeat")
 """Ends that do not follow from the run's own record: somebody or an envelope has stopped it."""
 
 

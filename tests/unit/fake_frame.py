@@ -79,6 +79,9 @@ class FakeFrame:
     def at(self, part: str) -> FakeFrame:
         return FakeFrame(self.world, self.scope, self._join(part))
 
+    def round(self, number: int) -> FakeFrame:
+        return self.at(str(number))
+
     def bind(self, name: str, value: Any) -> None:
         self.scope.names[name] = value
 

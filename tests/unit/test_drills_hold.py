@@ -44,6 +44,7 @@ WITHOUT: dict[str, tuple[Change, ...]] = {
     "wrong-shape": ((LOOK, "output: {order_id: str, amount: float, urgent: bool}\n", ""), *UNCHECKED),
     "ping-pong": ((FLOW, "rounds: 2", "rounds: 20"), NO_LIMITS),
     "endless-loop": (NO_LIMITS,),
+    "near-repeat": ((FLOW, STEPS, "limits: {similar: 1000}\n" + STEPS),),
     "missing-data": ((DESK, READ, MADE_UP), *UNCHECKED),
     "conflicting-rules": (
         (

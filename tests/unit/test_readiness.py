@@ -206,6 +206,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS211", changed(RESPOND, "instructions: Answer from the passages alone.\n", "")),
     ("TS212", changed(RESPOND, "budget: {usd: 0.10}", "tools: [desk.get]")),
     ("TS213", changed(TRIAGE, "confidence: float, ", "")),
+    ("TS213", changed(TRIAGE, "confidence: {source: classifier", "confidence: {source: logprob, of: tone")),
+    (
+        "TS219",
+        {
+            **changed(RESPOND, "budget: {usd", "confidence: {source: logprob, field: amount, of: text}\nbudget: {usd"),
+            **changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-x-20250414"),
+        },
+    ),
     ("TS214", changed(TRIAGE, ", calibrated_on: outcomes.jsonl", "")),
     ("TS215", {"outcomes.jsonl": None}),
     ("TS216", changed(RESPOND, "model: cheap\ninstructions: Answer from the passages alone.\n", "human: lead\n")),

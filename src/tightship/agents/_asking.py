@@ -23,9 +23,18 @@ from tightship.models.port import ModelReply, ModelRequest, OnText
 from tightship.models.prices import Counted
 from tightship.models.service import Models
 
-_KEPT: Final = ("provider", "response_id", "system_fingerprint", "service_tier", "usage_estimated", "rehearsal")
+PROBABILITY: Final = ("probability", "tokens")
+_KEPT: Final = (
+    "provider",
+    "response_id",
+    "system_fingerprint",
+    "service_tier",
+    "usage_estimated",
+    "rehearsal",
+    *PROBABILITY,
+)
 """What a provider says of an answer that its entry keeps, beside the model's version and the finish reason."""
-_SETTINGS: Final = ("temperature", "seed", "thinking_budget")
+_SETTINGS: Final = ("temperature", "seed", "thinking_budget", "logprobs")
 _STATE: Final = "asked"
 
 
@@ -120,7 +129,8 @@ class Asker:
 
     def at_tier(self, request: ModelRequest, tier: str) -> ModelRequest:
         """The same request at another tier, asked the way that tier is."""
-        return replace(request, tier=tier, settings=self.models.tiers.get(tier).model_settings())
+        settings = self.models.tiers.get(tier).model_settings()
+        return replace(request, tier=tier, settings=replace(settings, logprobs=request.settings.logprobs))
 
     async def _once(self, request: ModelRequest, on_text: OnText | None) -> ModelReply:
         ctx, turn = self._ctx, self._ctx.turn

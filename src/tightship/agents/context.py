@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tightship.agents._shared import SharedHands
 from tightship.controls.budgets import Amount
@@ -19,6 +19,8 @@ from tightship.effects.call import Call
 from tightship.effects.door import Door
 from tightship.effects.session import Session
 
+SURE: Final = "sure"
+"""Where a turn keeps the probability of its model's answer (None: not given), and the model's name."""
 Work = Callable[["AgentContext"], Awaitable[Any]]
 _OWN = str(Path(__file__).parent.parent)
 _ASYNCIO = str(Path(asyncio.__file__).parent)

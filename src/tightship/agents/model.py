@@ -16,7 +16,7 @@ import orjson
 from tightship.agents._asking import Asker, ModelTool
 from tightship.agents._context_tools import NAMES as CONTEXT_TOOLS
 from tightship.agents._context_tools import context_tools, use
-from tightship.agents.context import AgentContext
+from tightship.agents.context import SURE, AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core.errors import (
     ConflictingWrite,
@@ -34,7 +34,7 @@ from tightship.core.errors import (
 from tightship.core.ports import Json, ToolSpec
 from tightship.models.conversation import Conversation, Message, ToolCall
 from tightship.models.history import History, HistoryPolicy, fit_inputs, tokens_of
-from tightship.models.port import ModelReply, ModelRequest, OnText
+from tightship.models.port import ModelReply, ModelRequest, ModelSettings, OnText
 from tightship.models.service import Models
 from tightship.workflow.models import AgentSpec
 from tightship.workflow.types import shape_of
@@ -119,7 +119,7 @@ def model_agent(spec: AgentSpec, tools: Callable[[str], ToolSpec]) -> AgentFunct
             spec.model,
             (*(tools(name) for name in spec.tools), *own),
             spec.output_schema,
-            models.tiers.get(spec.model).model_settings(),
+            _settings(models, spec),
             spec.agent,
         )
 
@@ -127,9 +127,18 @@ def model_agent(spec: AgentSpec, tools: Callable[[str], ToolSpec]) -> AgentFunct
             return await ctx.parallel(*(_tool_work(call, spec) for call in calls))
 
         reply = await _converse(Asker(ctx, models), request, act if request.tools else None, history=history)
+        ctx.turn.state[SURE] = (reply.meta.get("probability"), reply.model or spec.model)
         return reply.output if spec.output_schema is not None else {"text": reply.text}
 
     return agent
+
+
+def _settings(models: Models, spec: AgentSpec) -> ModelSettings:
+    """How its tier is asked; with probabilities of tokens where its confidence is made of them."""
+    settings, confidence = models.tiers.get(spec.model or "").model_settings(), spec.confidence
+    if confidence is None or confidence.source != "logprob":
+        return settings
+    return replace(settings, logprobs=confidence.of or "")
 
 
 def _history(spec: AgentSpec) -> History | None:

@@ -19,6 +19,7 @@ from tightship.core.errors import (
     AgentRaised,
     LedgerError,
     LimitReached,
+    NearRepeat,
     NondeterminismError,
     PayloadTooLarge,
     RunError,
@@ -30,6 +31,7 @@ from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
 from tightship.effects.frame import CONSTRAINTS
 from tightship.effects.journal import Body
+from tightship.effects.near import refuse_near_turn
 from tightship.effects.outcomes import describe, restore
 from tightship.effects.session import Session
 from tightship.ledger import SealedPayload
@@ -125,12 +127,13 @@ async def _may_repair(session: Session, key: str) -> bool:
 
 async def _one_turn(session: Session, agent: Agent, turn: Turn, give: Mapping[str, Json]) -> Json:
     journal, key = session.journal, turn.key
-    payload, _ = journal.seal(_given(turn, give))
+    given = _given(turn, give)
+    payload, _ = journal.seal(given)
     await journal.landed(kinds.TURN, key)
     recorded = journal.turns.get(key)
     if recorded is not None:
         return await _replay(session, recorded, payload.address, key)
-    refused = _limited(session, agent, turn, payload.address)
+    refused = _limited(session, agent, turn, payload.address) or await _repeats(session, turn, payload.address, given)
     session.watch.check()
     session.shared.halts.check(session.scopes(agent.name))
     clock = session.shared.world.clock
@@ -189,6 +192,15 @@ def _limited(session: Session, agent: Agent, turn: Turn, address: str) -> LimitR
             limits.count_turn(turn.key)
         session.loops.turn(turn.key, agent.name, state_of(turn.key, address), turn.line)
     except LimitReached as error:
+        return error
+    return None
+
+
+async def _repeats(session: Session, turn: Turn, address: str, given: Mapping[str, Json]) -> NearRepeat | None:
+    """Why the turn would say nearly the same once more, or None."""
+    try:
+        await refuse_near_turn(session, turn.agent, turn.key, address, dict(given), turn.line)
+    except NearRepeat as error:
         return error
     return None
 

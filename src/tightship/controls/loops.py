@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from tightship.core import kinds
 from tightship.core.errors import LoopFound
 from tightship.core.ports import EntryView
 
 State = tuple[str, str]
+ROUND: Final = "*"
+"""Ends the line of one round of a step: exact repetition counts in it alone, near repetition over all rounds."""
 _FIX = "give the agents new information or a different step here; the limits are repeats, cycles and bounces"
 
 
@@ -113,9 +116,10 @@ class LoopDetector:
         self._line(line).learn(value)
         while line:
             line = line.rpartition("/")[0]
-            at = self._lines.get(line)
-            if at is not None:
-                at.learn(value)
+            for one in (line, f"{line}{ROUND}"):
+                at = self._lines.get(one)
+                if at is not None:
+                    at.learn(value)
 
     def restore(self, entries: Iterable[EntryView], line_of: Callable[[str], str] = lambda key: "") -> None:
         """Take in a run's recorded turns and handoffs, without raising; before a resumed run goes on.

@@ -65,6 +65,7 @@ TightshipError
 │       └── Ungrounded         a claim does not stand in what it cites
 └── LimitReached               turns, calls, rounds or repeats beyond the limit
     └── LoopFound              agents go round in circles
+        └── NearRepeat         an agent says nearly the same again and again
 
 Control flow that is no error (deny, approval needed, over budget, halted) stands in `signals.py`.
 """
@@ -430,3 +431,21 @@ class LimitReached(TightshipError):
 
 class LoopFound(LimitReached):
     """Agents go round in circles, and nothing new was learned."""
+
+
+class NearRepeat(LoopFound):
+    """An agent says nearly the same again and again, and nothing new was learned.
+
+    `evidence` says what was repeated, how often and how alike it is.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        evidence: Mapping[str, Any] | None = None,
+        fix: str | None = None,
+        where: str | None = None,
+    ) -> None:
+        self.evidence: Mapping[str, Any] = evidence or {}
+        super().__init__(message, fix=fix, where=where)

@@ -55,7 +55,8 @@ DECIDED: Final = "decided"
 """value: a race, a timer, an ambient name, why a run turned around; decided once"""
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | settled | branch.failed | breaker | budget.alert |
-fallback | rehearsal.decision | …), its fields; [again: work that was done before follows, which counts as a retry]"""
+fallback | rehearsal.decision | near_repeat | …), its fields; [again: work that was done before follows, which counts
+as a retry]"""
 
 # --- shared context ----------------------------------------------------------------------------------
 CONTEXT: Final = "context.written"

@@ -37,6 +37,7 @@ from tightship.effects.domains import check_domains
 from tightship.effects.flight import Flight, Work
 from tightship.effects.hedging import hedged
 from tightship.effects.journal import Body
+from tightship.effects.near import refuse_near_call
 from tightship.effects.pacing import Pacing
 from tightship.effects.session import Session
 from tightship.effects.shared import SharedPassage
@@ -89,7 +90,7 @@ class Door:
             passage.begun = True
             return await passage.shielded(lambda: passage.recover(opened[0]))
         if not passage.take_up():
-            passage.count()
+            await passage.count()
         try:
             passage.policies = passage.permit()
             await self._check_domains(passage)
@@ -147,8 +148,8 @@ class _Passage(Pacing):
 
     # --- what lets it in -------------------------------------------------------------------------
 
-    def count(self) -> None:
-        """Calls, and identical ones.
+    async def count(self) -> None:
+        """Calls, identical ones, and ones that ask nearly the same in other words.
 
         Raises:
             LimitReached: one too many.
@@ -160,6 +161,8 @@ class _Passage(Pacing):
             if call.cls in REPEATED and not call.settling:
                 # in each branch and item anew: five items may read the same price list
                 limits.count_repeat(call.key, call.agent, call.tool.spec.name, self.args + call.line)
+        if call.cls in REPEATED and not call.settling:
+            await refuse_near_call(self.session, call, self.args)
 
     def permit(self) -> tuple[str, ...]:
         """Halts, arguments, policy, labels, privacy, deadline. Returns the ids of the policies that allowed it."""

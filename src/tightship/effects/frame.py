@@ -439,6 +439,10 @@ class Frame(Protocol):
         """The frame of a sub-path, in the same task and scope."""
         ...
 
+    def round(self, number: int) -> Frame:
+        """The frame of one of several rounds, as `at`; what is said in them is looked at together."""
+        ...
+
     def escalate(self, exception: WorkException) -> NoReturn:
         """End the run as escalated with this exception, whatever the surrounding behaviours say."""
         ...

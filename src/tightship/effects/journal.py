@@ -16,6 +16,7 @@ from tightship.ledger import Draft, Entry, Guards, Ledger, Line, SealedPayload
 from tightship.ledger.vault import ScopeKeys, encode
 
 Body = dict[str, Any]
+Listener = Callable[[str, str, Mapping[str, Any]], None]
 MOST_AHEAD = 16
 """Entries of one run that may be on their way to the disk while it goes on."""
 
@@ -58,6 +59,7 @@ class Journal:
         written: the versions that were written, by the key of the effect.
         entries: all of them, in the order in which they were taken in.
         settled: every settle, failed attempts included: what the run has cost.
+        listener: is told of each entry as it is appended, and of what others do to the run as it is taken in.
     """
 
     def __init__(self, ledger: Ledger, run: str, epoch: int, log: str, scope: str) -> None:
@@ -88,6 +90,7 @@ class Journal:
         self.settled: list[Body] = []
         self.entries: list[Entry] = []
         self.seconds = 0.0
+        self.listener: Listener | None = None
         self._sealed: dict[str, tuple[str, bytes | None]] = {}
         self._lost: ScopeKeys | None = None
 
@@ -125,6 +128,8 @@ class Journal:
             self.seconds += body.get("seconds", 0.0)
         else:
             self._index_people(kind, key, body)
+        if self.listener is not None and kind in (kinds.SIGNAL, kinds.CLOSED):
+            self.listener(kind, key, body)
 
     def _index_written(self, entry: Entry) -> None:
         body = entry.body
@@ -283,6 +288,8 @@ class Journal:
         """
         if self.broken is not None:
             raise self.broken
+        if self.listener is not None:
+            self.listener(kind, key, body)
         draft = Draft(self.run, kind, key, body, self.epoch, payloads)
         return self.ledger.append(draft, guards=guards, log=self.log, line=self.line)
 
@@ -315,9 +322,13 @@ class Journal:
             raise self.broken
         future = self.ledger.append(*drafts, guards=guards, log=self.log, line=self.line)
         try:
-            return await future
+            entries = await future
         finally:
             self._take_in(future)
+        if self.listener is not None:
+            for draft in drafts:
+                self.listener(draft.kind, draft.key, draft.body)
+        return entries
 
     async def go_ahead(
         self,

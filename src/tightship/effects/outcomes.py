@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from tightship.core import errors, signals
-from tightship.core.errors import TightshipError, Unavailable, Unforeseen, WorkException
+from tightship.core.errors import NearRepeat, TightshipError, Unavailable, Unforeseen, WorkException
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
 
@@ -31,6 +31,8 @@ def describe(error: TightshipError) -> tuple[dict[str, Json], dict[str, Json]]:
     if isinstance(error, WorkException):
         head["kind"] = error.kind
         detail |= {"needed": error.needed, "options": list(error.options), "evidence": jsonable(error.evidence)}
+    elif isinstance(error, NearRepeat):
+        detail["evidence"] = jsonable(error.evidence)
     if isinstance(error, Unavailable) and error.retry_after is not None:
         detail["retry_after"] = error.retry_after
     return head, detail
@@ -48,6 +50,8 @@ def restore(head: dict[str, Any], detail: dict[str, Any]) -> TightshipError:
         }
         if issubclass(cls, Unavailable):
             more["retry_after"] = detail.get("retry_after")
+    elif issubclass(cls, NearRepeat):
+        more["evidence"] = detail.get("evidence")
     try:
         error = cls(detail.get("message"), **more)
     except TypeError:  # an error with arguments of its own (a LoadError names a line)

@@ -14,6 +14,7 @@ from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts, scopes_of
 from tightship.controls.limits import Handoffs, Messages, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
+from tightship.controls.near_repeats import NearRepeats
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
 from tightship.core.ports import Tool
@@ -87,6 +88,7 @@ class Session:
     envelopes: EnvelopeTree
     limits: RunLimits
     loops: LoopDetector
+    near: NearRepeats
     watch: Stopwatch
     tools: Mapping[str, Tool]
     flights: Flights = field(default_factory=Flights)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tightship.controls.periods import period_bounds, period_key
 from tightship.controls.spend import SUMS
-from tightship.core.errors import LoopFound
+from tightship.core.errors import LoopFound, NearRepeat
 from tightship.core.money import to_usd
 from tightship.core.ports import Json
 from tightship.insight.behaviour import Behaviour, behaviour
@@ -36,7 +36,8 @@ class WorkflowDemand:
         oldest: seconds for which the oldest due run has waited; 0 where none is due.
         waiting: inbox items that wait for a person.
         today: what was spent since midnight UTC.
-        looping: of the waiting items those whose runs ended because agents went round in circles.
+        looping: of the waiting items those whose runs ended because agents went round in circles. near: of these, those
+            in which an agent said nearly the same in other words.
         lately: how the latest requests of today have been coordinated that have ended.
     """
 
@@ -50,6 +51,7 @@ class WorkflowDemand:
     waiting: int = 0
     today: Cost = field(default_factory=Cost)
     looping: int = 0
+    near: int = 0
     lately: Coordination = field(default_factory=Coordination)
 
     def as_dict(self) -> dict[str, Json]:
@@ -64,6 +66,7 @@ class WorkflowDemand:
             "oldest_due_seconds": self.oldest,
             "waiting_for_people": self.waiting,
             "looping": self.looping,
+            "near_repeats": self.near,
             "today": self.today.as_dict(),
             "lately": self.lately.as_dict(),
         }
@@ -274,4 +277,6 @@ async def _count_items(ledger: Ledger, of: Callable[[str, str], WorkflowDemand])
         run = found.get(item["run"], {})
         one = of(item["log"], run.get("workflow", ""))
         one.waiting += 1
-        one.looping += run.get("reason") == LoopFound.__name__
+        near = run.get("reason") == NearRepeat.__name__
+        one.looping += near or run.get("reason") == LoopFound.__name__
+        one.near += near

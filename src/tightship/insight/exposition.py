@@ -162,6 +162,12 @@ METRICS: Final = (
         _each(lambda one: one.looping),
     ),
     Metric(
+        "tightship_inbox_near_repeat_items",
+        "gauge",
+        "What waits for a person because an agent said nearly the same in other words, again and again.",
+        _each(lambda one: one.near),
+    ),
+    Metric(
         "tightship_untold_notices",
         "gauge",
         "Notices of inbox items that outside systems have not received, by target and state.",

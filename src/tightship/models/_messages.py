@@ -152,8 +152,12 @@ def wrapped(schema: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return outer, True
 
 
-def parameters(request: ModelRequest) -> ModelRequestParameters:
-    """Tools and the structured answer, in the mode that the model does best."""
+def parameters(request: ModelRequest, native: bool = False) -> ModelRequestParameters:
+    """Tools and the structured answer, in the mode that the model does best.
+
+    Providers give probabilities of the tokens of texts, and not of calls. So where they are asked for, the answer is a
+    text: in the provider's own structured form where it is `native` to the model, else as the prompt describes it.
+    """
     from pydantic_ai.models import ModelRequestParameters
     from pydantic_ai.output import OutputObjectDefinition
     from pydantic_ai.tools import ToolDefinition
@@ -167,6 +171,13 @@ def parameters(request: ModelRequest) -> ModelRequestParameters:
     if request.output_schema is None:
         return ModelRequestParameters(function_tools=tools)
     schema, _ = wrapped(request.output_schema)
+    if request.settings.logprobs is not None:
+        return ModelRequestParameters(
+            function_tools=tools,
+            output_mode="native" if native else "prompted",
+            output_object=OutputObjectDefinition(json_schema=schema, name=OUTPUT_TOOL),
+            allow_text_output=True,
+        )
     about = "The answer. Call it once, when everything is known."
     return ModelRequestParameters(
         function_tools=tools,

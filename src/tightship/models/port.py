@@ -26,6 +26,7 @@ class ModelSettings:
         thinking_budget: the most tokens of reasoning; 0 none, None the provider's default.
         timeout: seconds for the whole attempt.
         cache_prompt: ask the provider to cache the prompt's stable part.
+        logprobs: ask for the probabilities of tokens, of this field of the answer; empty: of all of it, None: of none.
     """
 
     max_tokens: int = 4096
@@ -34,6 +35,7 @@ class ModelSettings:
     thinking_budget: int | None = None
     timeout: float = 120.0
     cache_prompt: bool = False
+    logprobs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class ModelRequest:
             "output": self.output_schema,
             "settings": [settings.max_tokens, settings.temperature, settings.seed, settings.thinking_budget],
         }
+        if settings.logprobs is not None:
+            parts["logprobs"] = settings.logprobs
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -85,7 +89,8 @@ class ModelReply:
         output: the structured answer where one was asked for and given.
         refusal: what the model said when it refused.
         problem: what is wrong with the answer (no JSON, cut off, malformed arguments), or None.
-        meta: raw facts: provider, response id, fingerprint, whether the usage was estimated, …
+        meta: raw facts: provider, response id, fingerprint, whether the usage was estimated, …; where it was asked
+            for and given, the `probability` of the answer or field, and of how many `tokens` (models._probabilities).
     """
 
     message: Message

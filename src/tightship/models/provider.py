@@ -14,6 +14,7 @@ from tightship.core.ports import Json, Secrets, Usage
 from tightship.core.world import World
 from tightship.models._failures import translated
 from tightship.models._messages import Names, arguments, from_parts, parameters, to_messages, wrapped
+from tightship.models._probabilities import SETTING, token_probability
 from tightship.models.conversation import Message, ToolCall
 from tightship.models.port import FinishReason, ModelReply, ModelRequest, ModelSettings, OnText
 from tightship.models.prices import Counts, Prices
@@ -68,7 +69,8 @@ class PydanticAiModel:
         model = await self._model(request.model or self._tier.model)
         from pydantic_ai.direct import model_request
 
-        messages, asked = to_messages(request.conversation), parameters(request)
+        native = bool(model.profile.get("supports_json_schema_output"))
+        messages, asked = to_messages(request.conversation), parameters(request, native)
         settings: Any = self._settings(request.settings)
         try:
             if on_text is not None:
@@ -148,6 +150,8 @@ class PydanticAiModel:
             made["seed"] = asked.seed
         if asked.cache_prompt:
             made["cache"] = True
+        if asked.logprobs is not None:
+            made[SETTING] = True
         provider = self._tier.model.partition(":")[0].partition("-")[0]
         if self._tier.settings.base_url is None and provider in ("openai", "anthropic"):
             made["service_tier"] = "default"  # dearer tiers of service would break the reserved bound
@@ -170,6 +174,7 @@ class PydanticAiModel:
                 meta[name] = details[name]
         if estimated:
             meta["usage_estimated"] = True
+        meta |= _probability(request, response, message.content)
         if response.state != "complete":
             problem = problem or f"the answer is {response.state}"
         return ModelReply(
@@ -248,6 +253,19 @@ def _thinking(provider: str, budget: int) -> dict[str, Any]:
         return {"google_thinking_config": {"thinking_budget": budget}}
     efforts = ((1024, "minimal"), (4096, "low"), (16_384, "medium"))
     return {"thinking": next((effort for most, effort in efforts if budget <= most), "high")}
+
+
+def _probability(request: ModelRequest, response: ModelResponse, text: str) -> dict[str, Json]:
+    """How probable the answer was, where that was asked for and the provider says it."""
+    field = request.settings.logprobs
+    if field is None or not text:
+        return {}
+    tokens: list[Any] = (response.provider_details or {}).get("logprobs") or []
+    for part in response.parts:
+        if not tokens and part.part_kind == "text":
+            tokens = [*(part.provider_details or {}).get("logprobs", ())]
+    found = token_probability(tokens, text, field)
+    return {} if found is None else {"probability": round(found[0], 9), "tokens": found[1]}
 
 
 def _output(

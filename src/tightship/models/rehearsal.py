@@ -39,7 +39,10 @@ class RehearsalModel:
             output = rehearsed(request.output_schema, seed)
         if on_text is not None:
             on_text(text)
-        return ModelReply(Message.assistant(text), FREE, "stop", REHEARSAL, output=output, meta={"rehearsal": True})
+        meta: dict[str, Json] = {"rehearsal": True}
+        if request.settings.logprobs is not None:
+            meta |= {"probability": 0.5, "tokens": 1}  # it stands for none: rehearsals release nothing
+        return ModelReply(Message.assistant(text), FREE, "stop", REHEARSAL, output=output, meta=meta)
 
 
 def rehearsed(schema: Json, seed: str) -> Json:

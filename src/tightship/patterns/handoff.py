@@ -158,7 +158,7 @@ class Handoff(Step):
         at, brief, trail = self.first, dict[str, Json](), [self.first]
         contract, known = Brief(self.brief, self.keep), Known()
         for number in range(1, self.max + 2):
-            inner = frame.at(str(number))
+            inner = frame.round(number)
             output, passed = await self._turn(inner, at, brief, contract)
             if passed is None:
                 return output

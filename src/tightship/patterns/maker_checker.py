@@ -159,7 +159,7 @@ class MakerChecker(Step):
         """Make and check until it passes."""
         objections, history, made = list[str](), list[str](), None
         for number in range(1, self.rounds + 1):
-            inner = frame.at(str(number))
+            inner = frame.round(number)
             with feedback(inner, objections):
                 made = await inner.step(self.maker)
             inner.keep_apart(self.checker.part, frame.makers(made))

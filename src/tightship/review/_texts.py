@@ -159,6 +159,14 @@ TEXTS: Final[dict[type[BaseException], Text]] = {
         "Look at what was repeated, and decide how the case goes on.",
         (_BY_HAND, _RETRY, _STOP),
     ),
+    errors.NearRepeat: Text(
+        "limit",
+        "an agent repeats itself in other words",
+        "The work was stopped because an agent said or asked nearly the same over and over, and nothing new was "
+        "learned by it.",
+        "Look at what was repeated, and decide how the case goes on.",
+        (_BY_HAND, _RETRY, _STOP),
+    ),
     errors.LimitReached: Text(
         "limit",
         "a limit was reached",

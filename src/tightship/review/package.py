@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from tightship.core.errors import InputRejected, TightshipError, WorkException
+from tightship.core.errors import InputRejected, NearRepeat, TightshipError, WorkException
 from tightship.core.ports import Json
 from tightship.core.signals import OverBudget, Signal
 from tightship.review._plain import plain
@@ -182,6 +182,8 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
         needed = error.needed or needed
         evidence = dict(error.evidence)
         options = _options(error.options) or options
+    elif isinstance(error, NearRepeat):
+        evidence = dict(error.evidence)
     rules = tuple(at.rules) or _rules(evidence.get("rules"))
     if isinstance(error, Signal) and error.scope:
         evidence["scope"] = error.scope

@@ -17,10 +17,10 @@ from typing import Final
 
 import orjson
 
-from tightship.agents.context import AgentContext
+from tightship.agents.context import SURE, AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.controls.limits import sample_key
-from tightship.core.errors import LoadError, WrongShape
+from tightship.core.errors import FormatMismatch, LoadError, WrongShape
 from tightship.core.ports import Json
 from tightship.review.calibrating import Fitted, fit_scaling, read_outcomes
 from tightship.workflow.models import AgentSpec, Confidence
@@ -65,11 +65,13 @@ def _fitted(path: Path, changed: int, size: int) -> tuple[Fitted, str]:
 
 
 def answering(spec: AgentSpec) -> AgentSpec:
-    """The agent as it is asked: the confidence of samples that agree is not its own to state."""
+    """The agent as it is asked: how many samples agree, and how probable its tokens are, is not a model's to state."""
     confidence = spec.confidence
-    if confidence is None or confidence.source != "agreement":
+    if confidence is None or confidence.source not in ("agreement", "logprob"):
         return spec
-    fields = spec.model_dump(mode="json", by_alias=True, exclude={"confidence"})
+    fields = spec.model_dump(mode="json", by_alias=True)
+    if confidence.source == "agreement":
+        fields.pop("confidence")
     shapes = {name: shape for name, shape in fields["output"].items() if name.removesuffix("?") != confidence.field}
     return AgentSpec.model_validate({**fields, "output": shapes})
 
@@ -81,7 +83,9 @@ def with_confidence(spec: AgentSpec, function: AgentFunction, root: Path) -> Age
         return function
 
     async def agent(ctx: AgentContext, given: dict[str, Json]) -> Json:
-        if confidence.source == "agreement":
+        if confidence.source == "logprob" and spec.model is not None:
+            out, raw = await _probable(ctx, spec, function, given)
+        elif confidence.source == "agreement":
             out, raw = await _agreed(ctx, spec, confidence, function, given)
         else:
             out = await _called(function, ctx, given)
@@ -131,6 +135,27 @@ async def _agreed(
         groups.setdefault(normalised(out[confidence.of]), []).append(out)
     most = max(groups.values(), key=len)  # of several as large, the one that came first
     return most[0], len(most) / len(outs)
+
+
+async def _probable(
+    ctx: AgentContext, spec: AgentSpec, function: AgentFunction, given: dict[str, Json]
+) -> tuple[dict[str, Json], float]:
+    """The answer, and the probability of its tokens as the provider gives it.
+
+    Raises:
+        FormatMismatch: it gives none.
+    """
+    out = await _called(function, ctx, given)
+    raw, model = ctx.turn.state.pop(SURE, (None, spec.model))
+    if not isinstance(out, dict) or not isinstance(raw, int | float):
+        of = spec.confidence.of if spec.confidence is not None else None
+        whose = f"the tokens of {of!r}" if of else "its tokens"
+        raise FormatMismatch(
+            f"{spec.agent}: {model} has answered and does not say how probable {whose} are, so there is no confidence",
+            needed="judge this case by hand; name a tier whose provider gives token probabilities, or another source",
+            evidence={"model": model, "source": "logprob"},
+        )
+    return out, float(raw)
 
 
 async def _called(function: AgentFunction, ctx: AgentContext, given: dict[str, Json]) -> Json:

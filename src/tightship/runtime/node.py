@@ -12,6 +12,7 @@ from tightship.agents.context import Pinned
 from tightship.agents.turn import take_turn
 from tightship.context.board import Move
 from tightship.controls.budgets import Amount
+from tightship.controls.loops import ROUND
 from tightship.core import kinds
 from tightship.core.errors import LimitReached, TightshipError, WorkException
 from tightship.core.ports import WORKFLOW, Json
@@ -102,6 +103,11 @@ class NodeFrame:
         """The frame of a sub-path."""
         key = join(self.key, part)
         return NodeFrame(self.task, key, self.scope, self._overrides, key)
+
+    def round(self, number: int) -> NodeFrame:
+        """The frame of one of several rounds, in a line that goes on from the others' (controls.near_repeats)."""
+        key = join(self.key, str(number))
+        return NodeFrame(self.task, key, self.scope, self._overrides, f"{key}{ROUND}")
 
     def bind(self, name: str, value: Json) -> None:
         """Give a name a value."""

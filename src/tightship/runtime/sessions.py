@@ -9,6 +9,7 @@ from tightship.agents.turn import state_of
 from tightship.controls.budgets import EnvelopeTree
 from tightship.controls.limits import Limits, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector, LoopLimits
+from tightship.controls.near_repeats import NearLimits, NearRepeats
 from tightship.core import kinds
 from tightship.effects.frame import RunFacts
 from tightship.effects.journal import Journal
@@ -46,6 +47,8 @@ class Sessions:
         spec, limits = program.spec, program.limits
         line = self._families.line(facts.id)
         tree = build_envelopes(self._envelopes(facts.tenant), spec.name, line, program.definition.agents)
+        near = _near_repeats(program)
+        journal.listener = near.observe
         return Session(
             facts,
             journal,
@@ -53,6 +56,7 @@ class Sessions:
             tree,
             RunLimits(Limits(limits.turns, limits.calls, limits.retries, limits.repeats)),
             LoopDetector(LoopLimits(repeats=limits.repeats + 1)),
+            near,
             Stopwatch(self._shared.world.clock, spec.budget.seconds, used=journal.seconds),
             program.tools,
             agent_limits=_agent_limits(program),
@@ -74,6 +78,7 @@ class Sessions:
         lines = {entry.key: entry.body["line"] for entry in entries if "line" in entry.body}
         session.loops.restore([_as_seen(entry) for entry in entries], lambda key: lines.get(key, ""))
         for entry in entries:
+            session.near.observe(entry.kind, entry.key, entry.body)
             if entry.kind == kinds.EXTENDED and "seconds" in entry.body:
                 session.watch.extend(entry.body["seconds"])
         return session
@@ -89,6 +94,17 @@ def _agent_limits(program: Program) -> dict[str, RunLimits]:
         limits = Limits(own.turns or run.turns, own.calls or run.calls, run.retries, own.repeats or run.repeats)
         found[name] = RunLimits(limits, f"agent:{name}")
     return found
+
+
+def _near_repeats(program: Program) -> NearRepeats:
+    """What is said, with the bounds of the run, and of the agents that declare one of their own."""
+    limits = NearLimits(program.limits.similar, program.limits.similarity)
+    own = {
+        name: NearLimits(agent.limits.similar, limits.similarity)
+        for name, agent in program.definition.agents.items()
+        if agent.limits.similar is not None
+    }
+    return NearRepeats(limits, own)
 
 
 def _as_seen(entry: Entry) -> Entry:

@@ -69,7 +69,8 @@ class _Blueprint:
             ("Budget of a run", spec.budget.describe()),
             (
                 "Limits",
-                f"{limits.turns} turns, {limits.calls} calls, {limits.retries} retries, {limits.repeats} repeats",
+                f"{limits.turns} turns, {limits.calls} calls, {limits.retries} retries, {limits.repeats} repeats, "
+                f"{limits.similar} near repeats",
             ),
             ("Escalation goes to", f"{role} ({people})" if people else role or _UNSAID),
             ("Escalation", spec.escalation or _UNSAID),

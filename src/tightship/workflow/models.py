@@ -76,6 +76,15 @@ class Limits(Spec):
     repeats: int = Field(
         default=3, ge=1, le=1000, description="identical calls (same tool, same arguments) of one agent"
     )
+    similar: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="turns or calls of one agent that are nearly the same in other words, with nothing new in between",
+    )
+    similarity: float = Field(
+        default=0.7, ge=0.5, le=1.0, description="share of words in common from which on texts are nearly the same"
+    )
     handoffs: int = Field(default=8, ge=0, le=1000, description="handoffs of one task")
     messages: int = Field(default=500, ge=0, le=100_000, description="messages between peers for one user's request")
     depth: int = Field(default=5, ge=1, le=20, description="workflows started by workflows")
@@ -102,6 +111,8 @@ class LimitOverrides(Spec):
     requests: int | None = Field(default=None, ge=1, le=10_000_000)
     retries: int | None = Field(default=None, ge=0, le=10_000)
     repeats: int | None = Field(default=None, ge=1, le=1000)
+    similar: int | None = Field(default=None, ge=1, le=1000)
+    similarity: float | None = Field(default=None, ge=0.5, le=1.0)
     handoffs: int | None = Field(default=None, ge=0, le=1000)
     messages: int | None = Field(default=None, ge=0, le=100_000)
     depth: int | None = Field(default=None, ge=1, le=20)
@@ -122,6 +133,7 @@ class AgentLimits(Spec):
     turns: int | None = Field(default=None, ge=1)
     calls: int | None = Field(default=None, ge=1)
     repeats: int | None = Field(default=None, ge=1)
+    similar: int | None = Field(default=None, ge=1)
     output_bytes: int | None = Field(default=None, ge=1000)
 
 
@@ -129,8 +141,9 @@ class Confidence(Spec):
     """Where an agent's confidence comes from; never a model's bare word.
 
     `calibrated_on` names the recorded outcomes (a file of the workspace) on which it was calibrated; without them it
-    releases nothing. `samples` and `of` belong to `agreement`: how often the agent is asked, and the field on which the
-    answers have to agree.
+    releases nothing. `of` is the field of the output that is decided: with `agreement` the one on which the answers
+    have to agree, with `logprob` the one whose tokens count (without it, all do). `samples` belongs to `agreement`: how
+    often the agent is asked.
     """
 
     source: Literal["classifier", "agreement", "logprob", "checker"]
@@ -141,9 +154,12 @@ class Confidence(Spec):
 
     @model_validator(mode="after")
     def _agrees_on_something(self) -> Confidence:
-        if (self.source == "agreement") != (self.of is not None):
-            said = "agreement needs `of`: the field on which" if self.of is None else "`of` belongs to agreement, where"
-            raise ValueError(f"{said} samples have to agree")
+        if self.source == "agreement" and self.of is None:
+            raise ValueError("agreement needs `of`: the field on which samples have to agree")
+        if self.of is not None and self.source not in ("agreement", "logprob"):
+            raise ValueError(f"`of` belongs to agreement and logprob, and not to {self.source}; delete it")
+        if self.of == self.field:
+            raise ValueError(f"`of` is the field that is decided, and {self.field!r} holds the confidence in it")
         return self
 
 

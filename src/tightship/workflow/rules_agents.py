@@ -272,6 +272,10 @@ def no_confidence_field(check: Check, rule: Rule) -> Iterator[Finding]:
         if found.get("type") not in ("number", ["number", "null"]):
             said = f"{agent.agent!r} has no number {agent.confidence.field!r} in its output"
             yield rule.found(said, agent.where("confidence"))
+        of = agent.confidence.of
+        if of is not None and of not in agent.output_schema["properties"]:
+            said = f"{agent.agent!r} has no {of!r} in its output, on which its confidence is to rest"
+            yield rule.found(said, agent.where("confidence", "of"))
 
 
 @rule(
@@ -307,6 +311,32 @@ def no_calibration_file(check: Check, rule: Rule) -> Iterator[Finding]:
             if not (path.is_relative_to(root.resolve()) and path.exists()):
                 said = f"there is no {agent.confidence.calibrated_on} in the workspace"
                 yield rule.found(said, agent.where("confidence", "calibrated_on"))
+
+
+NO_PROBABILITIES: Final = frozenset(
+    {"anthropic", "bedrock", "cohere", "gateway", "gemini", "google", "groq", "huggingface", "mistral", "xai"}
+)
+"""Providers from which no probabilities of tokens are read, by the first word of their name."""
+
+
+@rule(
+    "TS219",
+    "error",
+    "A confidence rests on token probabilities that the provider does not give",
+    why="Each turn would be paid for and then fail, since there is nothing to work the confidence out of.",
+    fix="Name a tier with OpenAI's interface, its `next` tiers too, or use `source: agreement`.",
+)
+def no_token_probabilities(check: Check, rule: Rule) -> Iterator[Finding]:
+    """A confidence has its source."""
+    config = check.files.config
+    for agent in check.files.agents.values():
+        if agent.confidence is None or agent.confidence.source != "logprob" or agent.model is None:
+            continue
+        for name in config.tier_chain(agent.model):
+            provider = config.tiers[name].model.partition(":")[0]
+            if provider.partition("-")[0] in NO_PROBABILITIES:
+                said = f"{agent.agent!r} is answered by the tier {name!r}, and {provider} gives no token probabilities"
+                yield rule.found(said, agent.where("confidence", "source"))
 
 
 @rule(

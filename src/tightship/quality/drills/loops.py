@@ -12,10 +12,11 @@ import jsonschema_rs
 from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
-from tightship.core.errors import LimitReached, TightshipError
-from tightship.core.ports import Json
+from tightship.core.errors import DataMissing, LimitReached, TightshipError
+from tightship.core.ports import Json, Reply, Request
 from tightship.models.rehearsal import rehearsed
 from tightship.quality.drills.judge import judge_safe, last, told
+from tightship.quality.drills.outside import Ask, Tap
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.roles import only
 from tightship.quality.drills.scene import Scene, act, play
@@ -31,6 +32,11 @@ TURNS = 24
 """Turns after which agents that go back and forth should have been stopped."""
 CALLS = 250
 """Calls after which a turn that asks on and on should have been stopped."""
+WORDINGS = 40
+"""In how many wordings the same is asked."""
+REWORDED = 12
+"""Wordings of the same after which whoever says it should have been stopped."""
+_FILLERS = ("again", "exactly", "finally", "kindly", "now", "once", "quickly", "really", "simply", "still")
 
 
 def _circles(bench: Bench) -> str:
@@ -152,6 +158,118 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
         await judge_safe(report, scene, run, clean, f"{agent}, {'calls' if tools else 'a turn'} without end")
 
     play(bench, story, actor=only(agent, actor))
+
+
+@drill(
+    "near-repeat",
+    broken="agents ask tools that find nothing for the same in ever other words, and so do checkers object",
+    fix="lower `limits.similar`, or `rounds` of maker_checker",
+)
+def near_repeat(bench: Bench, report: Report) -> None:
+    """Whoever says the same over and over in other words is stopped soon, and a person gets the case."""
+    for agent in dict.fromkeys(name for one in bench.lively() for name in one.agents):
+        clean = next(one for one in bench.lively() if agent in one.agents)
+        for tool in bench.files.agent(agent).tools:
+            _rewords(bench, report, clean, agent, tool)
+    for step in bench.steps("maker_checker"):
+        names = set(step.checker.agents())
+        clean = next((one for one in bench.lively() if names & set(one.agents)), None)
+        if clean is not None:
+            _objects_anew(bench, report, clean, names)
+
+
+def _wording(number: int) -> str:
+    """The same request in the wording of this number, below 45."""
+    pairs = list(itertools.combinations(_FILLERS, 2))
+    first, second = pairs[number % len(pairs)]
+    return f"{first} tell me all details that anybody knows about how this open case of our customer stands {second}"
+
+
+def _rewords(bench: Bench, report: Report, clean: Clean, agent: str, tool: str) -> None:
+    said: list[Mapping[str, Json]] = []
+
+    def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
+        async def rewords(ctx: AgentContext, given: dict[str, Json]) -> Json:
+            for number in range(WORDINGS):
+                args = _said_as(ctx, tool, _wording(number))
+                if args is None:
+                    break
+                said.append(args)
+                try:
+                    await ctx.tool(tool, args)
+                except LimitReached:
+                    raise
+                except TightshipError:
+                    continue
+            return await act(function, ctx, given)
+
+        return rewords
+
+    async def story(scene: Scene) -> None:
+        await scene.prepare(clean.case)
+        run = await scene.run(clean.case)
+        if said:
+            report.hold(
+                len(said) <= REWORDED,
+                f"{agent} was stopped after it had asked {tool} in {len(said)} wordings ({told(run)})",
+                f"{agent} asked {tool} for the same in {len(said)} wordings before it was {told(run)}; "
+                f"{REWORDED} are enough",
+                last(run),
+            )
+            await judge_safe(report, scene, run, clean, f"{agent} asks {tool} in other words")
+
+    async def finds_nothing(tap: Tap, request: Request, ask: Ask) -> Reply:
+        if tap.spec.name == tool and request.agent == agent and request.args in said:
+            raise DataMissing(f"{tool} has found nothing")
+        return await ask()
+
+    play(bench, story, actor=only(agent, actor), trouble=finds_nothing)
+
+
+def _said_as(ctx: AgentContext, tool: str, wording: str) -> dict[str, Json] | None:
+    """Arguments that fit the tool's contract, with this wording where it takes a text; None where it takes none."""
+    spec = ctx.turn.session.tools[tool].spec
+    try:
+        value = rehearsed(spec.input_schema, "the same")
+    except TightshipError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    validator = jsonschema_rs.validator_for(dict(spec.input_schema))
+    texts = [
+        name for name, one in value.items() if isinstance(one, str) and validator.is_valid({**value, name: wording})
+    ]
+    return {**value, texts[0]: wording} if texts else None
+
+
+def _objects_anew(bench: Bench, report: Report, clean: Clean, names: set[str]) -> None:
+    """A checker that never agrees, and says so in other words each time."""
+
+    def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
+        count = itertools.count()
+
+        async def checker(ctx: AgentContext, given: dict[str, Json]) -> Json:
+            verdict = await act(function, ctx, given)
+            if not isinstance(verdict, Mapping):
+                return verdict
+            bent = {name: False if value is True else value for name, value in verdict.items()}
+            return {**bent, "objections": [_wording(next(count))]}
+
+        return checker if spec.agent in names else function
+
+    async def story(scene: Scene) -> None:
+        await scene.prepare(clean.case)
+        run = await scene.run(clean.case)
+        taken = [entry for entry in run.entries if entry.kind == kinds.TURN and entry.body["agent"] in names]
+        report.hold(
+            len(taken) <= REWORDED,
+            f"stopped after {len(taken)} checks ({told(run)})",
+            f"the same objection came in {len(taken)} wordings before it was {told(run)}; {REWORDED} are enough",
+            [*taken[-1:], *last(run)],
+        )
+        await judge_safe(report, scene, run, clean, f"case {clean.case.number}, objections in other words")
+
+    play(bench, story, actor=actor)
 
 
 def _judge_end(report: Report, run: Run, agent: str, calls: int, took: float, asks: bool) -> None:

@@ -1,0 +1,124 @@
+"""Refuses what an agent says nearly the same once more (controls.near_repeats); what was found is a note of the run.
+
+Whether it is refused follows from the run's entries. Once it was, the note counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from tightship.controls.near_repeats import Gist, Said, gist, of_call, of_turn
+from tightship.core import kinds
+from tightship.core.errors import NearRepeat, PayloadErased
+from tightship.core.ports import WORKFLOW, Json
+from tightship.effects.call import Call
+from tightship.effects.session import Session
+
+NOTE: Final = "near_repeat"
+_SHOWN: Final = 500
+"""Characters that a person sees of each thing that was said."""
+_FIX: Final = (
+    "give the agent new information or another step here, or say what it shall do when it finds nothing new; "
+    "raise limits.similar only where saying it again is the work"
+)
+
+
+async def refuse_near_call(session: Session, call: Call, address: str) -> None:
+    """An agent is about to call a tool.
+
+    Args:
+        session: the run. call: the call. address: that of its arguments.
+
+    Raises:
+        NearRepeat: it has asked nearly that, in other words, as often as it may.
+    """
+    if call.agent == WORKFLOW:
+        return
+    tool = call.tool.spec.name
+    earlier = session.near.earlier(call.agent, of_call(call.agent, tool, call.key), call.line)
+    if not earlier:
+        return
+    mine = gist(dict(call.args), names=True)
+    if mine.words:  # of short values alone it is the same call or another one, and the same is counted
+        await _refuse(session, call.agent, call.key, tool, Said("", "", address, gists=(mine,)), earlier)
+
+
+async def refuse_near_turn(session: Session, agent: str, key: str, address: str, given: Json, line: str) -> None:
+    """An agent is about to take a turn.
+
+    Args:
+        session: the run. agent, key, line: whose turn, and where. address, given: all that it is given.
+
+    Raises:
+        NearRepeat: it was given nearly that and gave nearly the same, in other words, as often as it may.
+    """
+    earlier = session.near.earlier(agent, of_turn(agent, key), line)
+    if not earlier:
+        return
+    gave = (await _gists(session, earlier[-1]))[1:]
+    await _refuse(session, agent, key, "", Said("", "", address, gists=(gist(given, names=True), *gave)), earlier)
+
+
+async def _refuse(session: Session, agent: str, key: str, tool: str, mine: Said, earlier: Sequence[Said]) -> None:
+    limits, journal, at = session.near.limits_of(agent), session.journal, f"{key}/near"
+    found: list[tuple[Said, float]] = []
+    for one in earlier:
+        if one.given != mine.given:  # exactly the same is bounded by limits.repeats
+            alike = _likeness(mine.gists, await _gists(session, one))
+            if alike >= limits.similarity:
+                found.append((one, alike))
+    note = journal.notes.get(at)
+    if note is None:
+        if len(found) < limits.similar:
+            return
+        least = round(min(alike for _, alike in found), 3)
+        keys = [one.key for one, _ in found]
+        note = dict[str, Any](type=NOTE, agent=agent, times=len(found), similarity=least, like=keys)
+        if tool:
+            note["tool"] = tool
+        await journal.record(kinds.NOTE, at, note)
+    what = f"has asked {tool} for nearly the same" if tool else "was given and has said nearly the same"
+    evidence = {name: note[name] for name in ("times", "similarity") if name in note}
+    raise NearRepeat(
+        f"{agent} {what} {note['times']} times already in other words (at least {note['similarity']:.0%} of the words "
+        "in common), and nothing new was learned in between",
+        fix=_FIX,
+        evidence={**evidence, "repeated": [await _shown(session, one) for one, _ in found]},
+    )
+
+
+def _likeness(mine: Sequence[Gist], other: Sequence[Gist]) -> float:
+    """That of the part in which they differ most."""
+    if len(mine) != len(other):
+        return 0.0
+    return min(one.likeness(its) for one, its in zip(mine, other, strict=True))
+
+
+async def _gists(session: Session, one: Said) -> tuple[Gist, ...]:
+    """What it is compared by, worked out once; nothing when its texts were erased."""
+    if not one.gists:
+        try:
+            given, gave = await _values(session, one)
+        except PayloadErased:
+            return ()
+        one.gists = (gist(given, names=True), *((gist(gave),) if one.gave else ()))
+    return one.gists
+
+
+async def _values(session: Session, one: Said) -> tuple[Json, Json]:
+    """What it was given or has asked, and what it gave."""
+    journal = session.journal
+    await journal.landed(one.kind, one.key)
+    return await journal.value(one.given), await journal.value(one.gave) if one.gave else None
+
+
+async def _shown(session: Session, one: Said) -> dict[str, Json]:
+    try:
+        given, gave = await _values(session, one)
+    except PayloadErased:
+        return {"step": one.key, "said": "(erased)"}
+    said = orjson.dumps(gave if one.gave else given).decode()
+    return {"step": one.key, "said": said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"}
