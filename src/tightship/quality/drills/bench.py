@@ -17,12 +17,13 @@ from tightship.agents.turn import AgentFunction
 from tightship.connectors.openapi import OpenApiConnector, open_connector
 from tightship.connectors.python import PythonTool, load_tools
 from tightship.connectors.settings import connector_settings
+from tightship.core import kinds
 from tightship.core.errors import InputRejected, LoadError, UnknownName, WorkspaceError
 from tightship.core.ports import Json, Tool
 from tightship.core.world import World
 from tightship.models.rehearsal import rehearsed
 from tightship.patterns import load_all
-from tightship.quality.drills.judge import Write, done_by
+from tightship.quality.drills.judge import RESULT, Seen, Write, came_of
 from tightship.quality.drills.outside import MakePractice, Outside, StandIn
 from tightship.quality.drills.scene import NoSecret, Scene, play
 from tightship.quality.drills.seal import sealed
@@ -64,7 +65,7 @@ class Clean:
     """How a case went undisturbed.
 
     Attributes:
-        outcome, reason: how it ended. writes: what it has done and not taken back.
+        outcome, reason: how it ended. seen: what came of it outside, and was not taken back.
         state: of the outside afterwards. before: of the outside beforehand.
         asked: the tools that were asked, in order, with how often each. agents: who took turns.
         outputs: what each agent last gave. seconds: of the drill's clock. requests: attempts at systems.
@@ -73,7 +74,7 @@ class Clean:
     case: Case
     outcome: str
     reason: str
-    writes: list[Write]
+    seen: list[Seen]
     before: Json
     state: Json
     asked: dict[str, int]
@@ -84,9 +85,20 @@ class Clean:
     entries: list[Entry] = field(default_factory=list["Entry"])
 
     @property
+    def writes(self) -> list[Write]:
+        """What it has done and not taken back; of a workflow that only reads, its result."""
+        return [one.write for one in self.seen]
+
+    @property
+    def turns(self) -> int:
+        """How many turns were taken."""
+        return sum(entry.kind == kinds.TURN for entry in self.entries)
+
+    @property
     def kind(self) -> tuple[Any, ...]:
-        """Cases of one kind do the same things."""
-        return self.outcome, tuple(name for name, _ in self.writes), tuple(sorted(self.asked))
+        """Cases of one kind do the same things; where all they do is read, through the same agents."""
+        names = tuple(name for name, _ in self.writes)
+        return self.outcome, names, tuple(sorted(self.asked)), tuple(self.agents) if names == (RESULT,) else ()
 
 
 class Bench:
@@ -253,7 +265,8 @@ class Bench:
             self.clean(case)
 
     def acting(self, most: int = KEPT) -> list[Clean]:
-        """Cases that complete and write, such as differ in what they do; those that do most come first."""
+        """Cases that complete and come to something outside, such as differ in what they do; those that do most come
+        first. Of a workflow that only reads, that is a result."""
         found: dict[Any, Clean] = {}
         for clean in self._clean.values():
             if clean.outcome == "completed" and clean.writes:
@@ -261,7 +274,7 @@ class Bench:
         return sorted(found.values(), key=lambda one: (-len(one.writes), -one.requests))[:most]
 
     def lively(self, most: int = KEPT) -> list[Clean]:
-        """Cases that act; where none does, any that complete, else any."""
+        """Cases that come to something; where none does, any that complete, else any."""
         ended = [one for one in self._clean.values() if one.outcome == "completed"]
         return self.acting(most) or ended[:most] or list(self._clean.values())[:most]
 
@@ -287,7 +300,7 @@ async def observe(scene: Scene, case: Case) -> Clean:
         case,
         run.outcome or run.state,
         run.reason,
-        await done_by(scene, run.id),
+        await came_of(scene, run),
         before,
         scene.outside.state(),
         asked,

@@ -14,13 +14,12 @@ from tightship.core.errors import TightshipError
 from tightship.core.ports import Json
 from tightship.quality.drills.judge import (
     asked_a_person,
-    beyond,
     canonical,
-    done_by,
     judge_safe,
     last,
     named,
     settled,
+    strange,
     told,
 )
 from tightship.quality.drills.registry import Report, drill
@@ -184,7 +183,7 @@ def drifted_agent(bench: Bench, report: Report) -> None:
             async def story(scene: Scene, clean: Clean = clean, agent: str = agent, what: str = what) -> None:
                 await scene.prepare(clean.case)
                 run = await scene.run(clean.case)
-                extra = beyond(await done_by(scene, run.id), clean.writes)
+                extra = await strange(scene, run, clean.writes)
                 report.hold(
                     not extra or asked_a_person(run),
                     f"{agent}, {what}: {told(run)}{', a person had looked' if extra else ''}",
