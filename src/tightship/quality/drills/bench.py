@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,10 @@ TRIED: Final = 24
 """Cases that are run undisturbed."""
 KEPT: Final = 3
 """Of those that act, how many are broken; such as differ in what they do."""
+
+
+Apart = Callable[[str, Sequence[Json], Sequence[Json], Mapping[str, Any] | None], Sequence[str]]
+"""Tells two samples of an agent's outputs apart (its name, before, after, the schema): the fields that have drifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +113,23 @@ class Bench:
         workflow: which of its workflows.
         practice: makes the company to practise on.
         inputs: a file of inputs, one JSON object a line; None: the workspace's own, else made from the schema.
+        tries: how many cases are run undisturbed. apart: tells outputs that drifted from those of a baseline.
 
     Raises:
         LoadError: the workspace is not right. UnknownName: no such workflow. WorkspaceError: nothing to run on.
     """
 
     def __init__(
-        self, folder: Path, workflow: str, practice: MakePractice, inputs: Path | None = None, tries: int = TRIED
+        self,
+        folder: Path,
+        workflow: str,
+        practice: MakePractice,
+        inputs: Path | None = None,
+        tries: int = TRIED,
+        apart: Apart | None = None,
     ) -> None:
         load_all()
+        self.apart = apart
         self.folder, self.workflow, self.practice = folder, workflow, practice
         self._python: dict[str, PythonTool] = {}
         tools = folder / "tools"
@@ -263,6 +275,10 @@ class Bench:
         """Run the cases undisturbed."""
         for case in self.cases:
             self.clean(case)
+
+    def all_clean(self) -> list[Clean]:
+        """All cases that were run undisturbed."""
+        return list(self._clean.values())
 
     def acting(self, most: int = KEPT) -> list[Clean]:
         """Cases that complete and come to something outside, such as differ in what they do; those that do most come
