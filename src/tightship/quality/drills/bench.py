@@ -134,7 +134,7 @@ class Bench:
         self._python: dict[str, PythonTool] = {}
         tools = folder / "tools"
         with self.seal():
-            if tools.is_dir():  # only their contracts are used, and nobody else may import them
+            if tools.is_dir():  # only their contracts are used, and what is local; nobody else may import them
                 self._python = load_tools(tools)
                 tools.rename(folder / ".tools")
             loaded = load_workspace(folder, tools=set(self._python))
@@ -194,7 +194,7 @@ class Bench:
         found: dict[str, Tool] = {}
         for name, tool in self._python.items():
             if name in wanted:
-                found[name] = StandIn(tool.spec, outside)
+                found[name] = tool if tool.local else StandIn(tool.spec, outside)
         for name in self.files.config.connectors:
             connector = await self._connector(name, world)
             offered = set(connector.tools())
