@@ -29,7 +29,7 @@ LONGEST: Final = 3600.0
 GROWTH: Final = 1.5
 """By how much the requests of a run may grow under load."""
 SERVED: Final = 4
-"""Calls that the systems answer at a time under load; the others wait."""
+"""Calls that a system answers at a time under load; the others wait."""
 
 
 def _writes_nothing(bench: Bench) -> str:
@@ -161,7 +161,7 @@ def saturated_queue(bench: Bench, report: Report) -> None:
 
 @drill(
     "ten-times-load",
-    broken="ten times the runs at once, and systems that answer four calls at a time",
+    broken="ten times the runs at once, and each system answers four calls at a time",
     fix="bound `admission.running`, and let agents wait for an answer in place of asking again",
     applies=_free,
 )
@@ -169,12 +169,11 @@ def ten_times_load(bench: Bench, report: Report) -> None:
     """Ten times the users make ten times the requests, and nothing is lost."""
     cleans = [clean for clean in (bench.clean(case) for case in bench.cases) if clean.outcome == "completed"]
     cleans = cleans[:10] or bench.lively()
-    places: list[asyncio.Semaphore] = []
+    places: dict[str, asyncio.Semaphore] = {}
 
     async def trouble(tap: Tap, request: Request, ask: Ask) -> Reply:
-        if not places:
-            places.append(asyncio.Semaphore(SERVED))
-        async with places[0]:
+        system = tap.spec.name.partition(".")[0]
+        async with places.setdefault(system, asyncio.Semaphore(SERVED)):
             return await ask()
 
     async def story(scene: Scene) -> None:

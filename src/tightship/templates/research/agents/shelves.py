@@ -11,6 +11,8 @@ from tightship.agents.offline.text import sentences, terms
 
 EVERYWHERE: Final = "*"
 """The name for all shelves that a question may use."""
+REGISTRY: Final = "registry"
+"""The shelf outside the house, which is asked by itself."""
 _FIGURE: Final = re.compile(r"[\d.-]+\Z")
 _ASKS: Final = frozenset(terms("how many much long does do say which what say give tell"))
 

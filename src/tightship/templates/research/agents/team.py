@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from shelves import EVERYWHERE, best_sentence, figures, share
+from shelves import EVERYWHERE, REGISTRY, best_sentence, figures, share
 
 from tightship import DataMissing, RuleConflict, Unavailable
 from tightship.agents.offline.text import terms
@@ -92,13 +92,19 @@ async def search(ctx: AgentContext, input: Input) -> Output:
         Unavailable: there is no such shelf. DataMissing: nothing fits.
     """
     task = input["task"]["input"]
-    shelves = input["shelves"] if task["shelf"] == EVERYWHERE else [task["shelf"]]
-    found = await ctx.tool("documents.search", {"shelves": shelves, "text": task["part"]})
-    if task["shelf"] in found["missing"]:
-        raise Unavailable(f"the shelf {task['shelf']} cannot be reached", needed=f"somebody who can read {task['shelf']}")
-    if not found["passages"]:
-        raise DataMissing(f"{', '.join(shelves)} say nothing of it: {task['part']}", needed=task["part"])
-    return {"passages": found["passages"]}
+    shelves = list(input["shelves"]) if task["shelf"] == EVERYWHERE else [task["shelf"]]
+    hits = list[str]()
+    if REGISTRY in shelves:
+        shelves.remove(REGISTRY)
+        hits += await ctx.tool("registry.search", {"text": task["part"]})
+    if shelves:
+        found = await ctx.tool("documents.search", {"shelves": shelves, "text": task["part"]})
+        if task["shelf"] in found["missing"]:
+            raise Unavailable(f"the shelf {task['shelf']} cannot be reached", needed="somebody who can read it")
+        hits = [*found["passages"], *hits]
+    if not hits:
+        raise DataMissing(f"{task['shelf']}: nothing is said of it: {task['part']}", needed=task["part"])
+    return {"passages": hits}
 
 
 async def read(ctx: AgentContext, input: Input) -> Output:
@@ -181,10 +187,11 @@ async def stand_in(ctx: AgentContext, input: Input) -> Output:
 
 
 async def _alone(ctx: AgentContext, shelves: Sequence[str], part: str) -> list[Input]:
-    """The passages of shelves that answer at once."""
-    if not terms(part):
+    """The passages of the shelves of the house, which answer at once."""
+    near = [shelf for shelf in shelves if shelf != REGISTRY]
+    if not near or not terms(part):
         return []
-    found = await ctx.tool("documents.search", {"shelves": list(shelves), "text": part, "quick": True})
+    found = await ctx.tool("documents.search", {"shelves": near, "text": part})
     return await ctx.tool("documents.get", {"ids": found["passages"]}) if found["passages"] else []
 
 

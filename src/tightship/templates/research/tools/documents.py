@@ -1,11 +1,11 @@
-"""The documents: shelves of passages that can be searched and opened. A file of `documents/` is a shelf.
+"""The documents: shelves of passages that can be searched and opened. A file of `documents/` is a shelf, but for
+the registry, which is asked by itself.
 
 Every search and every look into a passage goes through these tools, so it is bounded, recorded and drilled as any other reading.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -20,7 +20,6 @@ from tightship.agents.offline import BM25Index, Passage, read_passages
 INTERNAL: Final = "internal"
 FOLDER: Final = Path(__file__).parents[1] / "documents"
 _MONTH: Final = re.compile(r"\d{4}-\d{2}\Z")
-_SLOW: Final = re.compile(r"^answers after: (\d+) s$", re.MULTILINE)
 
 
 class Found(TypedDict):
@@ -38,20 +37,15 @@ class Text(TypedDict):
     text: str
 
 
-@tool(effect="read", local=True, timeout=90)
-async def search(shelves: list[str], text: str, limit: int = 3, quick: bool = False) -> Found:
-    """Full-text search (BM25) on shelves; `quick` leaves out those that answer slowly. Internal passages are not found."""
-    there = [shelf for shelf in shelves if (FOLDER / f"{shelf}.md").is_file()]
-    waits = {shelf: _seconds(shelf) for shelf in there}
-    if quick:
-        there = [shelf for shelf in there if not waits[shelf]]
-    else:
-        await asyncio.sleep(sum(waits.values()))
-    hits = _index(tuple(there)).search(text, limit=limit) if there else []
-    return {"passages": [hit.passage.id for hit in hits], "missing": [one for one in shelves if one not in waits]}
+@tool(effect="read", local=True, timeout=30)
+async def search(shelves: list[str], text: str, limit: int = 3) -> Found:
+    """Full-text search (BM25) on shelves of the house. Internal passages are not found."""
+    there = tuple(shelf for shelf in shelves if (FOLDER / f"{shelf}.md").is_file())
+    hits = _index(there).search(text, limit=limit) if there else []
+    return {"passages": [hit.passage.id for hit in hits], "missing": [one for one in shelves if one not in there]}
 
 
-@tool(effect="read", local=True, timeout=8)
+@tool(effect="read", local=True, timeout=30)
 async def get(ids: list[str]) -> list[Text]:
     """Passages by their ids, as far as there are any that may be cited."""
     known = [_passages()[id] for id in ids if id in _passages()]
@@ -68,13 +62,6 @@ def _index(shelves: tuple[str, ...]) -> BM25Index:
     """The passages of some shelves, indexed at first use."""
     files = {f"{shelf}.md" for shelf in shelves}
     return BM25Index([one for one in _passages().values() if one.source in files and INTERNAL not in one.tags])
-
-
-@cache
-def _seconds(shelf: str) -> int:
-    """How long a search of this shelf takes (s)."""
-    slow = _SLOW.search((FOLDER / f"{shelf}.md").read_text("utf-8"))
-    return int(slow[1]) if slow else 0
 
 
 def _month(passage: Passage) -> str:
