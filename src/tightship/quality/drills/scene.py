@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tightship.models.port import Model
     from tightship.quality.drills.bench import Bench, Case
     from tightship.runtime.result import Run
+    from tightship.runtime.worker import Membership
 
 Actor = Callable[[AgentSpec, AgentFunction], AgentFunction]
 """What a drill makes of an agent."""
@@ -79,6 +80,7 @@ class Scene:
         database: Path | None = None,
         limit: float | None = None,
         config: Mapping[str, Any] | None = None,
+        member: Membership | None = None,
     ) -> Scene:
         """Open it.
 
@@ -88,6 +90,7 @@ class Scene:
             database: where the practice company's state and that of stand-ins outlive the process.
             limit: seconds until a call counts as unanswered, at most.
             config: what is different in tightship.yaml.
+            member: this process as one of several workers; it executes alone without it.
         """
         practice = bench.practice(database, world.clock)
         world = replace(world, transport=practice.transport)
@@ -99,7 +102,13 @@ class Scene:
         files = replace(bench.files, config=bench.files.config.model_copy(update={**away, **(config or {})}))
         taps = {name: Tap(tool, outside, limit) for name, tool in (await bench.tools(world, outside)).items()}
         workspace = Workspace(
-            files, world, ledger=ledger, secrets=NoSecret(), tools=taps, model=model or RehearsalModel()
+            files,
+            world,
+            ledger=ledger,
+            secrets=NoSecret(),
+            tools=taps,
+            model=model or RehearsalModel(),
+            member=member,
         )
         for spec in bench.agents():
             function = bench.function(spec)
