@@ -150,8 +150,10 @@ def told_apart(
         before, after: outputs of as many runs. schema: JSON Schema of the output: which of its fields are compared.
     """
     sides = [
-        [Observation(f"{name}-{at}", float(at), _of_output(one, schema) if isinstance(one, Mapping) else {})
-         for at, one in enumerate(outputs)]
+        [
+            Observation(f"{name}-{at}", float(at), _of_output(one, schema) if isinstance(one, Mapping) else {})
+            for at, one in enumerate(outputs)
+        ]
         for name, outputs in (("before", before), ("after", after))
     ]
     return [one.feature for one in compare(f"agent:{agent}", *sides).changes]

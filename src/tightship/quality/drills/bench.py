@@ -72,7 +72,8 @@ class Clean:
         outcome, reason: how it ended. seen: what came of it outside, and was not taken back.
         state: of the outside afterwards. before: of the outside beforehand.
         asked: the tools that were asked, in order, with how often each. agents: who took turns.
-        outputs: what each agent last gave. seconds: of the drill's clock. requests: attempts at systems.
+        outputs: what each agent last gave. given: all that it gave. seconds: of the drill's clock.
+        requests: attempts at systems.
     """
 
     case: Case
@@ -84,6 +85,7 @@ class Clean:
     asked: dict[str, int]
     agents: list[str]
     outputs: dict[str, Json]
+    given: dict[str, list[Json]]
     seconds: float
     requests: int
     entries: list[Entry] = field(default_factory=list["Entry"])
@@ -113,7 +115,8 @@ class Bench:
         workflow: which of its workflows.
         practice: makes the company to practise on.
         inputs: a file of inputs, one JSON object a line; None: the workspace's own, else made from the schema.
-        tries: how many cases are run undisturbed. apart: tells outputs that drifted from those of a baseline.
+        tries: how many cases are run undisturbed. kept: how many of those that come to something are broken.
+        apart: tells outputs that drifted from those of a baseline.
 
     Raises:
         LoadError: the workspace is not right. UnknownName: no such workflow. WorkspaceError: nothing to run on.
@@ -127,9 +130,10 @@ class Bench:
         inputs: Path | None = None,
         tries: int = TRIED,
         apart: Apart | None = None,
+        kept: int = KEPT,
     ) -> None:
         load_all()
-        self.apart = apart
+        self.apart, self.kept = apart, kept
         self.folder, self.workflow, self.practice = folder, workflow, practice
         self._python: dict[str, PythonTool] = {}
         tools = folder / "tools"
@@ -280,18 +284,19 @@ class Bench:
         """All cases that were run undisturbed."""
         return list(self._clean.values())
 
-    def acting(self, most: int = KEPT) -> list[Clean]:
+    def acting(self, most: int = 0) -> list[Clean]:
         """Cases that complete and come to something outside, such as differ in what they do; those that do most come
         first. Of a workflow that only reads, that is a result."""
         found: dict[Any, Clean] = {}
         for clean in self._clean.values():
             if clean.outcome == "completed" and clean.writes:
                 found.setdefault(clean.kind, clean)
-        return sorted(found.values(), key=lambda one: (-len(one.writes), -one.requests))[:most]
+        return sorted(found.values(), key=lambda one: (-len(one.writes), -one.requests))[: most or self.kept]
 
-    def lively(self, most: int = KEPT) -> list[Clean]:
+    def lively(self, most: int = 0) -> list[Clean]:
         """Cases that come to something; where none does, any that complete, else any."""
         ended = [one for one in self._clean.values() if one.outcome == "completed"]
+        most = most or self.kept
         return self.acting(most) or ended[:most] or list(self._clean.values())[:most]
 
     def read(self) -> Collection[str]:
@@ -312,6 +317,9 @@ async def observe(scene: Scene, case: Case) -> Clean:
         asked[one.name] = asked.get(one.name, 0) + 1
     turns = [entry for entry in run.entries if entry.kind == "turn.done" and "out" in entry.body]
     values = await scene.ledger.values([entry.body["out"] for entry in turns], erased=None)
+    given: dict[str, list[Json]] = {}
+    for entry in turns:
+        given.setdefault(entry.body["agent"], []).append(values.get(entry.body["out"]))
     return Clean(
         case,
         run.outcome or run.state,
@@ -320,8 +328,9 @@ async def observe(scene: Scene, case: Case) -> Clean:
         before,
         scene.outside.state(),
         asked,
-        list(dict.fromkeys(entry.body["agent"] for entry in turns)),
-        {entry.body["agent"]: values.get(entry.body["out"]) for entry in turns},
+        list(given),
+        {agent: outputs[-1] for agent, outputs in given.items()},
+        given,
         clock.now() - began,
         len(scene.outside.asked),
         list(run.entries),

@@ -133,14 +133,13 @@ def _always(answer: Json, what: str, strict: bool = True) -> Drift:
 
 
 def _drifted(bench: Bench, report: Report, agent: str, clean: Clean, drift: Drift) -> None:
-    changed = [0]
+    spec = bench.files.agent(agent)
+    if all(canonical(drift.bend(one, spec)) == canonical(one) for one in clean.given.get(agent, ())):
+        return  # there is nothing of the kind in its outputs
 
     def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
         async def drifted(ctx: AgentContext, given: dict[str, Json]) -> Json:
-            output = await act(function, ctx, given)
-            bent = drift.bend(output, spec)
-            changed[0] += canonical(bent) != canonical(output)
-            return bent
+            return drift.bend(await act(function, ctx, given), spec)
 
         return drifted
 
@@ -148,8 +147,6 @@ def _drifted(bench: Bench, report: Report, agent: str, clean: Clean, drift: Drif
         await scene.prepare(clean.case)
         run = await scene.run(clean.case)
         extra, what = await strange(scene, run, clean.writes), f"{agent}, {drift.what}"
-        if not changed[0]:
-            return  # there is nothing of the kind in its outputs
         strict = drift.strict and agent in deciding(bench)
         if not extra or asked_a_person(run) or (_with_people(run) and not strict):
             report.hold(True, f"{what}: {told(run)}{', a person has the case' if extra else ''}", "", last(run))

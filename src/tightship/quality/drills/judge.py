@@ -211,7 +211,8 @@ async def judge_safe(report: Report, scene: Scene, run: Run, clean: Clean, what:
 
 
 async def judge_same(report: Report, scene: Scene, run: Run, clean: Clean, what: str) -> bool:
-    """The run ends as the undisturbed one did, with the same done outside, once; where it only reads, with its result."""
+    """The run ends as the undisturbed one did, with the same done outside, once, and where it only reads with its
+    result."""
     fine = report.hold(
         (run.outcome, run.reason) == (clean.outcome, clean.reason),
         f"{what}: it ended as undisturbed",

@@ -104,7 +104,7 @@ class Blow:
 class Worker:
     """A process as one of two workers of the scratch store (runtime.worker.Membership).
 
-    Its lease ends when the other one takes over, which is told by a file: so nothing depends on how busy the machine is.
+    Its lease ends when the other one takes over, which a file tells it: nothing depends on how busy the machine is.
     """
 
     id: str
@@ -152,8 +152,8 @@ async def _after(bench: Bench, folder: Path) -> None:
     """Once both workers are done: the outside as it stands, and what the ledger holds twice."""
     world = World()
     ledger = await Ledger.open(folder / "store", world, projections(), True)
-    final = [one for one in await ledger.entries(0, 1_000_000) if one.kind == kinds.SETTLED and not one.body.get("again")]
-    times = Counter((one.run, one.key, str(one.body.get("name"))) for one in final)
+    settled = [one for one in await ledger.entries(0, 1_000_000) if one.kind == kinds.SETTLED]
+    times = Counter((one.run, one.key, str(one.body.get("name"))) for one in settled if not one.body.get("again"))
     scene = await Scene.open(bench, world, ledger, database=folder / "company.db", limit=LIMIT)
     told = {"state": scene.outside.state(), "twice": [name for (_, _, name), count in times.items() if count > 1]}
     (folder / "after.json").write_bytes(orjson.dumps(told))
@@ -329,8 +329,8 @@ def kill(bench: Bench, report: Report) -> None:
 
 @drill(
     "frozen-worker",
-    broken="a worker is frozen (SIGSTOP) around writes, in reads and after appends, and wakes: after longer than a call "
-    "may take, and after another worker has taken its run over",
+    broken="a worker is frozen (SIGSTOP) around writes, in reads and after appends, and wakes: after longer than a "
+    "call may take, and after another worker has taken its run over",
     fix="leave room in `budget.seconds` and `within:`; use tools with an idempotency key, or that can be looked up and "
     "refuse to send after `not_after`",
     applies=no_fork,

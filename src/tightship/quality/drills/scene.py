@@ -151,9 +151,7 @@ class Scene:
             return running.result()
         running.cancel()
         await asyncio.wait({running})
-        return await self.whole(
-            await self.workspace.result(derived_id("r", "default", self.bench.workflow, reference))
-        )
+        return await self.whole(await self.workspace.result(derived_id("r", "default", self.bench.workflow, reference)))
 
     async def finish(self, run: Run) -> Run:
         """Go on with a run, and with those below it, until it has ended."""

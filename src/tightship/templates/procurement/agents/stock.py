@@ -44,8 +44,8 @@ async def shortages(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
 async def recheck(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
     """How much of a line is to be ordered now: nothing if it is not short any more.
 
-    It believes nothing that it can look up: what is short comes from the round and the stock, packs and least value from the
-    supplier's contract.
+    It believes nothing that it can look up: what is short comes from the round and the stock, packs and least value
+    from the supplier's contract.
 
     Raises:
         RuleConflict: what the buyer wants is not what these allow.
@@ -67,7 +67,7 @@ async def recheck(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
     if bought["sku"] != item["sku"] or not short <= quantity <= most or quantity % int(terms["pack"]):
         raise RuleConflict(
             f"{quantity} of {item['sku']} is not what is short and what {stock['supplier']} delivers",
-            needed=f"whether so many are wanted: {short} are short, {most} is the most that fits, in packs of {terms['pack']}",
+            needed=f"whether so many are wanted: {short} are short, {most} in packs of {terms['pack']} is the most",
             evidence={"bought": bought, "short": short, "most": most, "pack": terms["pack"]},
         )
     return {"sku": item["sku"], "quantity": quantity, "amount": round(quantity * stock["unit_price"], 2)}

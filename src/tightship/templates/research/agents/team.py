@@ -167,7 +167,8 @@ async def stand_in(ctx: AgentContext, input: Input) -> Output:
         )
     by_age = sorted((one for one in input["results"] if one["covers"]), key=lambda one: one["value"]["month"])
     verified = {part: one["value"] for one in by_age for part in one["covers"]}
-    agreed = Counter(part for one in by_age for part in one["covers"] if one["value"]["value"] == verified[part]["value"])
+    same = [(part, one) for one in by_age for part in one["covers"]]
+    agreed = Counter(part for part, one in same if one["value"]["value"] == verified[part]["value"])
     lines, sources, open_, alone = list[str](), list[str](), list[str](), list[str]()
     for part in input["parts"]:
         found = verified.get(part)

@@ -1,7 +1,8 @@
 """The documents: shelves of passages that can be searched and opened. A file of `documents/` is a shelf, but for
 the registry, which is asked by itself.
 
-Every search and every look into a passage goes through these tools, so it is bounded, recorded and drilled as any other reading.
+Every search and every look into a passage goes through these tools, so it is bounded, recorded and drilled as any
+other reading.
 """
 
 from __future__ import annotations
