@@ -26,3 +26,25 @@ def test_every_drill_holds_on_the_template(tmp_path: Path, template: str) -> Non
     assert [(one.drill, one.problems) for one in verdicts if one.state == "did not hold"] == []
     assert all(one.why for one in verdicts if one.state == "does not apply")
     assert sum(one.state == "held" for one in verdicts) >= 15
+
+
+INNER = [
+    (template, path.stem)
+    for template in names()
+    for path in sorted((TEMPLATES / template / "workflows").glob("*.yaml"))
+    if path.stem not in ("intake", first_workflow(TEMPLATES / template, template))
+]
+
+
+@pytest.mark.parametrize(("template", "workflow"), INNER)
+def test_a_workflow_that_others_start_is_drilled_with_what_they_start_it_with(
+    tmp_path: Path, template: str, workflow: str
+) -> None:
+    folder = scratch_copy(TEMPLATES / template, tmp_path / "workspace")
+    bench = Bench(folder, workflow, PracticeCompany, tries=12, apart=told_apart, kept=1)
+    bench.learn()
+    assert bench.acting() and all(case.origin is not None for case in bench.cases)
+    verdicts = {
+        name: carry_out(load_drills()[name], bench) for name in ("timeout", "outage", "halt", "saturated-queue")
+    }
+    assert {name: one.problems for name, one in verdicts.items() if one.state != "held"} == {}

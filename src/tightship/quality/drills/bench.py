@@ -7,7 +7,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,10 +58,11 @@ Apart = Callable[[str, Sequence[Json], Sequence[Json], Mapping[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One input, by its number in the file."""
+    """One input, by its number in the file; `origin`: that of the run above, for a workflow that others start."""
 
     number: int
     input: Mapping[str, Json]
+    origin: Mapping[str, Json] | None = None
 
 
 @dataclass(slots=True)
@@ -133,23 +134,25 @@ class Bench:
         kept: int = KEPT,
     ) -> None:
         load_all()
-        self.apart, self.kept = apart, kept
+        self.apart, self.kept, self._tries = apart, kept, tries
         self.folder, self.workflow, self.practice = folder, workflow, practice
         self._python: dict[str, PythonTool] = {}
-        tools = folder / "tools"
-        with self.seal():
-            if tools.is_dir():  # only their contracts are used, and what is local; nobody else may import them
-                self._python = load_tools(tools)
-                tools.rename(folder / ".tools")
+        with self.seal():  # of tools only their contracts are used, and what is local; nobody else may import them
+            if (folder / "tools").is_dir():
+                (folder / "tools").rename(folder / ".tools")
+            self._python = load_tools(folder / ".tools")
             loaded = load_workspace(folder, tools=set(self._python))
             self.files = loaded.raise_first()
             self.spec: WorkflowSpec = self.files.workflow(workflow)
+            self._started_by = [one for one in self.files.workflows if workflow in reach(one, self.files)[0][1:]]
             self.intake = INTAKE if INTAKE in self.files.workflows and workflow != INTAKE else None
             self._code = Code(self.files.root)
             self._functions: dict[str, AgentFunction | None] = {}
             self._given: dict[str, AgentFunction] = {}
             for spec in self.agents():
                 self.function(spec)  # imported once, before anything is broken
+        near = {one.workflow for one in self.workflows()} | {INTAKE}
+        self.files = replace(self.files, workflows={k: v for k, v in self.files.workflows.items() if k in near})
         self.cases = list(self._cases(inputs))[:tries] if inputs else _spread(list(self._cases(None)), tries)
         if not self.cases:
             raise WorkspaceError(f"no line of the inputs fits {workflow}", fix="name a file that does with --input")
@@ -253,16 +256,23 @@ class Bench:
             with contextlib.suppress(InputRejected):
                 yield Case(number, check_input(self.spec.input, line, self.workflow))
                 found = True
-        if not found and inputs is None:
-            for number in range(1, MADE + 1):
-                yield Case(number, rehearsed(self.spec.input_schema, f"case {number}"))
+        if found or inputs is not None:
+            return
+        for above in self._started_by:
+            started = list(_started(Bench(self.folder, above, self.practice, tries=self._tries), self.workflow))
+            if started:
+                yield from started
+                return
+        for number in range(1, MADE + 1):
+            yield Case(number, rehearsed(self.spec.input_schema, f"case {number}"))
 
     def intake_input(self, case: Case) -> Mapping[str, Json] | None:
         """The case as the intake wants it; None where it cannot be made of it."""
         declared = self.files.workflow(INTAKE).input
         names = {name.removesuffix("?") for name in declared}
+        given = case.input if case.origin is None else case.origin
         try:
-            return check_input(declared, {k: v for k, v in case.input.items() if k in names}, INTAKE)
+            return check_input(declared, {k: v for k, v in given.items() if k in names}, INTAKE)
         except InputRejected:
             return None
 
@@ -303,6 +313,25 @@ class Bench:
         """The tools that agents of the chosen cases have read."""
         actions = set(self.actions())
         return list(dict.fromkeys(name for one in self.lively() for name in one.asked if name not in actions))
+
+
+def _started(above: Bench, workflow: str) -> Iterator[Case]:
+    """How the cases of a workflow start another one, undisturbed: each input once."""
+    known = set[str]()
+    for case in above.cases:
+        for given in play(above, lambda scene, case=case: _inputs(scene, case, workflow)):
+            said = orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()
+            if said not in known:
+                known.add(said)
+                yield Case(len(known), given, case.input)
+
+
+async def _inputs(scene: Scene, case: Case, workflow: str) -> list[Mapping[str, Json]]:
+    await scene.prepare(case)
+    run = await scene.run(case)
+    started = [entry for entry in run.entries if entry.kind == kinds.STARTED and entry.body.get("workflow") == workflow]
+    values = await scene.ledger.values([entry.body["input"] for entry in started], erased={})
+    return [values[entry.body["input"]] for entry in started]
 
 
 async def observe(scene: Scene, case: Case) -> Clean:

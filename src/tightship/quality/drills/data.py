@@ -4,6 +4,7 @@ F2, F8)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema_rs
@@ -230,8 +231,8 @@ def hidden_instruction(bench: Bench, report: Report) -> None:
         play(bench, story, trouble=_changed(name, lambda value, tap: _planted(value, tap.spec.output_schema)))
     for clean in bench.lively():
         poisoned = _planted(dict(clean.case.input), bench.spec.input_schema)
-        if poisoned != dict(clean.case.input):
-            case = type(clean.case)(clean.case.number, poisoned)
+        if poisoned != dict(clean.case.input) and clean.case.origin is None:  # else the run above has written it
+            case = replace(clean.case, input=poisoned)
 
             async def asked(scene: Scene, clean: Clean = clean, case: Case = case) -> None:
                 await _judge_obedience(report, scene, clean, case, f"in the input of case {clean.case.number}")

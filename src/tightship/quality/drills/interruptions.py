@@ -26,15 +26,20 @@ def _no_writes(bench: Bench) -> str:
     return "" if bench.acting(1) else "no case acts undisturbed"
 
 
+def _nothing_to_halt(bench: Bench) -> str:
+    why = _no_writes(bench)
+    return why or ("" if any(clean.asked for clean in bench.acting()) else "no case asks a system")
+
+
 @drill(
     "halt",
     broken="the workflow is halted while an action is under way, or a read where it only reads",
     fix="give every action an `undo`, or `undo: none` where there is none, and delete `undo_on_failure: false`",
-    applies=_no_writes,
+    applies=_nothing_to_halt,
 )
 def halt(bench: Bench, report: Report) -> None:
     """Nothing begins after the halt; what was done is taken back or reported, and no result is given."""
-    for clean in bench.acting():
+    for clean in (one for one in bench.acting() if one.asked):
         _halted(bench, report, clean)
 
 
