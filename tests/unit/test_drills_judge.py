@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightship.quality.drills.judge import Seen, difference, unlike
@@ -24,6 +24,7 @@ def seen(*writes: tuple[str, str, int]) -> list[Seen]:
     ]
 
 
+@settings(max_examples=60, deadline=None)
 @given(WRITES, st.randoms(use_true_random=False))
 def test_runs_that_overlap_may_act_in_any_order_between_them(writes: list[Any], chance: random.Random) -> None:
     clean, left = seen(*writes), dict[str, list[Seen]]()
@@ -38,6 +39,7 @@ def test_runs_that_overlap_may_act_in_any_order_between_them(writes: list[Any], 
     assert unlike(mixed, clean) == ""
 
 
+@settings(max_examples=60, deadline=None)
 @given(WRITES, st.data())
 def test_a_write_that_is_repeated_missing_or_changed_is_found(writes: list[Any], data: st.DataObject) -> None:
     clean = seen(*writes)
@@ -59,6 +61,7 @@ def test_what_one_run_does_about_one_order_has_its_order_and_what_it_does_about_
 ROW = st.dictionaries(st.sampled_from(["id", "amount"]), st.integers(0, 3), min_size=1)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=6), st.randoms(use_true_random=False), st.data())
 def test_a_table_is_a_multiset_of_rows(rows: list[Any], chance: random.Random, data: st.DataObject) -> None:
     shuffled = chance.sample(rows, len(rows))
