@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from tightship.core.world import Clock
+from tightship.insight.drift import told_apart
 from tightship.quality.drills.bench import Bench
 
 CONFIG = "name: shop\nroles: {lead: [ann]}\n"
@@ -120,6 +121,8 @@ FILES: Mapping[str, str] = {
     "cases.jsonl": '{"id": "O-1"}\n{"id": "O-2"}\n',
 }
 CHECKED = "  - maker_checker: {maker: look, checker: check, rounds: 2}\n"
+READING = FLOW[: FLOW.index("  - action: shop.pay")] + "output: {order: look.order_id, amount: look.amount}\n"
+"""The same work without a write: it only says what is to be paid back."""
 UNCHECKED = (("workflows/refund.yaml", CHECKED, "  - look\n"),)
 """Nobody checks what the agent made."""
 Change = tuple[str, str, str]
@@ -157,6 +160,6 @@ def write_shop(folder: Path, *changes: Change) -> Path:
 
 def bench(folder: Path, *changes: Change, workflow: str = "refund", **more: Any) -> Bench:
     """The shop, ready to be drilled."""
-    found = Bench(write_shop(folder, *changes), workflow, NoCompany, **more)
+    found = Bench(write_shop(folder, *changes), workflow, NoCompany, apart=told_apart, **more)
     found.learn()
     return found

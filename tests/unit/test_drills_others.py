@@ -51,6 +51,16 @@ def test_a_kill_shows_an_agent_that_does_something_else_in_every_process(tmp_pat
 def test_a_frozen_process_wakes_and_does_nothing_twice(tmp_path: Path) -> None:
     verdict = judged("frozen-worker", tmp_path)
     assert verdict.state == "held", verdict.problems
+    for place in ("before write 1", "after write 1"):
+        assert f"frozen {place}, and taken over: what came of it is as undisturbed" in verdict.held
+        assert f"frozen {place}, and taken over: nothing was settled twice" in verdict.held
+
+
+def test_a_takeover_shows_a_write_of_which_nobody_can_tell_whether_it_was_done(tmp_path: Path) -> None:
+    no_key = (TOOLS, 'idempotency="key")\nasync def pay', 'idempotency="none")\nasync def pay')
+    verdict = judged("frozen-worker", tmp_path, no_key)
+    assert verdict.state == "did not hold", verdict.held
+    assert any("taken over: it ended as escalated: OutcomeUnknown" in one for one in verdict.problems), verdict.problems
 
 
 def test_a_freeze_shows_that_there_is_no_time_to_spare(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tightship.agents.offline import read_passages, verify_all
 from tightship.cli._batch import Line
 from tightship.cli._expect import Comparison, Verdict
 from tightship.cli._work import record
+from tightship.connectors import load_tools
 from tightship.core import kinds
 from tightship.ledger import Ledger
 from tightship.patterns import load_all
@@ -24,6 +25,7 @@ from tightship.workflow.loader import load_workspace
 from tightship.workflow.readiness import check_workspace
 
 TEMPLATE = Path(tightship.__file__).parent / "templates" / "research"
+TOOLS = load_tools(TEMPLATE / "tools")
 QUESTIONS = [orjson.loads(line) for line in (TEMPLATE / "research.jsonl").read_bytes().splitlines()]
 
 
@@ -99,12 +101,12 @@ def test_documents_that_contradict_each_other_go_to_a_person_with_both_sentences
 
 
 def test_whoever_verifies_and_checks_is_another_identity_than_who_read_and_wrote() -> None:
-    files = load_workspace(TEMPLATE).workspace
+    files = load_workspace(TEMPLATE, tools=set(TOOLS)).workspace
     code = {name: agent.python for name, agent in files.agents.items()}
     assert not {code["verify"], code["checker"], code["newer"]} & {code["read"], code["writer"], code["stand_in"]}
     assert {files.agents[name].owner for name in ("verify", "checker", "newer")} == {"research-quality"}
 
 
 def test_check_has_nothing_to_say_but_advice() -> None:
-    found = check_workspace(load_workspace(TEMPLATE), {})
+    found = check_workspace(load_workspace(TEMPLATE, tools=set(TOOLS)), {name: one.spec for name, one in TOOLS.items()})
     assert {(one.rule, one.severity) for one in found} <= {("TS105", "advice"), ("TS106", "advice")}

@@ -48,6 +48,7 @@ class PythonTool:
         arguments: adapter of its arguments as a mapping.
         result: adapter of what it returns, or None when it states nothing.
         request_name: the parameter that takes the request, or None.
+        local: it answers from files of the workspace alone.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class PythonTool:
         arguments: TypeAdapter[Any],
         result: TypeAdapter[Any] | None,
         request_name: str | None,
+        local: bool = False,
     ) -> None:
         self._function = function
         self._spec = spec
         self._arguments = arguments
         self._result = result
         self._request_name = request_name
+        self.local = local
         self._lookup: Callable[[Request], Awaitable[Reply | None]] | None = None
         self.__doc__ = function.__doc__
 
@@ -169,6 +172,7 @@ def tool(
     hosts: frozenset[str] = frozenset(),
     requests_per_second: float | None = None,
     hedge: float = 0.0,
+    local: bool = False,
     description: str | None = None,
 ) -> Callable[[Function], PythonTool]:
     """Make an async function a tool.
@@ -185,10 +189,13 @@ def tool(
         hosts: the hosts it talks to.
         requests_per_second: the rate that the other side allows.
         hedge: seconds after which a read that was not answered is asked a second time; 0 never.
+        local: a read that answers from files of the workspace alone. A drill calls it as it is, where it would put a
+            stand-in in the place of any other, and lets it reach nothing else.
         description: what it does; the function's docstring without it.
 
     Raises:
-        LoadError: the function is not async, an annotation has no JSON Schema, or `undo` names no tool.
+        LoadError: the function is not async, an annotation has no JSON Schema, `undo` names no tool, or what is
+            `local` is no read.
     """
     usage = price if isinstance(price, Usage) else Usage(to_nano(price))
 
@@ -196,6 +203,8 @@ def tool(
         if not inspect.iscoroutinefunction(function):
             raise _at(function, "a tool must be an async function", "write `async def`")
         compensation = _undo_of(undo, effect, function)
+        if local and effect != "read":
+            raise _at(function, f"a {effect} is not local", 'leave out `local`, or declare `effect="read"`')
         named = name or f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         arguments, request_name = _arguments_of(function)
         result = _result_of(function)
@@ -214,7 +223,7 @@ def tool(
             requests_per_second=requests_per_second,
             hedge=hedge if effect == "read" else 0.0,
         )
-        return PythonTool(function, spec, arguments, result, request_name)
+        return PythonTool(function, spec, arguments, result, request_name, local)
 
     return decorate
 

@@ -145,6 +145,24 @@ def compare(
     return DriftReport(subject, len(baseline), len(recent), len(tested), changes)
 
 
+def told_apart(
+    agent: str, before: Sequence[Json], after: Sequence[Json], schema: Mapping[str, Any] | None
+) -> list[str]:
+    """The fields by which a check would tell that an agent's outputs are no longer what they were.
+
+    Args:
+        before, after: outputs of as many runs. schema: JSON Schema of the output: which of its fields are compared.
+    """
+    sides = [
+        [
+            Observation(f"{name}-{at}", float(at), _of_output(one, schema) if isinstance(one, Mapping) else {})
+            for at, one in enumerate(outputs)
+        ]
+        for name, outputs in (("before", before), ("after", after))
+    ]
+    return [one.feature for one in compare(f"agent:{agent}", *sides).changes]
+
+
 def _column(observations: Iterable[Observation], name: str) -> list[Value]:
     return [one.values[name] for one in observations if name in one.values]
 

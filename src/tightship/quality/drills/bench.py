@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +17,13 @@ from tightship.agents.turn import AgentFunction
 from tightship.connectors.openapi import OpenApiConnector, open_connector
 from tightship.connectors.python import PythonTool, load_tools
 from tightship.connectors.settings import connector_settings
+from tightship.core import kinds
 from tightship.core.errors import InputRejected, LoadError, UnknownName, WorkspaceError
 from tightship.core.ports import Json, Tool
 from tightship.core.world import World
 from tightship.models.rehearsal import rehearsed
 from tightship.patterns import load_all
-from tightship.quality.drills.judge import Write, done_by
+from tightship.quality.drills.judge import RESULT, Seen, Write, came_of
 from tightship.quality.drills.outside import MakePractice, Outside, StandIn
 from tightship.quality.drills.scene import NoSecret, Scene, play
 from tightship.quality.drills.seal import sealed
@@ -51,12 +52,17 @@ KEPT: Final = 3
 """Of those that act, how many are broken; such as differ in what they do."""
 
 
+Apart = Callable[[str, Sequence[Json], Sequence[Json], Mapping[str, Any] | None], Sequence[str]]
+"""Tells two samples of an agent's outputs apart (its name, before, after, the schema): the fields that have drifted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One input, by its number in the file."""
+    """One input, by its number in the file; `origin`: that of the run above, for a workflow that others start."""
 
     number: int
     input: Mapping[str, Json]
+    origin: Mapping[str, Json] | None = None
 
 
 @dataclass(slots=True)
@@ -64,29 +70,42 @@ class Clean:
     """How a case went undisturbed.
 
     Attributes:
-        outcome, reason: how it ended. writes: what it has done and not taken back.
+        outcome, reason: how it ended. seen: what came of it outside, and was not taken back.
         state: of the outside afterwards. before: of the outside beforehand.
         asked: the tools that were asked, in order, with how often each. agents: who took turns.
-        outputs: what each agent last gave. seconds: of the drill's clock. requests: attempts at systems.
+        outputs: what each agent last gave. given: all that it gave. seconds: of the drill's clock.
+        requests: attempts at systems.
     """
 
     case: Case
     outcome: str
     reason: str
-    writes: list[Write]
+    seen: list[Seen]
     before: Json
     state: Json
     asked: dict[str, int]
     agents: list[str]
     outputs: dict[str, Json]
+    given: dict[str, list[Json]]
     seconds: float
     requests: int
     entries: list[Entry] = field(default_factory=list["Entry"])
 
     @property
+    def writes(self) -> list[Write]:
+        """What it has done and not taken back; of a workflow that only reads, its result."""
+        return [one.write for one in self.seen]
+
+    @property
+    def turns(self) -> int:
+        """How many turns were taken."""
+        return sum(entry.kind == kinds.TURN for entry in self.entries)
+
+    @property
     def kind(self) -> tuple[Any, ...]:
-        """Cases of one kind do the same things."""
-        return self.outcome, tuple(name for name, _ in self.writes), tuple(sorted(self.asked))
+        """Cases of one kind do the same things; where all they do is read, through the same agents."""
+        names = tuple(name for name, _ in self.writes)
+        return self.outcome, names, tuple(sorted(self.asked)), tuple(self.agents) if names == (RESULT,) else ()
 
 
 class Bench:
@@ -97,31 +116,43 @@ class Bench:
         workflow: which of its workflows.
         practice: makes the company to practise on.
         inputs: a file of inputs, one JSON object a line; None: the workspace's own, else made from the schema.
+        tries: how many cases are run undisturbed. kept: how many of those that come to something are broken.
+        apart: tells outputs that drifted from those of a baseline.
 
     Raises:
         LoadError: the workspace is not right. UnknownName: no such workflow. WorkspaceError: nothing to run on.
     """
 
     def __init__(
-        self, folder: Path, workflow: str, practice: MakePractice, inputs: Path | None = None, tries: int = TRIED
+        self,
+        folder: Path,
+        workflow: str,
+        practice: MakePractice,
+        inputs: Path | None = None,
+        tries: int = TRIED,
+        apart: Apart | None = None,
+        kept: int = KEPT,
     ) -> None:
         load_all()
+        self.apart, self.kept, self._tries = apart, kept, tries
         self.folder, self.workflow, self.practice = folder, workflow, practice
         self._python: dict[str, PythonTool] = {}
-        tools = folder / "tools"
-        with self.seal():
-            if tools.is_dir():  # only their contracts are used, and nobody else may import them
-                self._python = load_tools(tools)
-                tools.rename(folder / ".tools")
+        with self.seal():  # of tools only their contracts are used, and what is local; nobody else may import them
+            if (folder / "tools").is_dir():
+                (folder / "tools").rename(folder / ".tools")
+            self._python = load_tools(folder / ".tools")
             loaded = load_workspace(folder, tools=set(self._python))
             self.files = loaded.raise_first()
             self.spec: WorkflowSpec = self.files.workflow(workflow)
+            self._started_by = [one for one in self.files.workflows if workflow in reach(one, self.files)[0][1:]]
             self.intake = INTAKE if INTAKE in self.files.workflows and workflow != INTAKE else None
             self._code = Code(self.files.root)
             self._functions: dict[str, AgentFunction | None] = {}
             self._given: dict[str, AgentFunction] = {}
             for spec in self.agents():
                 self.function(spec)  # imported once, before anything is broken
+        near = {one.workflow for one in self.workflows()} | {INTAKE}
+        self.files = replace(self.files, workflows={k: v for k, v in self.files.workflows.items() if k in near})
         self.cases = list(self._cases(inputs))[:tries] if inputs else _spread(list(self._cases(None)), tries)
         if not self.cases:
             raise WorkspaceError(f"no line of the inputs fits {workflow}", fix="name a file that does with --input")
@@ -170,7 +201,7 @@ class Bench:
         found: dict[str, Tool] = {}
         for name, tool in self._python.items():
             if name in wanted:
-                found[name] = StandIn(tool.spec, outside)
+                found[name] = tool if tool.local else StandIn(tool.spec, outside)
         for name in self.files.config.connectors:
             connector = await self._connector(name, world)
             offered = set(connector.tools())
@@ -225,16 +256,23 @@ class Bench:
             with contextlib.suppress(InputRejected):
                 yield Case(number, check_input(self.spec.input, line, self.workflow))
                 found = True
-        if not found and inputs is None:
-            for number in range(1, MADE + 1):
-                yield Case(number, rehearsed(self.spec.input_schema, f"case {number}"))
+        if found or inputs is not None:
+            return
+        for above in self._started_by:
+            started = list(_started(Bench(self.folder, above, self.practice, tries=self._tries), self.workflow))
+            if started:
+                yield from started
+                return
+        for number in range(1, MADE + 1):
+            yield Case(number, rehearsed(self.spec.input_schema, f"case {number}"))
 
     def intake_input(self, case: Case) -> Mapping[str, Json] | None:
         """The case as the intake wants it; None where it cannot be made of it."""
         declared = self.files.workflow(INTAKE).input
         names = {name.removesuffix("?") for name in declared}
+        given = case.input if case.origin is None else case.origin
         try:
-            return check_input(declared, {k: v for k, v in case.input.items() if k in names}, INTAKE)
+            return check_input(declared, {k: v for k, v in given.items() if k in names}, INTAKE)
         except InputRejected:
             return None
 
@@ -252,23 +290,48 @@ class Bench:
         for case in self.cases:
             self.clean(case)
 
-    def acting(self, most: int = KEPT) -> list[Clean]:
-        """Cases that complete and write, such as differ in what they do; those that do most come first."""
+    def all_clean(self) -> list[Clean]:
+        """All cases that were run undisturbed."""
+        return list(self._clean.values())
+
+    def acting(self, most: int = 0) -> list[Clean]:
+        """Cases that complete and come to something outside, such as differ in what they do; those that do most come
+        first. Of a workflow that only reads, that is a result."""
         found: dict[Any, Clean] = {}
         for clean in self._clean.values():
             if clean.outcome == "completed" and clean.writes:
                 found.setdefault(clean.kind, clean)
-        return sorted(found.values(), key=lambda one: (-len(one.writes), -one.requests))[:most]
+        return sorted(found.values(), key=lambda one: (-len(one.writes), -one.requests))[: most or self.kept]
 
-    def lively(self, most: int = KEPT) -> list[Clean]:
-        """Cases that act; where none does, any that complete, else any."""
+    def lively(self, most: int = 0) -> list[Clean]:
+        """Cases that come to something; where none does, any that complete, else any."""
         ended = [one for one in self._clean.values() if one.outcome == "completed"]
+        most = most or self.kept
         return self.acting(most) or ended[:most] or list(self._clean.values())[:most]
 
     def read(self) -> Collection[str]:
         """The tools that agents of the chosen cases have read."""
         actions = set(self.actions())
         return list(dict.fromkeys(name for one in self.lively() for name in one.asked if name not in actions))
+
+
+def _started(above: Bench, workflow: str) -> Iterator[Case]:
+    """How the cases of a workflow start another one, undisturbed: each input once."""
+    known = set[str]()
+    for case in above.cases:
+        for given in play(above, lambda scene, case=case: _inputs(scene, case, workflow)):
+            said = orjson.dumps(given, option=orjson.OPT_SORT_KEYS).decode()
+            if said not in known:
+                known.add(said)
+                yield Case(len(known), given, case.input)
+
+
+async def _inputs(scene: Scene, case: Case, workflow: str) -> list[Mapping[str, Json]]:
+    await scene.prepare(case)
+    run = await scene.run(case)
+    started = [entry for entry in run.entries if entry.kind == kinds.STARTED and entry.body.get("workflow") == workflow]
+    values = await scene.ledger.values([entry.body["input"] for entry in started], erased={})
+    return [values[entry.body["input"]] for entry in started]
 
 
 async def observe(scene: Scene, case: Case) -> Clean:
@@ -283,16 +346,20 @@ async def observe(scene: Scene, case: Case) -> Clean:
         asked[one.name] = asked.get(one.name, 0) + 1
     turns = [entry for entry in run.entries if entry.kind == "turn.done" and "out" in entry.body]
     values = await scene.ledger.values([entry.body["out"] for entry in turns], erased=None)
+    given: dict[str, list[Json]] = {}
+    for entry in turns:
+        given.setdefault(entry.body["agent"], []).append(values.get(entry.body["out"]))
     return Clean(
         case,
         run.outcome or run.state,
         run.reason,
-        await done_by(scene, run.id),
+        await came_of(scene, run),
         before,
         scene.outside.state(),
         asked,
-        list(dict.fromkeys(entry.body["agent"] for entry in turns)),
-        {entry.body["agent"]: values.get(entry.body["out"]) for entry in turns},
+        list(given),
+        {agent: outputs[-1] for agent, outputs in given.items()},
+        given,
         clock.now() - began,
         len(scene.outside.asked),
         list(run.entries),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from tightship.core import kinds
 from tightship.core.errors import Unavailable, WriteFailed
 from tightship.core.ports import Reply, Request
-from tightship.quality.drills.judge import judge_safe, last, told, unreported
+from tightship.quality.drills.judge import RESULT, judge_safe, last, told, unreported
 from tightship.quality.drills.outside import Ask, Tap
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Scene, play
@@ -26,27 +26,33 @@ def _no_writes(bench: Bench) -> str:
     return "" if bench.acting(1) else "no case acts undisturbed"
 
 
+def _nothing_to_halt(bench: Bench) -> str:
+    why = _no_writes(bench)
+    return why or ("" if any(clean.asked for clean in bench.acting()) else "no case asks a system")
+
+
 @drill(
     "halt",
-    broken="the workflow is halted while an action is under way",
+    broken="the workflow is halted while an action is under way, or a read where it only reads",
     fix="give every action an `undo`, or `undo: none` where there is none, and delete `undo_on_failure: false`",
-    applies=_no_writes,
+    applies=_nothing_to_halt,
 )
 def halt(bench: Bench, report: Report) -> None:
-    """Nothing begins after the halt; what was done is taken back or reported."""
-    for clean in bench.acting():
+    """Nothing begins after the halt; what was done is taken back or reported, and no result is given."""
+    for clean in (one for one in bench.acting() if one.asked):
         _halted(bench, report, clean)
 
 
 def _halted(bench: Bench, report: Report, clean: Clean) -> None:
+    """Where nothing is written, it is halted while something is read."""
     scenes: list[Scene] = []
-    wrote = False
+    halted_at: list[int] = []
 
     async def trouble(tap: Tap, request: Request, ask: Ask) -> Reply:
-        nonlocal wrote
         reply = await ask()
-        if scenes and tap.spec.effect == "write" and not wrote:
-            wrote = True
+        acting = scenes and (tap.spec.effect == "write" or not scenes[0].acts)
+        if acting and not halted_at:
+            halted_at.append(len(scenes[0].outside.asked))
             operator = await scenes[0].workspace.operator()
             await operator.halt(f"workflow:{bench.workflow}", BY, "a drill")
         return reply
@@ -62,6 +68,8 @@ def _halted(bench: Bench, report: Report, clean: Clean) -> None:
         report.hold(
             not late, "nothing began after the halt", f"{len(late)} effects began after the halt", late or halts
         )
+        read = [one.name for one in scene.outside.asked[sum(halted_at[:1]) :] if one.effect == "read"]
+        report.hold(not read, "nothing was read after the halt", f"{', '.join(read)} was read after the halt", halts)
         await judge_safe(report, scene, run, clean, f"case {clean.case.number}")
 
     play(bench, story, trouble=trouble)
@@ -89,6 +97,8 @@ def undone_by(bench: Bench) -> dict[str, str]:
 def _no_undo(bench: Bench) -> str:
     if not bench.acting(1):
         return "no case acts undisturbed"
+    if all(name == RESULT for clean in bench.acting() for name, _ in clean.writes):
+        return "it writes nothing, so there is nothing to take back"
     undoes = undone_by(bench)
     if not any(name in undoes for clean in bench.acting() for name, _ in clean.writes):
         return "no action has an undo"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 
 Write = tuple[str, Mapping[str, Json]]
 """A tool's name and the arguments of the call."""
+Alike = Callable[[Any], Any]
+"""What is looked at of a value when two are compared."""
+
+
+class Seen(NamedTuple):
+    """A write that was seen outside: which run did it, at which position of the ledger it began, and what it is."""
+
+    run: str
+    n: int
+    write: Write
+
+
+RESULT: Final = "the result"
+"""What a workflow that only reads has come to, as if it were a write: it is all that the outside sees of it."""
 
 
 def standing(entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -38,19 +53,43 @@ def standing(entries: Sequence[Entry]) -> dict[str, Entry]:
     return found
 
 
-async def done_by(scene: Scene, run: str = "") -> list[Write]:
-    """What runs have done and not taken back, with the arguments; children's included where no run is named."""
+async def came_of(scene: Scene, run: Run) -> list[Seen]:
+    """What the outside sees of a run and those below it: what they have done and not taken back, in order; where the
+    workflow only reads, the result that it gave without a person."""
     entries = await scene.entries()
-    kept = standing(entries)
-    opened = {f"{e.run}:{e.key}": e.body["args"] for e in entries if e.kind == kinds.ADMITTED and "args" in e.body}
-    family = _family(entries, run) if run else None
-    chosen = {key: entry for key, entry in kept.items() if family is None or entry.run in family}
-    chosen = {key: entry for key, entry in chosen.items() if entry.body.get("workflow") != "intake" or run}
-    values = await scene.ledger.values([opened[key] for key in chosen if key in opened], erased={})
-    return [(entry.body["name"], values.get(opened.get(key, ""), {})) for key, entry in chosen.items()]
+    family = family_of(entries, run.id)
+    kept = {key: entry for key, entry in standing(entries).items() if entry.run in family}
+    opened = {f"{e.run}:{e.key}": e for e in entries if e.kind == kinds.ADMITTED and "args" in e.body}
+    values = await scene.ledger.values([opened[key].body["args"] for key in kept if key in opened], erased={})
+    seen: list[Seen] = []
+    for key, entry in kept.items():
+        began = opened.get(key, entry)
+        seen.append(Seen(entry.run, began.n, (entry.body["name"], values.get(began.body.get("args", ""), {}))))
+    if not seen and not scene.acts and run.outcome == "completed" and not asked_a_person(run):
+        seen.append(Seen(run.id, entries[-1].n, (RESULT, {"is": run.output})))
+    return seen
 
 
-def _family(entries: Sequence[Entry], run: str) -> set[str]:
+async def strange(
+    scene: Scene, run: Run, clean: Sequence[Write], alike: Alike | None = None, since: int = 0
+) -> list[Write]:
+    """What came of a run and should not have.
+
+    Args:
+        clean: what may come of it, each once. alike: what two values have to have in common to count as the same.
+        since: the position of the ledger from which on it is looked at.
+
+    Left out is what a run does itself after a run below it has ended with a person, who has the case: what is done then
+    stands in the workflow (`escalated:`), and is nobody's mistake.
+    """
+    bare = alike or (lambda value: value)
+    told = _left_to_people(await scene.entries())
+    own = [one.write for one in await came_of(scene, run) if since <= one.n < told.get(one.run, one.n + 1)]
+    return beyond([(name, bare(args)) for name, args in own], [(name, bare(args)) for name, args in clean])
+
+
+def family_of(entries: Sequence[Entry], run: str) -> set[str]:
+    """A run and all that were started below it."""
     found = {run}
     for entry in entries:
         if entry.kind == kinds.STARTED and entry.body.get("parent") in found:
@@ -58,10 +97,22 @@ def _family(entries: Sequence[Entry], run: str) -> set[str]:
     return found
 
 
+def _left_to_people(entries: Sequence[Entry]) -> dict[str, int]:
+    """By run: the position from which on a person has the case of a run below it."""
+    parents = {e.run: str(e.body.get("parent", "")) for e in entries if e.kind == kinds.STARTED}
+    found: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind == kinds.ENDED and entry.body.get("outcome") == "escalated":
+            parent = parents.get(entry.run, "")
+            if parent:
+                found.setdefault(parent, entry.n)
+    return found
+
+
 async def unreported(scene: Scene, run: Run) -> list[Entry]:
     """Writes that still stand after a run that did not complete, of which nobody was told."""
     entries = await scene.entries()
-    family = _family(entries, run.id)
+    family = family_of(entries, run.id)
     left = {key: entry for key, entry in standing(entries).items() if entry.run in family}
     if not left or run.outcome == "completed":
         return []
@@ -121,11 +172,11 @@ def told(run: Run) -> str:
 
 def last(run: Run) -> list[Entry]:
     """The run's end, as evidence."""
-    return [entry for entry in run.entries if entry.kind == kinds.ENDED]
+    return [entry for entry in run.entries if entry.kind == kinds.ENDED and entry.run == run.id]
 
 
 def asked_a_person(run: Run) -> bool:
-    """Whether a person has decided something of the run."""
+    """Whether a person has decided something of the run, or of one below it."""
     return any(entry.kind == kinds.CLOSED and entry.body.get("by") for entry in run.entries)
 
 
@@ -143,7 +194,7 @@ async def judge_safe(report: Report, scene: Scene, run: Run, clean: Clean, what:
         run.state == "ended", f"{what}: it ended ({told(run)})", f"{what}: it never ends, and nobody is told", last(run)
     ):
         return False
-    extra = beyond(await done_by(scene, run.id), clean.writes)
+    extra = await strange(scene, run, clean.writes)
     fine = report.hold(
         not extra, f"{what}: nothing was done that should not be", f"{what}: it did {named(extra)}", settled(run)
     )
@@ -160,34 +211,76 @@ async def judge_safe(report: Report, scene: Scene, run: Run, clean: Clean, what:
 
 
 async def judge_same(report: Report, scene: Scene, run: Run, clean: Clean, what: str) -> bool:
-    """The run ends as the undisturbed one did, with the same done outside, once."""
+    """The run ends as the undisturbed one did, with the same done outside, once, and where it only reads with its
+    result."""
     fine = report.hold(
         (run.outcome, run.reason) == (clean.outcome, clean.reason),
         f"{what}: it ended as undisturbed",
         f"{what}: it ended as {told(run)}, undisturbed as {clean.outcome}",
         settled(run, failed=True) or last(run),
     )
-    state = scene.outside.state()
+    seen, state = await came_of(scene, run), scene.outside.state()
+    other = unlike(seen, clean.seen) or difference(state, clean.state)
     return (
         report.hold(
-            canonical(state) == canonical(clean.state),
-            f"{what}: the outside is as undisturbed",
-            f"{what}: the outside differs: {difference(state, clean.state)}",
+            not other,
+            f"{what}: {'the outside' if scene.acts else 'the result'} is as undisturbed",
+            f"{what}: {other}",
             settled(run),
         )
         and fine
     )
 
 
+def unlike(seen: Sequence[Seen], clean: Sequence[Seen]) -> str:
+    """Where what came of a run differs from what came of the undisturbed one; empty where it does not.
+
+    What one run does about one subject is compared in its order. What different runs do, or is about different
+    subjects, may come in any order: runs below a run, and its branches, go on side by side.
+    """
+    ours, theirs = [one.write for one in seen], [one.write for one in clean]
+    more, less = beyond(ours, theirs), beyond(theirs, ours)
+    if more:
+        return f"it did {named(more)}, undisturbed {named(less)}"
+    if less:
+        return f"it did not do {named(less)}"
+    for place in dict.fromkeys(map(_place, clean)):
+        pair = [[_said(one.write) for one in side if _place(one) == place] for side in (seen, clean)]
+        if pair[0] != pair[1]:
+            return f"what it did about {place[1]} came in another order: {', '.join(name for name, _ in pair[0])}"
+    return ""
+
+
+def _place(seen: Seen) -> tuple[str, str]:
+    """Whose write it is, and what it is about: its first argument that names something, else the tool."""
+    name, args = seen.write
+    ids = [short(value) for field, value in args.items() if field == "id" or field.endswith("_id")]
+    return seen.run, next(iter(ids), name)
+
+
+def _said(write: Write) -> tuple[str, str]:
+    return write[0], canonical(_plain(write[1]))
+
+
 def difference(state: Mapping[str, Json], clean: Mapping[str, Json]) -> str:
-    """The first thing that differs between two states of the outside."""
-    for table, rows in state.items():
-        before = clean.get(table)
-        if canonical(rows) == canonical(before):
+    """The first thing that differs between two states of the outside, each table as a multiset of rows: in which order
+    they came says nothing; empty where nothing differs."""
+    for table in dict.fromkeys((*clean, *state)):
+        rows, before = state.get(table), clean.get(table)
+        if not isinstance(rows, list) or not isinstance(before, list):
+            if canonical(rows) != canonical(before):
+                return f"the outside differs: {table} is {short(rows)}, undisturbed {short(before)}"
             continue
-        if isinstance(rows, list) and isinstance(before, list):
-            known = [canonical(one) for one in before]
-            extra = [one for one in rows if canonical(one) not in known]
-            return f"{table} has {short(extra[0])}" if extra else f"{table} has {len(rows)} rows, not {len(before)}"
-        return f"{table} is {short(rows)}"
-    return "a part is missing"
+        known, found = Counter(map(canonical, before)), Counter(map(canonical, rows))
+        more, less = sorted((found - known).elements()), sorted((known - found).elements())
+        if more or less:
+            return f"the outside differs: {table} has {_either(more)}, undisturbed {_either(less)}"
+    return ""
+
+
+def _either(rows: Sequence[str], most: int = 90) -> str:
+    """The first of these rows, and how many there are."""
+    if not rows:
+        return "none"
+    text = rows[0] if len(rows[0]) <= most else f"{rows[0][: most - 1]}…"
+    return text if len(rows) == 1 else f"{text} and {len(rows) - 1} more"

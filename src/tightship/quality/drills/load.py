@@ -11,13 +11,14 @@ from tightship.core import kinds
 from tightship.core.errors import Overloaded
 from tightship.core.money import show_usd, to_nano
 from tightship.core.ports import Reply, Request, Usage
-from tightship.quality.drills.judge import beyond, done_by, judge_safe, last, named, settled, told
+from tightship.quality.drills.judge import RESULT, beyond, came_of, judge_safe, last, named, settled, told
 from tightship.quality.drills.outside import Ask, Tap
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Scene, play
 
 if TYPE_CHECKING:
     from tightship.quality.drills.bench import Bench, Clean
+    from tightship.runtime.result import Run
 
 DEAR: Final = to_nano(1000)
 """What a call costs where no budget says what is too much."""
@@ -28,18 +29,21 @@ LONGEST: Final = 3600.0
 GROWTH: Final = 1.5
 """By how much the requests of a run may grow under load."""
 SERVED: Final = 4
-"""Calls that the systems answer at a time under load; the others wait."""
+"""Calls that a system answers at a time under load; the others wait."""
 
 
-def _no_writes(bench: Bench) -> str:
-    return "" if bench.acting(1) else "no case acts undisturbed"
+def _writes_nothing(bench: Bench) -> str:
+    done = {name for clean in bench.acting() for name, _ in clean.writes}
+    if not done:
+        return "no case acts undisturbed"
+    return "it writes nothing, so nothing can be done twice" if done == {RESULT} else ""
 
 
 @drill(
     "race",
     broken="two runs about the same case start at the same moment",
     fix="give the action `claim:` with its business key, for example `claim: '\"refund:\" + input.order_id'`",
-    applies=_no_writes,
+    applies=_writes_nothing,
 )
 def race(bench: Bench, report: Report) -> None:
     """What is to be done once is done once."""
@@ -51,8 +55,8 @@ def race(bench: Bench, report: Report) -> None:
             what = f"case {clean.case.number}"
             for run in runs:
                 report.hold(run.state == "ended", f"{what}: {told(run)}", f"{what}: a run never ends", last(run))
-            ids = {run.id for run in runs}
-            done = [write for one in sorted(ids) for write in await done_by(scene, one)]
+            ended = {run.id: run for run in runs}
+            done = [one.write for run in ended.values() for one in await came_of(scene, run)]
             twice = beyond(done, clean.writes)
             evidence = [entry for run in runs for entry in settled(run)]
             report.hold(not twice, f"{what}: done once", f"{what}: also done was {named(twice)}", evidence)
@@ -92,15 +96,24 @@ def exhausted_budget(bench: Bench, report: Report) -> None:
             tap.spec_ = replace(tap.spec_, price=Usage(price))
         run = await scene.run(clean.case)
         most = allowed if allowed else DEAR
+        spent, back = _spent(run)
         report.hold(
-            run.usd <= most and (allowed is not None or run.outcome != "completed"),
-            f"it spent {show_usd(run.usd)} of {show_usd(most)} and ended ({told(run)})",
-            f"it spent {show_usd(run.usd)} in {run.calls} calls, and nothing stopped it",
+            spent <= most and (allowed is not None or run.outcome != "completed"),
+            f"it spent {show_usd(spent)} of {show_usd(most)}{back} and ended ({told(run)})",
+            f"it spent {show_usd(spent)} in {run.calls} calls, and nothing stopped it",
             [e for e in run.entries if e.kind == kinds.SETTLED and "refused" in e.body] or last(run),
         )
         await judge_safe(report, scene, run, clean, f"case {clean.case.number}")
 
     play(bench, story, trouble=trouble)
+
+
+def _spent(run: Run) -> tuple[int, str]:
+    """What a run and those below it have spent (nano-dollars), and in words what it cost to take things back: that is
+    not refused to a run whose money has run out."""
+    paid = [(e.body.get("cls") == "undo", int(e.body.get("usd", 0))) for e in run.entries if e.kind == kinds.SETTLED]
+    back = sum(usd for undo, usd in paid if undo)
+    return sum(usd for undo, usd in paid if not undo), f", {show_usd(back)} to take things back" if back else ""
 
 
 @drill(
@@ -148,7 +161,7 @@ def saturated_queue(bench: Bench, report: Report) -> None:
 
 @drill(
     "ten-times-load",
-    broken="ten times the runs at once, and systems that answer four calls at a time",
+    broken="ten times the runs at once, and each system answers four calls at a time",
     fix="bound `admission.running`, and let agents wait for an answer in place of asking again",
     applies=_free,
 )
@@ -156,12 +169,11 @@ def ten_times_load(bench: Bench, report: Report) -> None:
     """Ten times the users make ten times the requests, and nothing is lost."""
     cleans = [clean for clean in (bench.clean(case) for case in bench.cases) if clean.outcome == "completed"]
     cleans = cleans[:10] or bench.lively()
-    places: list[asyncio.Semaphore] = []
+    places: dict[str, asyncio.Semaphore] = {}
 
     async def trouble(tap: Tap, request: Request, ask: Ask) -> Reply:
-        if not places:
-            places.append(asyncio.Semaphore(SERVED))
-        async with places[0]:
+        system = tap.spec.name.partition(".")[0]
+        async with places.setdefault(system, asyncio.Semaphore(SERVED)):
             return await ask()
 
     async def story(scene: Scene) -> None:

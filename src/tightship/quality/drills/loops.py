@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tightship.runtime.result import Run
 
 TURNS = 24
-"""Turns after which agents that go back and forth should have been stopped."""
+"""Turns, beyond those of the undisturbed run, after which agents that go back and forth should have been stopped."""
 CALLS = 250
 """Calls after which a turn that asks on and on should have been stopped."""
 WORDINGS = 40
@@ -74,10 +74,11 @@ def _circle(bench: Bench, report: Report, clean: Clean, actor: Any) -> None:
         await scene.prepare(clean.case)
         run = await scene.run(clean.case)
         turns = [entry for entry in run.entries if entry.kind == kinds.TURN]
+        more = len(turns) - clean.turns
         report.hold(
-            len(turns) <= TURNS,
-            f"stopped after {len(turns)} turns ({told(run)})",
-            f"{len(turns)} turns were taken before it was {told(run)}; {TURNS} are enough",
+            more <= TURNS,
+            f"stopped after {more} turns more than undisturbed ({told(run)})",
+            f"{more} turns more than undisturbed were taken before it was {told(run)}; {TURNS} are enough",
             [*turns[-1:], *last(run)],
         )
         await judge_safe(report, scene, run, clean, f"case {clean.case.number}")

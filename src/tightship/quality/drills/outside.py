@@ -167,6 +167,7 @@ class StandIn:
         value = None if spec.output_schema is None else rehearsed(spec.output_schema, seed)
         reply = Reply(value, spec.price)
         if spec.effect == "write":
+            self._outside.load()  # another process may have written meanwhile
             name = self._name(request)
             if spec.idempotency == "none" and name in self._outside.made:
                 name = f"{name}#{len(self._outside.made)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from tightship.core.errors import BoundaryError, GuardRefused, InputRejected, TightshipError
@@ -24,9 +25,9 @@ class People:
     def __init__(self, files: WorkspaceFiles) -> None:
         self._files = files
 
-    async def decide(self, operator: Operator, run: str) -> int:
-        """Decide what a run waits for; how many items were decided."""
-        items = [one for one in await operator.items() if one.run == run and one.type in ASKED]
+    async def decide(self, operator: Operator, runs: Collection[str]) -> int:
+        """Decide what these runs wait for; how many items were decided."""
+        items = [one for one in await operator.items() if one.run in runs and one.type in ASKED]
         return sum([await self._decide(operator, item) for item in items])
 
     async def _decide(self, operator: Operator, item: InboxItem) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from tightship.core import kinds
 from tightship.core.errors import TightshipError
 from tightship.core.ports import Json, Reply, Request
 from tightship.core.world import World
 from tightship.ledger import Entry, Ledger
-from tightship.quality.drills.judge import canonical, difference
+from tightship.quality.drills.judge import came_of, canonical, difference, short
 from tightship.quality.drills.outside import Ask, Tap
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Scene
@@ -29,6 +33,7 @@ from tightship.runtime.workspace import projections
 
 if TYPE_CHECKING:
     from tightship.quality.drills.bench import Bench, Case
+    from tightship.runtime.result import Run
 
 SECONDS: Final = 30.0
 """How long a process may take before it counts as hanging."""
@@ -45,6 +50,8 @@ READS: Final = 2
 them."""
 
 
+LOOKS: Final = 100
+"""How often a frozen process may be let go on to the end of a transaction."""
 _WHAT: Final = {"at": "append", "in": "read"}
 
 
@@ -93,25 +100,63 @@ class Blow:
         return reply
 
 
-async def _life(bench: Bench, folder: Path, case: Case, blow: Blow) -> None:
+@dataclass(slots=True)
+class Worker:
+    """A process as one of two workers of the scratch store (runtime.worker.Membership).
+
+    Its lease ends when the other one takes over, which a file tells it: nothing depends on how busy the machine is.
+    """
+
+    id: str
+    taken: Path
+
+    def lease_left(self) -> float:
+        """Seconds for which nobody may take what it owns; 0 when they have run out."""
+        return 0.0 if self.taken.exists() else SECONDS
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+async def _life(bench: Bench, folder: Path, case: Case, blow: Blow, worker: Worker | None = None) -> None:
     """One process: run the case, or go on with it, and write down what came of it."""
     world = World()
     ledger = await Ledger.open(folder / "store", world, projections(), True)
-    ledger.alone = True
-    scene = await Scene.open(bench, world, ledger, trouble=blow.trouble, database=folder / "company.db", limit=LIMIT)
+    ledger.alone = worker is None
+    scene = await Scene.open(
+        bench, world, ledger, trouble=blow.trouble, database=folder / "company.db", limit=LIMIT, member=worker
+    )
     told: dict[str, Json]
     try:
         await scene.prepare(case)
         ledger.listen(blow.heard)
         blow.armed = True
         run = await scene.run(case)
-        told = {"outcome": run.outcome or run.state, "reason": run.reason}
+        told = {"outcome": run.outcome or run.state, "reason": run.reason, "result": await _result(scene, run)}
         told["entries"] = [f"#{e.n} {e.kind} {e.key}".rstrip() for e in run.entries]
     except TightshipError as error:
-        told = {"outcome": "refused", "reason": f"{error.code}: {error.message}", "entries": []}
+        told = {"outcome": "refused", "reason": f"{error.code}: {error.message}", "result": [], "entries": []}
     told |= {"state": scene.outside.state(), "appends": blow.appends, "reads": blow.reads, "writes": blow.writes}
     blow.armed = False
-    (folder / "report.json").write_bytes(orjson.dumps(told))
+    (folder / (f"{worker.id}.json" if worker is not None else "report.json")).write_bytes(orjson.dumps(told))
+    await scene.close()
+    await ledger.close()
+
+
+async def _result(scene: Scene, run: Run) -> list[Json]:
+    """What a workflow that only reads has come to."""
+    return [] if scene.acts else [one.write[1] for one in await came_of(scene, run)]
+
+
+async def _after(bench: Bench, folder: Path) -> None:
+    """Once both workers are done: the outside as it stands, and what the ledger holds twice."""
+    world = World()
+    ledger = await Ledger.open(folder / "store", world, projections(), True)
+    settled = [one for one in await ledger.entries(0, 1_000_000) if one.kind == kinds.SETTLED]
+    times = Counter((one.run, one.key, str(one.body.get("name"))) for one in settled if not one.body.get("again"))
+    scene = await Scene.open(bench, world, ledger, database=folder / "company.db", limit=LIMIT)
+    told = {"state": scene.outside.state(), "twice": [name for (_, _, name), count in times.items() if count > 1]}
+    (folder / "after.json").write_bytes(orjson.dumps(told))
     await scene.close()
     await ledger.close()
 
@@ -163,14 +208,71 @@ def _lives(bench: Bench, folder: Path, case: Case, blows: list[Blow]) -> dict[st
         if code == -signal.SIGALRM:
             return _nothing("hangs", "")
         if code == 1:
-            said = log.read_text().strip().splitlines()[-1] if log.exists() else "no word"
-            return _nothing("broke", said)
+            return _nothing("broke", _said(log))
     return orjson.loads((folder / "report.json").read_bytes())
+
+
+def _taken_over(bench: Bench, folder: Path, case: Case, blow: Blow) -> dict[str, Json]:
+    """A worker is frozen, another one goes on with its run to the end, and the frozen one wakes: what came of it."""
+    log, taken = folder / "log", folder / "taken"
+    folder.mkdir(parents=True, exist_ok=True)
+    first = _fork(bench, lambda: _life(bench, folder, case, blow, Worker("first", taken)), log)
+    try:
+        if not _stopped(first):
+            return _nothing("broke", "the first worker was done before it could be frozen")
+        _unlock(first, folder / "store" / "ledger.db")
+        taken.touch()
+        second = _fork(bench, lambda: _life(bench, folder, case, Blow(), Worker("second", folder / "never")), log)
+        ended = _wait(second)
+        os.kill(first, signal.SIGCONT)
+        woken = _wait(first)
+    except BaseException:
+        os.kill(first, signal.SIGKILL)
+        raise
+    if ended or woken:
+        return _nothing("hangs" if -signal.SIGALRM in (ended, woken) else "broke", _said(log))
+    _wait(_fork(bench, lambda: _after(bench, folder), log))
+    return {**orjson.loads((folder / "second.json").read_bytes()), **orjson.loads((folder / "after.json").read_bytes())}
+
+
+def _stopped(pid: int) -> bool:
+    """Wait until a process stands still; false when it has ended in place of that."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if found:
+            return os.WIFSTOPPED(status)
+        time.sleep(0.01)
+    return False
+
+
+def _unlock(pid: int, store: Path) -> None:
+    """Let a frozen process finish a transaction in which it was hit: on a store that is a file nobody else could write.
+
+    A server ends the transaction of a client that stands still; what follows is the same.
+    """
+    for _ in range(LOOKS):
+        with contextlib.closing(sqlite3.connect(store, timeout=0.0, isolation_level=None)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                pass
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.005)
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _said(log: Path) -> str:
+    """The last line of what a process has left."""
+    return log.read_text().strip().splitlines()[-1] if log.exists() else "no word"
 
 
 def _nothing(outcome: str, reason: str) -> dict[str, Json]:
     """What is told of a process that told nothing."""
-    return {"outcome": outcome, "reason": reason, "entries": [], "state": {}, "appends": [], "reads": [], "writes": []}
+    nothing = {name: [] for name in ("result", "entries", "appends", "reads", "writes", "twice")}
+    return {"outcome": outcome, "reason": reason, "state": {}, **nothing}
 
 
 def no_fork(bench: Bench) -> str:
@@ -187,11 +289,10 @@ def _compare(report: Report, got: dict[str, Json], clean: dict[str, Json], what:
         f"{clean['outcome']}",
     )
     if got["state"] or same:
-        report.hold(
-            canonical(got["state"]) == canonical(clean["state"]),
-            f"{what}: the outside is as undisturbed",
-            f"{what}: the outside differs: {difference(got['state'], clean['state'])}",
-        )
+        other = difference(got["state"], clean["state"])
+        if canonical(got["result"]) != canonical(clean["result"]):
+            other = other or f"the result differs: {short(got['result'])}"
+        report.hold(not other, f"{what}: what came of it is as undisturbed", f"{what}: {other}")
 
 
 def _blows(clean: dict[str, Json], which: int) -> list[Blow]:
@@ -228,18 +329,32 @@ def kill(bench: Bench, report: Report) -> None:
 
 @drill(
     "frozen-worker",
-    broken="the process is frozen (SIGSTOP) before writes and after appends, longer than a call may take, and goes on",
-    fix="leave room in `budget.seconds` and `within:`; use tools that refuse to send after `not_after`",
+    broken="a worker is frozen (SIGSTOP) around writes, in reads and after appends, and wakes: after longer than a "
+    "call may take, and after another worker has taken its run over",
+    fix="leave room in `budget.seconds` and `within:`; use tools with an idempotency key, or that can be looked up and "
+    "refuse to send after `not_after`",
     applies=no_fork,
 )
 def frozen(bench: Bench, report: Report) -> None:
-    """A frozen process that wakes does nothing late and nothing twice."""
+    """A frozen process that wakes does nothing late and nothing twice.
+
+    Nobody takes over first, as on a store that is a file: there one process executes, and holds its lock also while it
+    is frozen. Then two workers share the scratch store, as on a database: the second one goes on with the run once the
+    first one's lease has ended, and is done with it before the first one wakes and goes on where it was.
+    """
     case = bench.lively(1)[0].case
     with tempfile.TemporaryDirectory(prefix="tightship-stop-", dir=bench.folder.parent) as place:
         base = Path(place)
         clean = _lives(bench, base / "clean", case, [Blow()])
-        blows = [blow for blow in _blows(clean, signal.SIGSTOP) if blow.side not in ("after", "in")]
-        for at, blow in enumerate([*blows[:1], *[one for one in blows if one.side == "before"]]):
-            got = _lives(bench, base / str(at), case, [blow])
+        blows = _blows(clean, signal.SIGSTOP)
+        late = [*blows[:1], *[one for one in blows if one.side == "before"]]
+        for at, blow in enumerate(late):
+            got = _lives(bench, base / f"late-{at}", case, [blow])
             _compare(report, got, clean, f"frozen {blow}")
+        around = [one for one in blows if one.side in ("before", "after")] or [one for one in blows if one.side == "in"]
+        for at, blow in enumerate([*blows[:1], *around]):
+            fresh = Blow(blow.side, blow.number, blow.signal)
+            got, what = _taken_over(bench, base / f"taken-{at}", case, fresh), f"frozen {blow}, and taken over"
+            _compare(report, got, clean, what)
+            report.hold(not got["twice"], f"{what}: nothing was settled twice", f"{what}: twice: {got['twice']}")
         report.evidence += clean["appends"][:4]

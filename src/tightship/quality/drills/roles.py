@@ -1,4 +1,4 @@
-"""Drills on agents that leave their role: invented parameters, other shapes, drift (F7, F10, F14)."""
+"""Drills on agents that leave their role: invented parameters, other shapes (F7, F10)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,7 @@ from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
 from tightship.core.errors import TightshipError
 from tightship.core.ports import Json
-from tightship.quality.drills.judge import (
-    asked_a_person,
-    beyond,
-    canonical,
-    done_by,
-    judge_safe,
-    last,
-    named,
-    settled,
-    told,
-)
+from tightship.quality.drills.judge import canonical, judge_safe
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
@@ -135,71 +125,3 @@ def _bent(output: Json, what: str, spec: AgentSpec) -> Json:
         return drafts[0]
     fits = jsonschema_rs.validator_for(dict(spec.output_schema)).is_valid
     return next((draft for draft in drafts if not fits(draft)), GARBAGE)
-
-
-# --- drift --------------------------------------------------------------------------------------------
-
-
-def deciding(bench: Bench) -> list[str]:
-    """The agents whose outputs stand in the arguments of actions, and acted in the chosen cases."""
-    names: set[str] = set()
-    for step in bench.steps("action"):
-        names |= step.with_.names if step.with_ is not None else {spec.agent for spec in bench.agents()}
-    acted = {name for clean in bench.acting() for name in clean.agents}
-    return [spec.agent for spec in bench.agents() if spec.agent in names & acted]
-
-
-def _decides_nothing(bench: Bench) -> str:
-    return "" if deciding(bench) else "no action takes its arguments from an agent"
-
-
-@drill(
-    "drifted-agent",
-    broken="an agent whose output becomes an action gives larger figures, turned decisions, and one answer for all",
-    fix="check it before the action: a checkpoint on its figures, another agent as its checker, or a review",
-    applies=_decides_nothing,
-)
-def drifted_agent(bench: Bench, report: Report) -> None:
-    """Outputs of the right shape and of another distribution are noticed by the workflow's own checks.
-
-    Judged are the agents whose outputs become actions, by what stands between them and the action. That an agent
-    further up has changed, only a comparison of many runs can show.
-    """
-    for agent in deciding(bench):
-        clean = next(one for one in bench.acting() if agent in one.agents)
-        other = next((one for one in bench.acting() if agent in one.agents and one is not clean), None)
-        kinds_ = ["larger figures", "turned decisions", *(["the answer to another case"] if other else [])]
-        for what in kinds_:
-            swapped = other.outputs.get(agent) if other is not None and what.startswith("the answer") else None
-
-            def actor(
-                spec: AgentSpec, function: AgentFunction, what: str = what, swapped: Json = swapped
-            ) -> AgentFunction:
-                async def drifted(ctx: AgentContext, given: dict[str, Json]) -> Json:
-                    output = await act(function, ctx, given)
-                    return _drifted(output, what) if swapped is None else swapped
-
-                return drifted
-
-            async def story(scene: Scene, clean: Clean = clean, agent: str = agent, what: str = what) -> None:
-                await scene.prepare(clean.case)
-                run = await scene.run(clean.case)
-                extra = beyond(await done_by(scene, run.id), clean.writes)
-                report.hold(
-                    not extra or asked_a_person(run),
-                    f"{agent}, {what}: {told(run)}{', a person had looked' if extra else ''}",
-                    f"{agent}, {what}: nobody noticed, and it did {named(extra)}",
-                    settled(run) if extra else last(run),
-                )
-
-            play(bench, story, actor=only(agent, actor))
-
-
-def _drifted(value: Any, what: str) -> Any:
-    if isinstance(value, bool):
-        return not value if what == "turned decisions" else value
-    if isinstance(value, int | float):
-        return value * 3 + 1 if what == "larger figures" else value
-    if isinstance(value, Mapping):
-        return {name: _drifted(one, what) for name, one in value.items()}
-    return [_drifted(one, what) for one in value] if isinstance(value, list) else value

@@ -17,6 +17,7 @@ from tightship.core.ports import Json
 from tightship.core.world import World
 from tightship.ledger import Entry, Ledger, MemoryState
 from tightship.models.rehearsal import RehearsalModel
+from tightship.quality.drills.judge import family_of
 from tightship.quality.drills.outside import Outside, Tap, Trouble, calm
 from tightship.quality.drills.people import People
 from tightship.runtime.simulation import Simulation
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tightship.models.port import Model
     from tightship.quality.drills.bench import Bench, Case
     from tightship.runtime.result import Run
+    from tightship.runtime.worker import Membership
 
 Actor = Callable[[AgentSpec, AgentFunction], AgentFunction]
 """What a drill makes of an agent."""
@@ -78,6 +80,7 @@ class Scene:
         database: Path | None = None,
         limit: float | None = None,
         config: Mapping[str, Any] | None = None,
+        member: Membership | None = None,
     ) -> Scene:
         """Open it.
 
@@ -87,6 +90,7 @@ class Scene:
             database: where the practice company's state and that of stand-ins outlive the process.
             limit: seconds until a call counts as unanswered, at most.
             config: what is different in tightship.yaml.
+            member: this process as one of several workers; it executes alone without it.
         """
         practice = bench.practice(database, world.clock)
         world = replace(world, transport=practice.transport)
@@ -98,7 +102,13 @@ class Scene:
         files = replace(bench.files, config=bench.files.config.model_copy(update={**away, **(config or {})}))
         taps = {name: Tap(tool, outside, limit) for name, tool in (await bench.tools(world, outside)).items()}
         workspace = Workspace(
-            files, world, ledger=ledger, secrets=NoSecret(), tools=taps, model=model or RehearsalModel()
+            files,
+            world,
+            ledger=ledger,
+            secrets=NoSecret(),
+            tools=taps,
+            model=model or RehearsalModel(),
+            member=member,
         )
         for spec in bench.agents():
             function = bench.function(spec)
@@ -108,6 +118,12 @@ class Scene:
             elif function is not None:
                 workspace.add(functions={spec.agent: function if actor is None else actor(spec, function)})
         return cls(bench, world, ledger, outside, workspace, taps)
+
+    @property
+    def acts(self) -> bool:
+        """Whether the workflow can change anything outside; else all that is seen of it is its result."""
+        named = [*self.bench.actions(), *(name for spec in self.bench.agents() for name in spec.tools)]
+        return any(self.taps[name].spec.effect == "write" for name in named if name in self.taps)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -135,21 +151,28 @@ class Scene:
             return running.result()
         running.cancel()
         await asyncio.wait({running})
-        return await self.workspace.result(derived_id("r", "default", self.bench.workflow, reference))
+        return await self.whole(await self.workspace.result(derived_id("r", "default", self.bench.workflow, reference)))
 
     async def finish(self, run: Run) -> Run:
-        """Go on with a run until it has ended."""
+        """Go on with a run, and with those below it, until it has ended."""
         pause, people = 1.0, People(self.workspace.files)
         operator = await self.workspace.operator()
         for _ in range(LOOKS):
             if run.state == "ended":
                 break
-            if not await people.decide(operator, run.id):
+            family = family_of(await self.entries(), run.id)
+            if not await people.decide(operator, family):
                 await self.world.clock.sleep(pause)
                 pause = min(2 * pause, 6 * 3600.0)
-            await self.workspace.resume([run.id])
+            await self.workspace.resume([run.id, *sorted(family - {run.id})])
             run = await self.workspace.result(run.id)
-        return run
+        return await self.whole(run)
+
+    async def whole(self, run: Run) -> Run:
+        """A run with what the ledger holds of it and of all runs below it."""
+        entries = await self.entries()
+        family = family_of(entries, run.id)
+        return replace(run, entries=tuple(entry for entry in entries if entry.run in family))
 
     async def serve(self, runs: Sequence[str]) -> list[Run]:
         """Be the worker until these runs have ended, and people have decided; those that have."""
@@ -165,7 +188,7 @@ class Scene:
                 break
             for run in found:
                 if run.state == "parked":
-                    await people.decide(operator, run.id)
+                    await people.decide(operator, family_of(await self.entries(), run.id))
         stop.set()
         await serving
         return ended

@@ -9,7 +9,7 @@ from tightship.agents.context import AgentContext
 from tightship.agents.turn import AgentFunction
 from tightship.core import kinds
 from tightship.core.ports import Json
-from tightship.quality.drills.judge import asked_a_person, done_by, judge_safe, last, named, told
+from tightship.quality.drills.judge import asked_a_person, judge_safe, last, named, strange, told
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.scene import Actor, Scene, act, play
 from tightship.workflow.models import AgentSpec
@@ -47,7 +47,7 @@ def disagreeing_voters(bench: Bench, report: Report) -> None:
             async def story(scene: Scene, alone: str = alone) -> None:
                 await scene.prepare(clean.case)
                 run = await scene.run(clean.case)
-                done = await done_by(scene, run.id)
+                done = await strange(scene, run, ())
                 notes = [e for e in run.entries if e.kind == kinds.NOTE and e.body.get("type") == "settled"]
                 report.hold(
                     not done or asked_a_person(run),

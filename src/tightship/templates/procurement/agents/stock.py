@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 from tightship import AgentContext
-from tightship.core.errors import DataMissing
+from tightship.core.errors import DataMissing, RuleConflict
 
 RANGES = {
     "kitchen": {"SKU-501", "SKU-503", "SKU-508", "SKU-511", "SKU-514"},
@@ -40,10 +42,37 @@ async def shortages(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
 
 
 async def recheck(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
-    """How much of a line is to be ordered now: nothing if it is not short any more."""
+    """How much of a line is to be ordered now: nothing if it is not short any more.
+
+    It believes nothing that it can look up: what is short comes from the round and the stock, packs and least value
+    from the supplier's contract.
+
+    Raises:
+        RuleConflict: what the buyer wants is not what these allow.
+    """
     line = input["line"]
     item, bought = line["item"], line["value"]
+    needs = [int(one.get("need", 0)) for one in input["items"] if one.get("sku") == item["sku"]]
     stock: dict[str, Any] = (await ctx.read(f"stock/{item['sku']}")).value
-    short = stock["on_hand"] + stock["in_transit"] < item["wanted"]
-    quantity = bought["quantity"] if short else 0
+    if not needs:
+        raise RuleConflict(f"nobody has asked for {item['sku']} in this round", needed="who wants it")
+    short = stock["reorder_point"] + needs[0] - stock["on_hand"] - stock["in_transit"]
+    if short <= 0:
+        return {"sku": item["sku"], "quantity": 0, "amount": 0.0}
+    contracts = json.loads((ctx.knowledge("contracts") / "terms.json").read_text("utf-8"))
+    terms = contracts.get(stock["supplier"])
+    if terms is None:
+        raise DataMissing(f"there is no contract with {stock['supplier']}", needed="its packs, and its least value")
+    most, quantity = allowed(short, int(terms["pack"]), terms["least"], stock["unit_price"]), bought["quantity"]
+    if bought["sku"] != item["sku"] or not short <= quantity <= most or quantity % int(terms["pack"]):
+        raise RuleConflict(
+            f"{quantity} of {item['sku']} is not what is short and what {stock['supplier']} delivers",
+            needed=f"whether so many are wanted: {short} are short, {most} in packs of {terms['pack']} is the most",
+            evidence={"bought": bought, "short": short, "most": most, "pack": terms["pack"]},
+        )
     return {"sku": item["sku"], "quantity": quantity, "amount": round(quantity * stock["unit_price"], 2)}
+
+
+def allowed(short: int, pack: int, least: float, price: float) -> int:
+    """The most that may be ordered: a pack more than is short, or what alone reaches the supplier's least value."""
+    return pack * max(math.ceil((short + pack) / pack), math.ceil(least / (pack * price)))

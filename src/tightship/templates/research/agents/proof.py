@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from shelves import INTERNAL, figures, month, passages, share
+from shelves import figures, share
 
 from tightship import DataMissing, RuleConflict
-from tightship.agents.offline import Claim, verify_all
+from tightship.agents.offline import Claim, split_claims, verify_all
 from tightship.agents.offline import verify as supported
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ async def verify(ctx: AgentContext, input: Input) -> Output:
         DataMissing: the passage does not say so, or what it says is no answer.
     """
     part, found = input["task"]["input"]["part"], input["inputs"][input["task"]["needs"][0]]
-    known = _citable(ctx)
-    verdict = supported(Claim(found["sentence"], (found["passage"],)), known)
+    opened = await _opened(ctx, [found["passage"]])
+    texts = {id: one["text"] for id, one in opened.items()}
+    verdict = supported(Claim(found["sentence"], (found["passage"],)), texts)
     if not verdict.supported:
         raise DataMissing(f"{found['passage']} does not say it: {verdict.reason}", needed=part)
     if share(part, found["sentence"]) < LEAST:
         raise DataMissing(f"{found['passage']} does not answer it: {part}", needed=part)
     value = found["value"] if isinstance(found["value"], str) else figures(found["sentence"])
-    at = month(passages(ctx.knowledge("documents").resolve())[found["passage"]])
+    at = opened[found["passage"]]["month"]
     reason = f"{found['passage']} of {at}: {found['sentence']}"
     return {**{name: found[name] for name in ("sentence", "passage")}, "value": value, "month": at, "reason": reason}
 
@@ -67,11 +68,14 @@ def _months(reasons: list[str]) -> int:
 
 async def checker(ctx: AgentContext, input: Input) -> Output:
     """Whether every claim of a report cites a passage that says so, and nothing internal is cited."""
-    verdicts = verify_all(input["report"]["text"], _citable(ctx))
+    text = input["report"]["text"]
+    cited = list(dict.fromkeys(id for claim in split_claims(text) for id in claim.citations))
+    verdicts = verify_all(text, {id: one["text"] for id, one in (await _opened(ctx, cited)).items()})
     objections = [f"{one.reason}: {one.claim.text}" for one in verdicts if not one.supported]
     return {"approved": bool(verdicts) and not objections, "objections": objections}
 
 
-def _citable(ctx: AgentContext) -> dict[str, str]:
-    known = passages(ctx.knowledge("documents").resolve())
-    return {id: passage.text for id, passage in known.items() if INTERNAL not in passage.tags}
+async def _opened(ctx: AgentContext, ids: list[str]) -> dict[str, Mapping[str, Any]]:
+    """The passages of these ids that may be cited."""
+    found = await ctx.tool("documents.get", {"ids": ids}) if ids else []
+    return {one["id"]: one for one in found}

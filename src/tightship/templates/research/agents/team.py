@@ -7,12 +7,11 @@ They work without a language model: full-text search, sentences that are quoted 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from shelves import EVERYWHERE, best_sentence, exists, figures, index, passages, seconds, share
+from shelves import EVERYWHERE, REGISTRY, best_sentence, figures, share
 
 from tightship import DataMissing, RuleConflict, Unavailable
 from tightship.agents.offline.text import terms
@@ -67,13 +66,14 @@ def _places(part: str, input: Input) -> list[str]:
 
 
 def _chain(id: str, part: str, shelf: str) -> list[Output]:
-    search = {"id": f"search-{id}", "worker": "search", "goal": f"search {shelf} for: {part}"}
-    read = {"id": f"read-{id}", "worker": "read", "goal": f"read what {shelf} says of: {part}"}
-    verify = {"id": f"verify-{id}", "worker": "verify", "goal": f"verify what {shelf} says of: {part}"}
+    names = {worker: f"{worker}-{id}" for worker in ("search", "read", "verify")}
+    first = {"id": names["search"], "worker": "search", "goal": f"search {shelf} for: {part}"}
+    then = {"id": names["read"], "worker": "read", "goal": f"read what {shelf} says of: {part}"}
+    last = {"id": names["verify"], "worker": "verify", "goal": f"verify what {shelf} says of: {part}"}
     return [
-        {**search, "input": {"part": part, "shelf": shelf}},
-        {**read, "needs": [search["id"]], "input": {"part": part, "kind": kind_of(part)}},
-        {**verify, "needs": [read["id"]], "covers": [part], "input": {"part": part}},
+        {**first, "input": {"part": part, "shelf": shelf}},
+        {**then, "needs": [names["search"]], "input": {"part": part, "kind": kind_of(part)}},
+        {**last, "needs": [names["read"]], "covers": [part], "input": {"part": part}},
     ]
 
 
@@ -91,17 +91,20 @@ async def search(ctx: AgentContext, input: Input) -> Output:
     Raises:
         Unavailable: there is no such shelf. DataMissing: nothing fits.
     """
-    task, folder = input["task"]["input"], ctx.knowledge("documents").resolve()
-    shelves = tuple(input["shelves"]) if task["shelf"] == EVERYWHERE else (task["shelf"],)
-    for shelf in shelves:
-        if not exists(folder, shelf) and task["shelf"] != EVERYWHERE:
-            raise Unavailable(f"the shelf {shelf} cannot be reached", needed=f"somebody who can read {shelf}")
-        if exists(folder, shelf) and (wait := seconds(folder, shelf)):
-            await asyncio.sleep(wait)
-    hits = index(folder, shelves).search(task["part"], limit=3)
+    task = input["task"]["input"]
+    shelves = list(input["shelves"]) if task["shelf"] == EVERYWHERE else [task["shelf"]]
+    hits = list[str]()
+    if REGISTRY in shelves:
+        shelves.remove(REGISTRY)
+        hits += await ctx.tool("registry.search", {"text": task["part"]})
+    if shelves:
+        found = await ctx.tool("documents.search", {"shelves": shelves, "text": task["part"]})
+        if task["shelf"] in found["missing"]:
+            raise Unavailable(f"the shelf {task['shelf']} cannot be reached", needed="somebody who can read it")
+        hits = [*found["passages"], *hits]
     if not hits:
-        raise DataMissing(f"{', '.join(shelves)} say nothing of it: {task['part']}", needed=task["part"])
-    return {"passages": [hit.passage.id for hit in hits]}
+        raise DataMissing(f"{task['shelf']}: nothing is said of it: {task['part']}", needed=task["part"])
+    return {"passages": hits}
 
 
 async def read(ctx: AgentContext, input: Input) -> Output:
@@ -110,8 +113,8 @@ async def read(ctx: AgentContext, input: Input) -> Output:
     Raises:
         DataMissing: none of them does.
     """
-    task, known = input["task"], passages(ctx.knowledge("documents").resolve())
-    found = [known[id] for id in input["inputs"][task["needs"][0]]["passages"]]
+    task = input["task"]
+    found = await ctx.tool("documents.get", {"ids": input["inputs"][task["needs"][0]]["passages"]})
     return _answer(task["input"]["part"], task["input"]["kind"], best_sentence(task["input"]["part"], found))
 
 
@@ -119,7 +122,7 @@ def _answer(part: str, kind: str, best: Any) -> Output:
     if best is None or share(part, best[0]) < LEAST or (kind == "figure" and not figures(best[0])):
         raise DataMissing(f"no sentence answers it: {part}", needed=part)
     sentence, passage = best
-    return {"value": figures(sentence) if kind == "figure" else sentence, "sentence": sentence, "passage": passage.id}
+    return {"value": figures(sentence) if kind == "figure" else sentence, "sentence": sentence, "passage": passage}
 
 
 # --- writing ------------------------------------------------------------------------------------------
@@ -147,7 +150,9 @@ async def writer(ctx: AgentContext, input: Input) -> Output:
 
 
 async def stand_in(ctx: AgentContext, input: Input) -> Output:
-    """What was verified until then, and what one search alone finds; the rest stays open.
+    """What was verified until then, the newest where it differs, and what one search alone finds; the rest stays open.
+
+    A figure on which not two documents agree is unconfirmed.
 
     Raises:
         RuleConflict: two current documents contradict each other. DataMissing: there is no answer to any part.
@@ -160,27 +165,35 @@ async def stand_in(ctx: AgentContext, input: Input) -> Output:
             needed="which of the two documents holds",
             evidence={"answers": said},
         )
-    verified = {part: one["value"] for one in input["results"] for part in one["covers"]}
-    times = Counter(part for one in input["results"] for part in one["covers"])
+    by_age = sorted((one for one in input["results"] if one["covers"]), key=lambda one: one["value"]["month"])
+    verified = {part: one["value"] for one in by_age for part in one["covers"]}
+    same = [(part, one) for one in by_age for part in one["covers"]]
+    agreed = Counter(part for part, one in same if one["value"]["value"] == verified[part]["value"])
     lines, sources, open_, alone = list[str](), list[str](), list[str](), list[str]()
-    folder = ctx.knowledge("documents").resolve()
-    near = tuple(shelf for shelf in input["shelves"] if exists(folder, shelf) and not seconds(folder, shelf))
     for part in input["parts"]:
         found = verified.get(part)
         if found is None:
-            hits = index(folder, near).search(part, limit=3) if near else []
             try:
-                found = _answer(part, kind_of(part), best_sentence(part, [hit.passage for hit in hits]))
+                found = _answer(part, kind_of(part), best_sentence(part, await _alone(ctx, input["shelves"], part)))
             except DataMissing:
                 open_.append(part)
                 continue
-        if times[part] < (2 if kind_of(part) == "figure" else 1):
+        if agreed[part] < (2 if kind_of(part) == "figure" else 1):
             alone.append(part)
         lines.append(cite(found["sentence"], [found["passage"]]))
         sources.append(found["passage"])
     if not lines:
         raise DataMissing("the documents answer no part of the question", needed="; ".join(input["parts"]))
     return {**report("stand-in", lines, sources, []), "open": open_, "unconfirmed": alone}
+
+
+async def _alone(ctx: AgentContext, shelves: Sequence[str], part: str) -> list[Input]:
+    """The passages of the shelves of the house, which answer at once."""
+    near = [shelf for shelf in shelves if shelf != REGISTRY]
+    if not near or not terms(part):
+        return []
+    found = await ctx.tool("documents.search", {"shelves": near, "text": part})
+    return await ctx.tool("documents.get", {"ids": found["passages"]}) if found["passages"] else []
 
 
 def cite(sentence: str, ids: Sequence[str]) -> str:

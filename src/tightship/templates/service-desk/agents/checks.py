@@ -13,6 +13,7 @@ Input = Mapping[str, Any]
 Output = dict[str, Any]
 
 _CUSTOMER: Final = re.compile(r"\bC-\d{4,}\b")
+_ORDER: Final = re.compile(r"\bO-\d{4,}\b")
 _DATE: Final = re.compile(r"\b(tomorrow|tonight|on (mon|tues|wednes|thurs|fri|satur|sun)day|by \d)", re.IGNORECASE)
 
 
@@ -35,8 +36,14 @@ async def it(ctx: AgentContext, input: Input) -> Output:
 
 
 async def orders(ctx: AgentContext, input: Input) -> Output:
-    """An answer about orders; what a note asks for concerns an order of the ticket."""
-    return _checked(input["brief"], input["orders"])
+    """An answer about orders: those that it speaks of are this customer's, which the checker looks up itself."""
+    brief, made = input["brief"], input["orders"]
+    said = " ".join([*made["facts"], made["answer"], made["note"]])
+    wrong = list[str]()
+    for order_id in dict.fromkeys(_ORDER.findall(said)):
+        if (await ctx.tool("orders.get", {"order_id": order_id}))["customer_id"] != brief["customer_id"]:
+            wrong.append(f"it speaks of an order of somebody else: {order_id}")
+    return _checked(brief, made, *wrong)
 
 
 async def billing(ctx: AgentContext, input: Input) -> Output:
