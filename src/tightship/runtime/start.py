@@ -15,8 +15,8 @@ class Start:
     """What a new run is made from. `reference` is the caller's own name for it; equal references are one run.
 
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
-    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased there
-    is erased here.
+    step of its parent that waits for it. `about` is the scope of a run whose values it is given: whoever is erased
+    there is erased here.
     """
 
     workflow: str
