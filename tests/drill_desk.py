@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from tightship.insight.drift import told_apart
 
 from tightship.core.world import Clock
-from tightship.insight.drift import told_apart
 from tightship.quality.drills.bench import Bench
 
 CONFIG = "name: shop\nroles: {lead: [ann]}\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tightship.insight.drift import told_apart
 
 from tightship.cli.init import TEMPLATES, first_workflow, names
 from tightship.company.practice import PracticeCompany
-from tightship.insight.drift import told_apart
 from tightship.quality.drills import carry_out, load_drills
 from tightship.quality.drills.bench import Bench, scratch_copy
 

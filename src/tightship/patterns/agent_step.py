@@ -10,7 +10,7 @@ from pydantic import model_validator
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Values
-from tightship.workflow.models import Grounds
+from tightship.workflow.conduct import Grounds
 from tightship.workflow.tree import Step, patterns
 from tightship.workflow.units import Name, is_name
 

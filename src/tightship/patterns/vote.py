@@ -14,7 +14,7 @@ from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle, settle_f
 from tightship.patterns._shared import identity, layer, written_with
 from tightship.patterns.agent_step import AgentStep
 from tightship.workflow.conditions import Expression
-from tightship.workflow.models import Grounds
+from tightship.workflow.conduct import Grounds
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
 from tightship.workflow.steps import Children

@@ -151,7 +151,7 @@ def ungrounded_agreement(bench: Bench, report: Report) -> None:
         async def story(scene: Scene, step: Vote = step) -> None:
             await scene.prepare(clean.case)
             run = await scene.run(clean.case)
-            done = await done_by(scene, run.id)
+            done = await strange(scene, run, ())
             notes = [e for e in run.entries if e.kind == kinds.NOTE and e.body.get("type") == "settled"]
             report.hold(
                 not done or asked_a_person(run),
