@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from tightship.insight.drift import told_apart
 
 from tightship.core.world import Clock
 from tightship.quality.drills.bench import Bench
@@ -160,6 +159,6 @@ def write_shop(folder: Path, *changes: Change) -> Path:
 
 def bench(folder: Path, *changes: Change, workflow: str = "refund", **more: Any) -> Bench:
     """The shop, ready to be drilled."""
-    found = Bench(write_shop(folder, *changes), workflow, NoCompany, apart=told_apart, **more)
+    found = Bench(write_shop(folder, *changes), workflow, NoCompany, **more)
     found.learn()
     return found

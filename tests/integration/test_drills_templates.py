@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tightship.insight.drift import told_apart
 
 from tightship.cli.init import TEMPLATES, first_workflow, names
 from tightship.company.practice import PracticeCompany
@@ -19,7 +18,7 @@ PROCESSES = {"kill", "frozen-worker"}
 @pytest.mark.parametrize("template", names())
 def test_every_drill_holds_on_the_template(tmp_path: Path, template: str) -> None:
     folder = scratch_copy(TEMPLATES / template, tmp_path / "workspace")
-    bench = Bench(folder, first_workflow(folder, template), PracticeCompany, tries=10, apart=told_apart, kept=1)
+    bench = Bench(folder, first_workflow(folder, template), PracticeCompany, tries=10, kept=1)
     bench.learn()
     assert bench.acting(), "no case comes to anything, so there is nothing to break"
     verdicts = [carry_out(one, bench) for name, one in load_drills().items() if name not in PROCESSES]
@@ -41,7 +40,7 @@ def test_a_workflow_that_others_start_is_drilled_with_what_they_start_it_with(
     tmp_path: Path, template: str, workflow: str
 ) -> None:
     folder = scratch_copy(TEMPLATES / template, tmp_path / "workspace")
-    bench = Bench(folder, workflow, PracticeCompany, tries=12, apart=told_apart, kept=1)
+    bench = Bench(folder, workflow, PracticeCompany, tries=12, kept=1)
     bench.learn()
     assert bench.acting() and all(case.origin is not None for case in bench.cases)
     verdicts = {

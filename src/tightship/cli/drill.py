@@ -40,9 +40,8 @@ def drill(
     if inputs is not None and not inputs.is_file():
         raise WorkspaceError(f"there is no file {inputs}", fix="name a file with one JSON object a line")
     practice = import_module("tightship.company.practice").PracticeCompany
-    apart = import_module("tightship.insight.drift").told_apart
     drilled = drill_workspace(
-        shell.folder, practice=practice, workflow=workflow, only=only, inputs=inputs, apart=apart, told=shell.note
+        shell.folder, practice=practice, workflow=workflow, only=only, inputs=inputs, told=shell.note
     )
     verdicts = list(drilled)
     if report is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,10 +50,6 @@ TRIED: Final = 24
 """Cases that are run undisturbed."""
 KEPT: Final = 3
 """Of those that act, how many are broken; such as differ in what they do."""
-
-
-Apart = Callable[[str, Sequence[Json], Sequence[Json], Mapping[str, Any] | None], Sequence[str]]
-"""Tells two samples of an agent's outputs apart (its name, before, after, the schema): the fields that have drifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,6 @@ class Bench:
         practice: makes the company to practise on.
         inputs: a file of inputs, one JSON object a line; None: the workspace's own, else made from the schema.
         tries: how many cases are run undisturbed. kept: how many of those that come to something are broken.
-        apart: tells outputs that drifted from those of a baseline.
 
     Raises:
         LoadError: the workspace is not right. UnknownName: no such workflow. WorkspaceError: nothing to run on.
@@ -130,11 +125,10 @@ class Bench:
         practice: MakePractice,
         inputs: Path | None = None,
         tries: int = TRIED,
-        apart: Apart | None = None,
         kept: int = KEPT,
     ) -> None:
         load_all()
-        self.apart, self.kept, self._tries = apart, kept, tries
+        self.kept, self._tries = kept, tries
         self.folder, self.workflow, self.practice = folder, workflow, practice
         self._python: dict[str, PythonTool] = {}
         with self.seal():  # of tools only their contracts are used, and what is local; nobody else may import them

@@ -15,6 +15,7 @@ from tightship.quality.drills.judge import asked_a_person, canonical, last, name
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.roles import only
 from tightship.quality.drills.scene import Scene, act, play
+from tightship.runtime.drift import told_apart
 from tightship.workflow.models import AgentSpec
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _told_apart(bench: Bench, agent: str, drift: Drift) -> list[str]:
     """The fields by which a comparison with a baseline tells it, on as many runs as the cases give when repeated."""
     spec = bench.files.agent(agent)
     known = [clean.outputs[agent] for clean in bench.all_clean() if agent in clean.outputs]
-    if bench.apart is None or not known:
+    if not known:
         return []
     before = [known[at % len(known)] for at in range(RUNS)]
-    return list(bench.apart(agent, before, [drift.bend(one, spec) for one in before], spec.output_schema))
+    return told_apart(agent, before, [drift.bend(one, spec) for one in before], spec.output_schema)

@@ -12,7 +12,7 @@ from typing import Final
 from tightship.core.errors import TightshipError, UnknownName
 from tightship.core.signals import Signal
 from tightship.patterns import load_all
-from tightship.quality.drills.bench import Apart, Bench, pick_workflow, scratch_copy
+from tightship.quality.drills.bench import Bench, pick_workflow, scratch_copy
 from tightship.quality.drills.outside import MakePractice
 from tightship.quality.drills.registry import DRILLS, Drill, Report, Verdict
 from tightship.runtime.simulation import Stuck
@@ -79,7 +79,6 @@ def drill_workspace(
     workflow: str | None = None,
     only: Collection[str] = (),
     inputs: Path | None = None,
-    apart: Apart | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Verdict]:
     """Drill a workflow of a workspace, in a scratch copy that is removed afterwards.
@@ -90,7 +89,6 @@ def drill_workspace(
         workflow: which; the only one, or the first, without it.
         only: names of drills; all without it.
         inputs: a file of inputs, one JSON object a line.
-        apart: tells outputs that drifted from those of a baseline.
         told: hears what is being done.
 
     Raises:
@@ -103,7 +101,7 @@ def drill_workspace(
     name = pick_workflow(loaded.workspace.workflows, workflow, loaded.workspace.config.name)
     with tempfile.TemporaryDirectory(prefix="tightship-drill-") as place:
         told(f"a scratch copy of {name}, and its cases undisturbed")
-        bench = Bench(scratch_copy(folder, Path(place).resolve() / "workspace"), name, practice, inputs, apart=apart)
+        bench = Bench(scratch_copy(folder, Path(place).resolve() / "workspace"), name, practice, inputs)
         bench.learn()
         for drill in drills:
             told(drill.name)
