@@ -91,7 +91,8 @@ async def main():
         print("ready", flush=True)
         await ws.resume()
         runs = [ws.run("restock", {"sku": "widget"}, reference=name) for name in ("a", "b", "c")]
-        print(*[run.outcome for run in await asyncio.gather(*runs)], flush=True)
+        ended = await asyncio.gather(*runs)
+        print(*[f"{run.outcome} {run.reason}".strip() for run in ended], sep="\\n", flush=True)
 
 asyncio.run(main())
 """
@@ -118,7 +119,7 @@ def test_an_item_is_ordered_once_over_kills_at_any_moment(seed: int, tmp_path: P
     chance = random.Random(seed)
     for _ in range(6):
         drive(tmp_path, chance.uniform(0.0, 0.4))
-    assert drive(tmp_path, None).split() == ["completed"] * 3
+    assert drive(tmp_path, None).splitlines() == ["completed"] * 3
     assert len((tmp_path / "orders.txt").read_text().splitlines()) == 1
 
     async def tables() -> list[str]:
