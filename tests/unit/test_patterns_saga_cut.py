@@ -61,7 +61,7 @@ def saga(**fields: Any) -> Saga:
 def item_by_item() -> Any:
     """Two items side by side: the second one fails while the first one is in its saga."""
     per_item = {"when": {"if": "index == 0", "then": saga(), "else": "fails"}}
-    return Foreach(over="['a', 'b']", as_="one", steps=per_item, concurrency=2, on_failure="end", on=GOES_ON)
+    return Foreach(in_="['a', 'b']", as_="one", steps=per_item, concurrency=2, on_failure="end", on=GOES_ON)
 
 
 AROUND: dict[str, Callable[[], Any]] = {
