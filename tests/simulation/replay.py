@@ -144,7 +144,10 @@ def _followed(world: World, row: dict[str, Any], entries: list[Entry]) -> bool:
     spec = next(spec for spec in world.plan.workflows if spec.workflow == row["workflow"])
     if spec.budget.seconds is not None:
         return False
-    forked = any("concurrent" in entry.key or "foreach" in entry.key for entry in entries)
+    beside = ("concurrent", "foreach")
+    if row["outcome"] == "failed":  # a manager and a vote keep failures of the work, and no end of the run
+        beside += ("manager", "vote")
+    forked = any(pattern in entry.key for entry in entries for pattern in beside)
     return row["outcome"] == "completed" or not forked
 
 
