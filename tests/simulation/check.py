@@ -24,6 +24,7 @@ COUNTED = (kinds.PARKED, kinds.CLAIMED, kinds.EXTENDED, kinds.OPENED)
 COORDINATED = ("settled", "plan.rejected", "manager.replan", "manager.replaced", "handoff", "handoff.returned",
                "saga.undone")  # fmt: skip
 FAILED = "/failed"
+BEGUN, UNDONE = "/begun", "/note:saga.undone/1"
 """How the key of the decision ends by which a saga has turned around."""
 
 
@@ -373,6 +374,11 @@ class Checker:
         """A saga that failed has undone what was done in it, in reverse order; what it could not, it has told of."""
         entries = self.by_run[run]
         ended = {entry.key: entry.n for entry in entries if entry.kind == kinds.NODE}
+        done = {*ended, *(entry.key.removesuffix(UNDONE) for entry in entries if entry.kind == kinds.NOTE)}
+        by_hand = any(entry.kind == kinds.SIGNAL and entry.body["type"] in ("do", "undo") for entry in entries)
+        if self.rows[run]["outcome"] == "completed" and not by_hand:
+            begun = {e.key.removesuffix(BEGUN) for e in entries if e.kind == kinds.DECIDED and e.key.endswith(BEGUN)}
+            self._require(begun <= done, f"run {run} completed with half done sagas: {sorted(begun - done)}")
         for failed in entries:
             if failed.kind != kinds.DECIDED or not failed.key.endswith(FAILED):
                 continue

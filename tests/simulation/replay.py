@@ -106,7 +106,9 @@ async def _replay(
 ) -> None:
     """Once through; `forget`: the agents' code runs again, on what their calls have recorded."""
     ledger.first = {(entry.kind, entry.key): entry for entry in entries}
-    kept = [entry for entry in entries if entry.kind != kinds.ENDED and not (forget and _finished(entry))]
+    decided = [entry for entry in entries if entry.kind == kinds.DECIDED]
+    forgotten = {one.n for one in entries if forget and _finished(one) and not _is_cut_off(one.key, decided)}
+    kept = [entry for entry in entries if entry.kind != kinds.ENDED and entry.n not in forgotten]
     turned = next((entry.n for entry in kept if entry.kind == kinds.DECIDED and entry.key == INTERRUPTED), None)
     kept = [entry for entry in kept if turned is None or entry.n < turned]
     journal = Journal(ledger, row["id"], row["epoch"], row["log"], "")
@@ -142,9 +144,25 @@ def _followed(world: World, row: dict[str, Any], entries: list[Entry]) -> bool:
     spec = next(spec for spec in world.plan.workflows if spec.workflow == row["workflow"])
     if spec.budget.seconds is not None:
         return False
-    forked = any("concurrent" in entry.key or "foreach" in entry.key for entry in entries)
+    beside = ("concurrent", "foreach")
+    if row["outcome"] == "failed":  # a manager and a vote keep failures of the work, and no end of the run
+        beside += ("manager", "vote")
+    forked = any(pattern in entry.key for entry in entries for pattern in beside)
     return row["outcome"] == "completed" or not forked
 
 
 def _finished(entry: Entry) -> bool:
     return entry.kind in (kinds.TURN, kinds.NODE) and "out" in entry.body
+
+
+def _is_cut_off(key: str, decided: list[Entry]) -> bool:
+    """Whether no replay walks into a node again: its time was over, or its branch was ended. What it recorded stays."""
+    for entry in decided:
+        value, at = entry.body["value"], entry.key
+        if at.endswith("/within") and value is True and key.startswith(at.removesuffix("within")):
+            return True
+        if isinstance(value, dict) and "walked" in value:
+            below = at.rpartition("fork/")[0]
+            if key.startswith(below) and key.removeprefix(below).partition("/")[0] not in value["walked"]:
+                return True
+    return False

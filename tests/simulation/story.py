@@ -394,6 +394,7 @@ async def waits_for_people(world: World, ledger: SimLedger, row: dict[str, Any])
     if row["state"] != "parked" or row["last_signal"] > row["seen"]:
         return False
     items = await ledger.select("inbox", [("run", "=", row["id"]), ("state", "=", "open"), ("due", "=", 0.0)])
+    items = [item for item in items if item["type"] != "residual"]  # that is about the world: no run waits for it
     if items and all(item["item"] in world.never for item in items):
         return True
     children = await ledger.select("runs", [("parent", "=", row["id"]), ("state", "!=", "ended")])

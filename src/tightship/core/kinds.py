@@ -52,7 +52,8 @@ it was asked]"""
 NODE: Final = "node.done"
 """out (address of output and bound names): a finished composite node whose inside need not be walked again"""
 DECIDED: Final = "decided"
-"""value: a race, a timer, an ambient name, why a run turned around; decided once"""
+"""value: a race, a timer, an ambient name, that a saga has begun and how its undos are tried again, why a run or a saga
+turned around; decided once"""
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | settled | branch.failed | breaker | budget.alert |
 fallback | rehearsal.decision | near_repeat | …), its fields; [again: work that was done before follows, which counts

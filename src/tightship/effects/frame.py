@@ -387,8 +387,14 @@ class Frame(Protocol):
         """
         ...
 
-    async def failure(self) -> TightshipError | None:
-        """The failure for which this node was turned around before: then it is not walked forward again."""
+    async def all_or_nothing(self, retry: Any) -> TightshipError | None:
+        """Record that what is done below this node is undone when it is cut off from around.
+
+        Args:
+            retry: how an undo is tried again (workflow.tree.UndoRetry).
+
+        Returns: the failure for which it was turned around before: then it is not walked forward again.
+        """
         ...
 
     async def take_back(self, error: TightshipError, retry: Any) -> Sequence[Mapping[str, Json]]:

@@ -99,7 +99,7 @@ class Saga(TimedStep):
 
     async def execute(self, frame: Frame) -> Json:
         """Do it, or take it back."""
-        error = await frame.failure()
+        error = await frame.all_or_nothing(self.undo_retry)
         if error is None:
             before = dict(frame.scope.names)
             try:

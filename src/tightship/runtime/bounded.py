@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tightship.core.errors import BuildMismatch, LedgerError, StoreError, TightshipError, TimedOut
 from tightship.core.ports import Json
 from tightship.runtime.ballots import close_questions
+from tightship.runtime.saga import undo_cut_off
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
@@ -34,8 +35,7 @@ async def _race(
     decided = task.journal.decided.get(raced)
     if decided is not None:
         if decided:
-            await close_questions(frame)
-            raise late
+            await _cut_off(frame, late)
         return await work()
     until = float(await frame.once(key, end))
     before = dict(frame.scope.names)
@@ -51,11 +51,17 @@ async def _race(
         # What it had bound until then is gone in every replay, so it goes here too.
         frame.scope.names.clear()
         frame.scope.names.update(before)
-        await close_questions(frame)
-        raise late from None
+        await _cut_off(frame, late)
     except TightshipError as error:
         if not isinstance(error, (LedgerError, StoreError, BuildMismatch)):
             await task.journal.decide(raced, False)
         raise
     await task.journal.decide(raced, False)
     return value
+
+
+async def _cut_off(frame: NodeFrame, late: TimedOut) -> NoReturn:
+    """Nothing below the node is asked any more, no saga of it is left half done, and its time is over."""
+    await close_questions(frame)
+    await undo_cut_off(frame, late)
+    raise late from None

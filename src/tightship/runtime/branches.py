@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tightship.core.errors import BoundaryError, LimitReached, Unforeseen, WorkException
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, BranchResult
+from tightship.runtime.saga import undo_cut_off
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
@@ -51,6 +52,8 @@ class Branches:
         signals = [e for e in (_exception(t) for t in tasks.values()) if e is not None]
         if signals:
             raise signals[0]
+        if recorded is not None:
+            await self._undo_cut_off(tasks)
         self._merge(frames, tasks)
         return [self._result(branch, tasks) for branch in self._branches]
 
@@ -95,6 +98,13 @@ class Branches:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks.values())
+
+    async def _undo_cut_off(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """What sagas have done in branches that were ended, before whatever stands around goes on."""
+        cut = [branch.part for branch in self._branches if branch.part not in tasks]
+        failed = [value.error for value in map(_value, tasks.values()) if isinstance(value, _Failed)]
+        if cut:  # a person may have done by hand since what had failed
+            await undo_cut_off(self._parent, failed[0] if failed else Unforeseen("a branch beside it failed"), cut)
 
     def _merge(self, frames: dict[str, NodeFrame], tasks: dict[str, asyncio.Task[Any]]) -> None:
         """Take over what finished branches have bound, in the order of the branches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -107,12 +108,12 @@ class Ending:
         payload, data = journal.seal(output)
         body: dict[str, Any] = {"outcome": "completed", "output": payload.address}
         payloads, drafts = [payload], list[Draft]()
-        self._undo.residual = unreported(journal, self._undo.residual)
+        self._undo.residual = unreported(self._task, self._undo.residual)
         if self._undo.residual:
             detail, _ = journal.seal({"message": "completed", "residual": list(self._undo.residual)})
             body |= {"residual": len(self._undo.residual), "detail": detail.address}
             payloads.append(detail)
-            drafts += self._residual_item()
+            drafts += self._residual_item(self._undo.residual)
         while self._task.interruption is None and not self._task.taken:
             if await self._append(body, tuple(payloads), (*drafts, *self._withdrawals())):
                 self._task.ended = ended_run(self._task.session.facts, journal.entries, body, orjson.loads(data), None)
@@ -136,8 +137,8 @@ class Ending:
             body["package"] = sealed.address
             payloads.append(sealed)
             drafts += self._item("escalation", package, sealed)
-        elif self._undo.residual:
-            drafts += self._residual_item()
+        elif remains := unreported(self._task, self._undo.residual):
+            drafts += self._residual_item(remains)
         detail, _ = self._task.journal.seal(self._why(cause))
         body["detail"] = detail.address
         payloads.append(detail)
@@ -165,9 +166,9 @@ class Ending:
         told = await account(task, self._undo, self._flying, cause)
         return package.model_copy(update={"evidence": {**package.evidence, **told}}) if told else package
 
-    def _residual_item(self) -> list[Draft]:
+    def _residual_item(self, residual: Sequence[dict[str, Json]]) -> list[Draft]:
         task = self._task
-        package = for_residual(task.program.ending_context(task), self._undo.residual)
+        package = for_residual(task.program.ending_context(task), residual)
         report, _ = task.journal.seal(package.to_json())
         return self._item("residual", package, report)
 
@@ -226,9 +227,14 @@ class Ending:
 
     async def _actions(self) -> SealedPayload | None:
         """What a parent may have to take back, this run's children's included."""
-        names = ("n", "name", "undo", "args", "out", "claim")
+        names = ("n", "name", "undo", "args", "out", "claim", "reported")
         done = await self._undo.actions()
         told = [{"key": key, **{n: body[n] for n in names if n in body}} for key, body in done]
+        remains = {str(one["key"]) for one in self._undo.residual}
+        fresh = {str(one["key"]) for one in unreported(self._task, told)} - remains
+        for one in told:
+            if one["key"] not in fresh:  # people have it in this run's name: it is nobody else's to undo
+                one["reported"] = True
         return self._task.journal.seal(told)[0] if told else None
 
     def _totals(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
 from tightship.runtime.passing import pass_control, send_messages
-from tightship.runtime.saga import recorded_failure, turn_around
+from tightship.runtime.saga import begin, turn_around
 from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
 from tightship.workflow.models import GroundedSpec
 from tightship.workflow.tree import UndoRetry
@@ -480,9 +480,9 @@ class NodeFrame:
         """A child run, and its output."""
         return await run_child(self, self.next_key(f"child:{workflow}"), workflow, give)
 
-    async def failure(self) -> TightshipError | None:
-        """The failure that turned this node around."""
-        return await recorded_failure(self)
+    async def all_or_nothing(self, retry: UndoRetry) -> TightshipError | None:
+        """What is done below this node is undone when it is cut off."""
+        return await begin(self, retry)
 
     async def take_back(self, error: TightshipError, retry: UndoRetry) -> Sequence[Mapping[str, Json]]:
         """Undo what was done below this node."""

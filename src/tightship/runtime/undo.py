@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
 
 UNDOER = "workflow"
+UNDO = "undo"
+"""What the keys of undos begin with."""
 
 
 class Undo:
@@ -46,7 +48,10 @@ class Undo:
     async def run(self) -> None:
         """Undo everything that can be; collect what remains."""
         for key, body in reversed(await self.actions()):
-            await self._take_back(key, body)
+            if body.get("reported"):  # a person has it: perhaps it was undone by hand meanwhile
+                self._remains(key, body, "its own run has reported it", reported=True)
+            else:
+                await self._take_back(key, body)
 
     async def settle_open(self) -> None:
         """Unknown outcomes come first: what may have happened is found out before the run ends or undoes anything."""
@@ -161,7 +166,7 @@ class Undo:
             args = Values.parse(undo["args"]).evaluate(names) if undo["args"] else default_args(tool, names)
             await self._persist(
                 Call(
-                    key=f"undo/{key}",
+                    key=f"{UNDO}/{key}",
                     tool=tool,
                     cls="undo",
                     agent=UNDOER,
@@ -209,9 +214,10 @@ class Undo:
         for one in self.residual:
             one["why"] = str(one["why"]).partition(":")[0]
 
-    def _remains(self, key: str, body: Body, why: str) -> None:
+    def _remains(self, key: str, body: Body, why: str, reported: bool = False) -> None:
         self.residual = [one for one in self.residual if one["key"] != key]
-        self.residual.append({"key": key, "tool": body["name"], "why": why, "args": body.get("args")})
+        told: dict[str, Json] = {"reported": True} if reported else {}
+        self.residual.append({"key": key, "tool": body["name"], "why": why, "args": body.get("args"), **told})
 
 
 def default_args(tool: Any, names: dict[str, Json]) -> dict[str, Json]:
