@@ -56,6 +56,27 @@ def test_an_expression_has_this_value(source: str, value: Any):
     assert Expression(source).evaluate(SCOPE, ambient) == value
 
 
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("input.all.map(key, key)", ["a", "b", "c", "d", "e", "f"]),
+        ("input.all.map(key, input.all[key])", [6, 5, 4, 3, 2, 1]),
+        ('input["all"].filter(key, key != "c").map(key, key + "!")', ["a!", "b!", "d!", "e!", "f!"]),
+        ("[input].map(one, one.all.map(key, key != 'a', key))", [["b", "c", "d", "e", "f"]]),
+        ('"b" in (input.all).filter(key, true) ? [input.all][0] . map(key, key) : []', ["a", "b", "c", "d", "e", "f"]),
+        ('input.all.map(key, key).join("")', "abcdef"),
+        ('join(input.all, "")', "abcdef"),
+        ("lowerAscii(input.all)", "abcdef"),
+        ("{'f': 1, 'e': 2, 'd': 3, 'c': 4}.map(key, key)", ["c", "d", "e", "f"]),
+        ("[3u, 1u, 2u].map(one, one + 1u)", [4, 2, 3]),
+    ],
+)
+def test_what_goes_through_an_object_takes_its_keys_in_one_order(source: str, value: Any):
+    scope = {"input": {"all": {key: number for number, key in enumerate("fedcba", 1)}}}
+    for _ in range(5):
+        assert Expression(source).evaluate(scope) == value
+
+
 def test_what_is_not_run_data_is_reported_so_that_it_is_decided_once():
     found = Condition("now() > timestamp(input.at) && triage.confidence < threshold && context.stock > context.level")
     assert found.ambient == ("context.level", "context.stock", "now()", "threshold")

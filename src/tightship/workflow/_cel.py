@@ -240,25 +240,6 @@ class _Scanner:
         return tuple(values)
 
 
-def rename_now(source: str, tokens: Sequence[Token]) -> str:
-    """The source with every call `now()` written as the variable `now__` in the same columns.
-
-    The evaluator has functions, but a variable is converted once per evaluation and needs no call back into Python.
-    """
-    parts, last = list[str](), 0
-    for index, token in enumerate(tokens):
-        call = tokens[index : index + 3]
-        if token.text == "now" and [part.text for part in call[1:]] == ["(", ")"] and _begins(tokens, index):
-            end = call[2].at + 1
-            parts += [source[last : token.at], "now__".ljust(end - token.at)]
-            last = end
-    return "".join(parts) + source[last:]
-
-
-def _begins(tokens: Sequence[Token], index: int) -> bool:
-    return index == 0 or tokens[index - 1].text != "."
-
-
 def strip_guarded(refs: Sequence[Ref]) -> tuple[Ref, ...]:
     """The references outside `has(…)`, and those inside without their last field, which may be missing."""
     return tuple(replace(ref, path=ref.path[:-1]) if ref.guarded and len(ref.path) > 1 else ref for ref in refs)

@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from tightship.core.errors import DataMissing, FormatMismatch, LoadError, WorkException
 from tightship.core.ports import Json
-from tightship.workflow import _cel
+from tightship.workflow import _cel, _cel_source
 from tightship.workflow._cel import Comparison, Ref
 from tightship.workflow.source import Mark, MarkedStr, did_you_mean, mark_of
 from tightship.workflow.units import AMBIENT
@@ -81,10 +81,12 @@ def _compile(source: str) -> _Compiled:
         )
     if scan.macro_depth > MAX_MACROS:
         raise _Malformed(f"loops nest deeper than {MAX_MACROS} levels", "let an agent compute it")
-    program = _program(_cel.rename_now(source, tokens))
+    program = _program(_cel_source.in_same_columns(source, tokens))
     for name, at in scan.calls:
         if name not in FUNCTIONS:
             raise _Malformed(f"there is no function {name}()", did_you_mean(name, FUNCTIONS), at)
+    if any(name in _cel.MACROS for name, _ in scan.calls):
+        program = _program(_cel_source.rewrite(source, tokens))
     return _assemble(program, scan)
 
 
@@ -140,7 +142,7 @@ def _assemble(program: Any, scan: _cel.Scan) -> _Compiled:
         scan.refs,
         scan.comparisons,
         tuple(sorted(ambient)),
-        functions,
+        _cel_source.in_order(functions, bool(called & _cel.MACROS)),
     )
 
 
