@@ -56,16 +56,14 @@ def later_text(kind: str, version: int) -> str:
 
 def taken_back(kind: str, version: int) -> list[str]:
     """Statements that take back what the migrations behind a version have made."""
-    later, whole = later_text(kind, version), later_text(kind, 0)
+    later, before = later_text(kind, version), "\n".join(text_of(kind, name) for name in migrations(kind)[:version])
     made = MADE.findall(later)
     drops = [f"DROP INDEX IF EXISTS {name}" for what, name in made if what == "INDEX"]
     drops += [f"DROP {what} IF EXISTS {name}" for what, name in made if what != "INDEX"]
     tables = {name for what, name in made if what == "TABLE"}
     drops += [f"ALTER TABLE {table} DROP COLUMN {name}" for table, name in ADDED.findall(later) if table not in tables]
-    own = {name for what, name in made if what == "INDEX"}
-    for name in DROPPED.findall(later):
-        if name not in own:
-            drops += re.findall(rf"^CREATE INDEX {name} [^;]+", whole, re.MULTILINE)
+    for name in set(DROPPED.findall(later)) - set(DROPPED.findall(before)):
+        drops += re.findall(rf"^CREATE INDEX {name} [^;]+", before, re.MULTILINE)
     return drops
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tightship.ledger._schema import empty_database, implied, select_sql
+from tightship.runtime.conduct import ended
 from tightship.runtime.deliveries import due
+from tightship.runtime.sweep import asleep
 
 LATEST = [("started_at", "desc")]
 
@@ -41,6 +43,26 @@ def test_open_runs_are_found_by_their_state_and_only_they_are_sorted(where: tupl
     assert plan([where])[0] == "SEARCH runs USING INDEX runs_open (state=?)"
 
 
+@pytest.mark.parametrize(
+    ("more", "index"),
+    [
+        ([], "SEARCH runs USING INDEX runs_ended (ended_at>? AND ended_at<?)"),
+        (
+            [("workflow", "=", "support")],
+            "SEARCH runs USING INDEX runs_workflow_ended (workflow=? AND ended_at>? AND ended_at<?)",
+        ),
+    ],
+)
+def test_what_ended_in_a_time_is_read_and_nothing_else(more: list[tuple[str, str, Any]], index: str) -> None:
+    where = [*ended(1.0, 2.0), *more]
+    assert plan(where, order=[("ended_at", "desc"), ("id", "asc")]) == [index]
+
+
+def test_all_that_waits_for_no_time_is_gone_through_by_key_and_never_sorted() -> None:
+    where = asleep(True, "r-1")
+    assert plan(where, order=[("id", "asc")]) == ["SEARCH runs USING INDEX runs_open (state=? AND wake_at=? AND id>?)"]
+
+
 def test_children_are_found_by_their_parents() -> None:
     assert plan([("parent", "in", ["r-1", "r-2"])])[0] == "SEARCH runs USING INDEX runs_parent (parent=?)"
 
@@ -60,5 +82,6 @@ def test_the_cases_of_a_class_are_read_from_where_learning_had_come_to() -> None
 
 def test_what_an_index_leaves_out_is_still_found() -> None:
     assert implied("runs", [("state", "in", ["ended", "running"])]) == []
+    assert implied("runs", [("state", "in", ["ended"])]) == implied("runs", [("state", "!=", "ended")]) == []
     assert implied("runs", [("state", "!=", "running"), ("parent", "=", ""), ("outcome", "=", "")]) == []
     assert implied("inbox", [("state", "=", "open")]) == []

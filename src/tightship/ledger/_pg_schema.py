@@ -24,6 +24,7 @@ MIGRATIONS: Final = (
     "0007_listing",
     "0008_incidents",
     "0009_deliveries",
+    "0010_ended",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

@@ -25,6 +25,7 @@ MIGRATIONS: Final = (
     "0005_listing",
     "0006_incidents",
     "0007_deliveries",
+    "0008_ended",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16
@@ -42,6 +43,8 @@ _LEFT_OUT: Final = {
     ("deliveries", "state"): "delivered",
 }
 """Columns with an index of the rows that have any other value than this."""
+_ALONE: Final = {("runs", "state"): "ended"}
+"""Columns with an index of the rows that have this value alone."""
 _T = TypeVar("_T")
 
 
@@ -294,6 +297,8 @@ def implied(name: str, where: Sequence[tuple[str, str, Any]]) -> list[str]:
         asked = [value] if op == "=" else list(value) if op == "in" else [left_out]
         if left_out is not None and left_out not in asked:
             found.append(f"{column} <> '{left_out}'")
+        if op == "=" and value == _ALONE.get((name, column)):
+            found.append(f"{column} = '{value}'")
     return found
 
 

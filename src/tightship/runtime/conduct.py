@@ -19,7 +19,6 @@ from tightship.runtime.start import Start
 from tightship.runtime.starting import Starter
 from tightship.workflow.models import AgentSpec
 
-_ENDED: Final = (("state", "=", "ended"), ("live", "=", 1))
 _LOOKED_AT: Final = 5000
 """Ended runs among which an audit draws."""
 _BATCH: Final = 100
@@ -49,11 +48,16 @@ class Baseline:
         return {**{name: getattr(self, name) for name in names}, "runs": list(self.runs)}
 
 
+def ended(since: float, until: float) -> list[tuple[str, str, Any]]:
+    """The conditions for real runs that ended in a time (s), the first moment left out."""
+    return [("state", "=", "ended"), ("live", "=", 1), ("ended_at", ">", since), ("ended_at", "<=", until)]
+
+
 async def ended_runs(
     ledger: Ledger, since: float = 0.0, until: float = float("inf"), workflow: str = "", limit: int = _LOOKED_AT
 ) -> list[dict[str, Any]]:
     """The rows of real runs that ended in a time, the latest ones, in the order in which they ended."""
-    where: list[tuple[str, str, Any]] = [*_ENDED, ("ended_at", ">", since), ("ended_at", "<=", min(until, 1e12))]
+    where = ended(since, min(until, 1e12))
     if workflow:
         where.append(("workflow", "=", workflow))
     rows = await ledger.select("runs", where, [("ended_at", "desc"), ("id", "asc")], limit)

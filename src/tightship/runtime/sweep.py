@@ -90,6 +90,12 @@ class HaltSweep:
         return covered
 
 
+def asleep(live: bool, after: str) -> list[tuple[str, str, Any]]:
+    """The conditions for parked runs that wait for no time: those that can wait for ever. In the order of their keys,
+    behind one of them, an index has them page by page."""
+    return [("state", "=", "parked"), ("live", "=", int(live)), ("wake_at", "=", kinds.NEVER), ("id", ">", after)]
+
+
 async def hopeless(ledger: Ledger, rows: Sequence[Row]) -> list[Stall]:
     """Of some parked runs those that wait for something that can never come."""
     entries = await ledger.runs_entries([row["id"] for row in rows]) if rows else {}
@@ -192,23 +198,24 @@ class StallWatch:
             stall = None if task is None else still(task, clock.now())
             if task is not None and stall is not None:
                 task.interrupt(stall.cause())
-        where = [("state", "=", "parked"), ("live", "=", int(self._engine.live)), ("id", ">", self._after)]
-        rows = await self._engine.ledger.select("runs", where, [("id", "asc")], MANY)
+        rows = await self._page(self._after)
         self._after = rows[-1]["id"] if len(rows) == MANY else ""
         for stall in await hopeless(self._engine.ledger, rows):
             self.wanted[stall.run] = stall
 
     async def look_all(self) -> None:
-        """Look through everything that is parked, a part at a time."""
-        where = [("state", "=", "parked"), ("live", "=", int(self._engine.live))]
+        """Look through everything that could wait for ever, a part at a time."""
         after = ""
         while True:
-            rows = await self._engine.ledger.select("runs", [*where, ("id", ">", after)], [("id", "asc")], MANY)
+            rows = await self._page(after)
             for stall in await hopeless(self._engine.ledger, rows):
                 self.wanted[stall.run] = stall
             if len(rows) < MANY:
                 return
             after = rows[-1]["id"]
+
+    async def _page(self, after: str) -> list[dict[str, Any]]:
+        return await self._engine.ledger.select("runs", asleep(self._engine.live, after), [("id", "asc")], MANY)
 
     async def rows(self) -> list[dict[str, Any]]:
         """The rows of what is to be escalated and still stands as it was found."""
