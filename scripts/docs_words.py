@@ -351,6 +351,7 @@ WORKSPACE: Mapping[str, str] = {
     "BrokerFeed.stream": "The stream.",
     "BrokerFeed.subject": "Of JetStream: messages of this subject alone.",
     "BrokerFeed.group": "The consumer group, or durable consumer; each group gets every message.",
+    "BrokerFeed.max_bytes": "Bytes of a message; longer ones are noted as refused, unread.",
     "AgentSpec.reads": "Keys of the shared context, or patterns, that a [model gets a tool](context.md#models) for.",
     "AgentSpec.writes": "Keys, or patterns, that a model gets a tool to read and to write.",
     "WorkspaceConfig.overload": "By role: when too much waits for it, and what is done then.",

@@ -34,7 +34,7 @@ feeds:
     as_of: event.at
     when: event.kind != "ping"
   shop:
-    broker: {url: '${SHOP_BROKER}', stream: stock}
+    broker: {url: '${SHOP_BROKER}', stream: stock, max_bytes: 500}
     key: '"stock"'
     value: event.count
     as_of: at
@@ -217,6 +217,29 @@ def test_a_message_that_can_never_be_taken_holds_up_no_other() -> None:
         assert (await d.ws.context.get("stock")).value == 3
         assert refused == ["shop refused"] * 2
         assert len(await d.entries(kinds.NOTE)) == 2
+
+    simulate(story)
+
+
+def test_a_message_beyond_its_feed_s_bytes_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(sim: Simulation) -> None:
+        d = Desk(sim, [], CONFIG)
+        refused: list[str] = []
+        feeds = d.ws.context.feeds(lambda feed, event, text: refused.append(text))
+        broker, now = MemoryBroker(), sim.clock.now()
+        read, event = list[bytes](), Delivery.event
+        monkeypatch.setattr(Delivery, "event", lambda one: read.append(one.data) or event(one))
+        fits, large = (orjson.dumps({"count": count, "more": "x" * more}) for count, more in ((3, 479), (4, 480)))
+        assert (len(fits), len(large)) == (500, 501)
+        broker.publish(fits, "a", now)
+        broker.publish(large, "b", now + 1)
+        await feeds.take_some("shop", broker)
+        assert sorted(broker.acknowledged) == ["a", "b"]
+        assert (await d.ws.context.get("stock")).value == 3
+        assert set(read) == {fits}
+        [said] = refused
+        assert "501 bytes, more than its 500" in said
+        assert len(await d.entries(kinds.NOTE)) == 1
 
     simulate(story)
 

@@ -73,6 +73,12 @@ class Intake:
             BoundaryError, WorkException: it is not what the feed declares.
         """
         spec = self.spec
+        most, size = spec.max_bytes, len(delivery.data)
+        if most is not None and size > most:
+            raise InvalidArguments(
+                f"a delivery of {self.feed} has {size:,} bytes, more than its {most:,}",
+                fix=f"let its sender push a reference in its place, or raise `max_bytes:` of the feed {self.feed}",
+            )
         names = {"event": delivery.event(), "at": delivery.at, "id": delivery.id}
         if spec.when is not None and not spec.when.evaluate(names):
             return None

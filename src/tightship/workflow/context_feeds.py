@@ -48,6 +48,7 @@ class BrokerFeed(Spec):
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/{}-]{1,200}$")]
     subject: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*>$-]{1,200}$")] | None = None
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] = "tightship"
+    max_bytes: int = Field(default=262_144, ge=1, le=16_000_000)
 
 
 class FeedSpec(Spec):
@@ -69,6 +70,12 @@ class FeedSpec(Spec):
         if [self.webhook, self.postgres, self.broker].count(None) != 2:
             raise ValueError("a feed comes by exactly one of webhook, postgres and broker; keep one of them")
         return self
+
+    @property
+    def max_bytes(self) -> int | None:
+        """Bytes that a delivery may have before it is read; None for a table's changes, which its owner bounds."""
+        way = self.webhook or self.broker
+        return None if way is None else way.max_bytes
 
     def expressions(self) -> dict[str, Expression]:
         """Those that are declared, by field."""
