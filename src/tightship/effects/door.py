@@ -359,7 +359,7 @@ class _Passage(Pacing):
         request = self.request(not_after, args)
         began = clock.monotonic()
         try:
-            async with asyncio.timeout(max(0.0, min(spec.timeout, not_after - clock.now()))):
+            async with asyncio.timeout(self.asks(max(0.0, min(spec.timeout, not_after - clock.now())))):
                 hedge = call.cls == "read" and spec.hedge > 0
                 reply = await (hedged(call.tool, request, self.may_hedge) if hedge else call.tool.perform(request))
             self._check_shape(reply)

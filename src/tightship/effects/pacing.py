@@ -142,9 +142,24 @@ class Pacing(Doubt):
         if self.call.ceiling.tokens:
             self.session.shared.rates.correct(self.call.tool.spec.name, tokens - self.call.ceiling.tokens)
 
+    def asks(self, seconds: float) -> float:
+        """The tool is asked now, and has so long; those seconds."""
+        self.asked_at = self.session.shared.pulse.begin(seconds)
+        return seconds
+
+    @property
+    def unheard(self) -> bool:
+        """Whether this process stood still meanwhile: that there was no answer, or a late one, says nothing."""
+        return self.session.shared.pulse.stood_still(self.asked_at)
+
     async def answered(self, ok: bool, seconds: float = 0.0, usd: int = 0) -> None:
         """Tell the breakers how a call went: whether there was an answer at all, after how long, and its cost."""
         shared = self.session.shared
+        if self.unheard:
+            if not ok:
+                self.abandon()
+                return
+            seconds = 0.0
         if ok:
             shared.throttle.record(self.service, True)
         for key in self.breakers:
@@ -163,7 +178,8 @@ class Pacing(Doubt):
         """The service did not take the call; what it says of waiting holds for everybody."""
         shared = self.session.shared
         if not isinstance(error, TimedOut):
-            shared.throttle.record(self.service, False)
+            if not self.unheard:
+                shared.throttle.record(self.service, False)
             if error.evidence.get("sent") is False:
                 self.not_sent()
         await self.answered(False)

@@ -15,6 +15,7 @@ from tightship.controls.halts import Halts, scopes_of
 from tightship.controls.limits import Handoffs, Messages, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
 from tightship.controls.near_repeats import NearRepeats
+from tightship.controls.pulse import Pulse
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
 from tightship.core.ports import Tool
@@ -70,6 +71,8 @@ class Shared:
     """Tells the other workers of a shared store that a breaker has opened or closed."""
     versions: Versions | None = None
     """Which versions of models have answered."""
+    pulse: Pulse = field(default_factory=Pulse)
+    """Whether this process ran while it waited for an answer."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 

@@ -31,6 +31,7 @@ class Ticket:
 
     __slots__ = (
         "args",
+        "asked_at",
         "attempt",
         "begun",
         "call",
@@ -54,6 +55,8 @@ class Ticket:
         """Whether anything of it was admitted; whether whoever waited for it was cut off."""
         self.doubtful = False
         """Whether an earlier attempt may have been done."""
+        self.asked_at = 0.0
+        """When the tool was asked last, in the loop's time (s)."""
         self.not_after = 0.0
         """Store time (s) until which what was sent may arrive."""
 
