@@ -205,7 +205,7 @@ def test_a_full_disk_ends_the_batch_clearly_and_resume_continues(desk: Path) -> 
     assert full.returncode == 1, full.stdout
     assert "Traceback" not in full.stderr
     told = json.loads(full.stdout)
-    assert told["error"]["error"] == "StoreFull"
+    assert told["error"]["error"] == "StoreFull", told["error"]
     assert len(told["runs"]) < 400
     resumed = cli(desk, "runs", "resume", "--all", "--json")
     assert resumed.returncode == 0, resumed.stderr

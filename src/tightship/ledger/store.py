@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, StoreError, TightshipError
+from tightship.core.errors import GuardRefused, LedgerError, StaleOwner, TightshipError
 from tightship.core.ports import Delta
 from tightship.core.world import Clock
 from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
@@ -195,8 +195,8 @@ class Committer:
             head = self._runs.get(draft.run)
             if head is None or not head.exists or head.ended or head.epoch != draft.epoch:
                 return StaleOwner(f"run {draft.run} is no longer owned at epoch {draft.epoch}")
-        if unit.line is not None and unit.line.broken:
-            return StoreError("an entry before this one could not be written, so this one is not")
+        if unit.line is not None and unit.line.broken is not None:
+            return unit.line.broken
         return None if unit.guards is None else self._guard(unit, unit.guards, facts, deltas)
 
     def _guard(self, unit: Unit, guards: Guards, facts: _Facts, deltas: Deltas) -> Exception | None:
