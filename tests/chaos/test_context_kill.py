@@ -79,7 +79,7 @@ steps:
   - action: erp.order
     with: {sku: plan.sku, count: plan.count}
     undo: none
-    gate: {agents: [plan], on: ["stock/*"], when: plan.count > 0, rounds: 5}
+    gate: {agents: [plan], on: ["stock/*"], when: plan.count > 0, rounds: 20}
 """,
 }
 DRIVER = """\
