@@ -7,9 +7,9 @@ their words in common (P. Jaccard, 1901). States that are exactly the same do no
 
 Only what was said since anything new came in is looked at: a read result that was not known, a write that was done,
 something new in the shared context, a person's answer. Each branch and item is a line of its own; the rounds of a step
-are one. Kept are addresses of
-what the ledger holds, and no text: a text is opened only once enough was said for a verdict, so a run in which things
-move pays for a list of a few addresses, and a run that is taken over has the same lists from its entries.
+are one. Kept are addresses of what the ledger holds, and no text: a text is opened only once enough was said for a
+verdict, so a run in which things move pays for a list of a few addresses, and a run that is taken over has the same
+lists from its entries.
 """
 
 from __future__ import annotations
