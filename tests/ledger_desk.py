@@ -15,6 +15,7 @@ from typing import Any
 
 import postgres_desk
 from tightship.controls import ClaimsProjection, EnvelopesProjection, HaltsProjection
+from tightship.controls.counters import CountersProjection
 from tightship.controls.spend import SpendProjection
 from tightship.core import kinds
 from tightship.core.ports import Projection
@@ -30,7 +31,14 @@ NOON = 1_767_268_800.0
 
 def projections() -> list[Projection]:
     """The projections of every workspace, beside those that each ledger has."""
-    return [InboxProjection(), SpendProjection(), HaltsProjection(), ClaimsProjection(), EnvelopesProjection()]
+    return [
+        InboxProjection(),
+        SpendProjection(),
+        HaltsProjection(),
+        ClaimsProjection(),
+        EnvelopesProjection(),
+        CountersProjection(),
+    ]
 
 
 class SteppedClock(SystemClock):

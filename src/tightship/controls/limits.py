@@ -230,11 +230,15 @@ class Handoffs:
             LimitReached: that is one handoff too many.
         """
         if one not in self.counted and len(self.counted) >= self.most:
-            raise LimitReached(
-                f"control has passed {self.most} times in run {self.run} and the runs below it",
-                fix="find out with `tightship runs show` who passes what to whom; raise limits.handoffs only if the "
-                "work needs it",
-            )
+            raise self.reached()
+
+    def reached(self) -> LimitReached:
+        """That was one handoff too many."""
+        return LimitReached(
+            f"control has passed {self.most} times in run {self.run} and the runs below it",
+            fix="find out with `tightship runs show` who passes what to whom; raise limits.handoffs only if the "
+            "work needs it",
+        )
 
 
 @dataclass(slots=True)
@@ -242,7 +246,7 @@ class Messages:
     """How many messages peers have sent to each other, in a run and in all runs below it: one user's request.
 
     Each run's are counted under its id, where the greatest number that is known counts: what is told again, by a
-    resume, a child's end or another process, changes nothing, and nothing takes a message back.
+    resume, a child's end or another process, changes nothing, and nothing takes a sent message back.
     """
 
     run: str
@@ -257,6 +261,10 @@ class Messages:
     def count(self, run: str, messages: int) -> None:
         """So many more have been sent in a run."""
         self.hear({run: self.sent.get(run, 0) + messages})
+
+    def withdraw(self, run: str, messages: int) -> None:
+        """So many of them were not sent after all: the store knew of others."""
+        self.sent[run] -= messages
 
     def hear(self, sent: Mapping[str, int]) -> None:
         """What runs have sent so far, as their ledger or their end says."""

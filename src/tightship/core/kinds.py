@@ -57,7 +57,7 @@ turned around; decided once"""
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | settled | branch.failed | breaker | budget.alert |
 fallback | rehearsal.decision | near_repeat | …), its fields; [again: work that was done before follows, which counts
-as a retry]"""
+as a retry; above: [the runs above, for which a handoff or a peer's messages count as well]]"""
 
 # --- shared context ----------------------------------------------------------------------------------
 CONTEXT: Final = "context.written"

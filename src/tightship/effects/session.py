@@ -111,6 +111,8 @@ class Session:
     """How often control has passed: the counters of the run and of those above it, its own first."""
     messages: Sequence[Messages] = ()
     """What peers have sent: the counters of the same runs."""
+    alone: bool = True
+    """Whether no run is above or below it, so that what is counted here is all there is; else the store counts too."""
     pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     ballots: set[str] = field(default_factory=set[str])

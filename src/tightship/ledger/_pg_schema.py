@@ -25,6 +25,7 @@ MIGRATIONS: Final = (
     "0008_incidents",
     "0009_deliveries",
     "0010_ended",
+    "0011_counters",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

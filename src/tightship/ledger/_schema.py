@@ -26,6 +26,7 @@ MIGRATIONS: Final = (
     "0006_incidents",
     "0007_deliveries",
     "0008_ended",
+    "0009_counters",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16

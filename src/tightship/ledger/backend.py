@@ -49,23 +49,31 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
     "claims": ("key", "run", "effect", "state"),
     "inbox": ("item", "state"),
     "context": ("scope", "key", "version", "busy", "used", "since", "as_of", "used_at", "ends"),
+    "counters": ("run", "handoffs", "messages"),
 }
 """What guards look at of each table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the guards of a batch look at: runs, business keys, inbox items and shared values by their keys."""
+    """What the guards of a batch look at, by their keys: runs, business keys, inbox items, shared values, counters."""
 
     runs: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     context: tuple[tuple[str, str], ...] = ()
     """scope and key"""
+    counters: tuple[str, ...] = ()
+    """the runs that they are of"""
 
     def looks(self) -> list[Look]:
         """The same as selections from projections."""
-        keyed = (("runs", "id", self.runs), ("claims", "key", self.claims), ("inbox", "item", self.items))
+        keyed = (
+            ("runs", "id", self.runs),
+            ("claims", "key", self.claims),
+            ("inbox", "item", self.items),
+            ("counters", "run", self.counters),
+        )
         looks: list[Look] = [HALTED, *((table, ((column, "in", keys),)) for table, column, keys in keyed if keys)]
         if self.context:
             scopes, keys = (tuple(sorted(set(part))) for part in zip(*self.context, strict=True))

@@ -88,6 +88,18 @@ class Expected(NamedTuple):
     over: bool = False
 
 
+class Count(NamedTuple):
+    """What a unit adds to a counter of a run and of all runs below it.
+
+    counter: `handoffs` or `messages`. more: how many it adds. most: what the counter may come to.
+    """
+
+    run: str
+    counter: str
+    more: int
+    most: int
+
+
 @dataclass(slots=True)
 class Guards:
     """Conditions judged inside the append's transaction; one that fails keeps the whole unit out.
@@ -101,6 +113,7 @@ class Guards:
     loan: what this owner holds of this envelope (owner, scope, period) must not have been reconciled.
     delivers: of this delivery (target, item, event) so many attempts were begun, and it is not finished.
     context: these values must still stand.
+    counts: none of these counters may pass what it may come to.
     """
 
     claim: str | None = None
@@ -114,6 +127,7 @@ class Guards:
     kept: tuple[str, str, float] | None = None
     delivers: tuple[str, str, str, int] | None = None
     context: tuple[Expected, ...] = ()
+    counts: tuple[Count, ...] = ()
 
 
 @dataclass(slots=True)

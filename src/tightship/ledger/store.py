@@ -16,7 +16,7 @@ from tightship.core.ports import Delta
 from tightship.core.world import Clock
 from tightship.ledger.backend import HALTED, NOTHING, Asked, Backend, Batch
 from tightship.ledger.claiming import Claiming
-from tightship.ledger.entries import Draft, Entry, Expected, Guards, Unit, encode_head, encode_tail
+from tightship.ledger.entries import Count, Draft, Entry, Expected, Guards, Unit, encode_head, encode_tail
 from tightship.ledger.projections import Deltas, Folder, merge
 
 _KNOWN_RUNS = 20_000
@@ -40,11 +40,12 @@ class RunHead:
 @dataclass(frozen=True, slots=True)
 class _Facts:
     """What was read for one batch: who holds its business keys (run and effect), which of its items are open, and the
-    rows of its shared values."""
+    rows of its shared values and of its runs' counters."""
 
     claims: dict[str, tuple[str, str]]
     open: set[str]
     context: dict[tuple[str, str], dict[str, Any]]
+    counters: dict[str, dict[str, Any]]
 
 
 class Committer:
@@ -152,6 +153,7 @@ class Committer:
         claims: set[str] = set()
         items: set[str] = set()
         context: set[tuple[str, str]] = set()
+        counters: set[str] = set()
         for unit in units:
             for draft in unit.drafts:
                 if draft.run and draft.run not in self._runs:
@@ -162,7 +164,10 @@ class Committer:
                 if unit.guards.open_item is not None:
                     items.add(unit.guards.open_item)
                 context.update((one.scope, one.key) for one in unit.guards.context)
-        return Asked(tuple(sorted(runs)), tuple(sorted(claims)), tuple(sorted(items)), tuple(sorted(context)))
+                counters.update(one.run for one in unit.guards.counts)
+        return Asked(
+            *(tuple(sorted(keys)) for keys in (runs, claims, items)), tuple(sorted(context)), tuple(sorted(counters))
+        )
 
     def _read_facts(self, asked: Asked) -> _Facts:
         """Bring what is known of runs and halts up to what the units need, and read who holds what they ask for."""
@@ -179,7 +184,8 @@ class Committer:
             row["key"]: (row["run"], row["effect"]) for row in rows.get("claims", ()) if row["state"] != "released"
         }
         items = {row["item"] for row in rows.get("inbox", ()) if row["state"] == "open"}
-        return _Facts(claims, items, {(row["scope"], row["key"]): row for row in rows.get("context", ())})
+        context = {(row["scope"], row["key"]): row for row in rows.get("context", ())}
+        return _Facts(claims, items, context, {row["run"]: row for row in rows.get("counters", ())})
 
     def _judge(self, unit: Unit, facts: _Facts, deltas: Deltas) -> Exception | None:
         started: dict[str, int] | None = None
@@ -211,7 +217,7 @@ class Committer:
             return GuardRefused(f"run {draft.run} has an unread signal", reason="signal")
         if guards.open_item is not None and not _is_open(guards.open_item, facts, deltas):
             return GuardRefused(f"inbox item {guards.open_item} is not open", reason="decided")
-        if (refused := self._stands(unit, guards, deltas)) is not None:
+        if (refused := self._stands(unit, guards, facts, deltas)) is not None:
             return refused
         if guards.scopes:
             halted = (self._halted or set()).intersection(guards.scopes)
@@ -227,8 +233,11 @@ class Committer:
                 return GuardRefused("the business key is held", reason="claim", holder=holder[0])
         return None
 
-    def _stands(self, unit: Unit, guards: Guards, deltas: Deltas) -> GuardRefused | None:
-        """Why what all workers keep together (loans, schedules, deliveries) has no room for it any more."""
+    def _stands(self, unit: Unit, guards: Guards, facts: _Facts, deltas: Deltas) -> GuardRefused | None:
+        """Why what all workers keep together (loans, counters, schedules, deliveries) has no room for it any more."""
+        for count in guards.counts:
+            if _counted(count, facts.counters, deltas) + count.more > count.most:
+                return GuardRefused(f"no {count.counter} are left", reason="counted", holder=count.run)
         if guards.lends and not self._is_left(unit.drafts[0].body, guards.lends, deltas):
             return GuardRefused("so much is not left to lend", reason="lent")
         if guards.loan is not None and self._is_closed(guards.loan, deltas):
@@ -408,6 +417,12 @@ def _holder(claim: str, claims: dict[str, tuple[str, str]], deltas: Deltas) -> t
     if delta.set.get("state") == "released":
         return None
     return (delta.set["run"], delta.set["effect"]) if "run" in delta.set else held
+
+
+def _counted(count: Count, counters: Mapping[str, Mapping[str, Any]], deltas: Deltas) -> int:
+    """What a counter has come to, the changes of this batch included."""
+    row, delta = counters.get(count.run), deltas.get("counters", {}).get((count.run,))
+    return (row[count.counter] if row else 0) + (delta.add.get(count.counter, 0) if delta else 0)
 
 
 def _is_open(item: str, facts: _Facts, deltas: Deltas) -> bool:

@@ -26,6 +26,7 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
     child = derived_id("r", frame.run.id, key)
     ended = ended_child(task.journal.signals, child)
     if ended is None:
+        task.session.alone = False
         try:
             await task.engine.start_child(task, child, workflow, give, key, _holds(frame))
         except GuardRefused as refused:

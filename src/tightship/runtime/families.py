@@ -39,6 +39,8 @@ class _Member:
     """How often control has passed in it and in the runs below it."""
     messages: Messages
     """What peers have sent in it and in the runs below it."""
+    childless: bool = True
+    """Whether it had no runs below it when it came."""
     here: int = 0
     """How many runs are here that pay from it: itself, and runs below it."""
 
@@ -99,6 +101,11 @@ class Families:
         """The same of messages between peers."""
         return [member.messages for member in self._above(run)]
 
+    def alone(self, run: str) -> bool:
+        """Whether a run has none above it, and had none below it when it came."""
+        member = self._members[run]
+        return member.childless and not member.parent
+
     def _above(self, run: str) -> list[_Member]:
         """A run and those above it, itself first."""
         found: list[_Member] = []
@@ -126,6 +133,7 @@ class Families:
             await self._bring(parent, above[0].body.get("parent", ""), above)
         bounds = await self._bounds(entries[0])
         made = _member(run, parent, bounds)
+        made.childless = childless
         chain = Chain([made.envelope])
         _take_in(chain, made, entries)
         for entry in entries:

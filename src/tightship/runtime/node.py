@@ -35,7 +35,7 @@ from tightship.effects.frame import (
 )
 from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
-from tightship.ledger import Expected
+from tightship.ledger import Count, Expected, Guards
 from tightship.runtime import governing
 from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
@@ -405,16 +405,21 @@ class NodeFrame:
         """A peer's turn, and how many of its messages go out."""
         return await send_messages(self, source, messages, told)
 
-    async def record_note(self, key: str, type: str, fields: Mapping[str, Json]) -> None:
+    async def record_note(
+        self, key: str, type: str, fields: Mapping[str, Json], counts: tuple[Count, ...] = ()
+    ) -> None:
+        """Record a note; `counts` is what it counts for and may not pass: the run's own first, then those above it."""
         journal = self.task.journal
         body: dict[str, Any] = {"type": type}
+        if len(counts) > 1:
+            body["above"] = [count.run for count in counts[1:]]
         body |= {name: value for name, value in fields.items() if name in PLAIN and not isinstance(value, dict | list)}
         told = {name: jsonable(value) for name, value in fields.items() if name not in body}
         payloads: tuple[Any, ...] = ()
         if told:  # what it says may be personal: sealed, as everything that people or agents have written
             payload, _ = journal.seal(told)
             body["detail"], payloads = payload.address, (payload,)
-        await journal.record(kinds.NOTE, key, body, payloads)
+        await journal.record(kinds.NOTE, key, body, payloads, Guards(counts=counts) if counts else None)
 
     # --- waiting ---------------------------------------------------------------------------------
 

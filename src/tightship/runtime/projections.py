@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tightship.controls.claims import ClaimsProjection
+from tightship.controls.counters import CountersProjection
 from tightship.controls.halts import HaltsProjection
 from tightship.controls.incidents import IncidentsProjection
 from tightship.controls.leases import EnvelopesProjection, LoansProjection
@@ -15,7 +16,7 @@ from tightship.runtime.schedules import SchedulesProjection
 
 def projections() -> list[Projection]:
     """One of each."""
-    counted = [SpendProjection(), IncidentsProjection(), EnvelopesProjection(), LoansProjection()]
+    counted = [SpendProjection(), IncidentsProjection(), EnvelopesProjection(), LoansProjection(), CountersProjection()]
     return [InboxProjection(), HaltsProjection(), ClaimsProjection(), *counted, *_of_the_workspace()]
 
 

@@ -66,6 +66,7 @@ class Sessions:
             line=self._families.quotas(facts.id),
             handoffs=self._families.handoffs(facts.id),
             messages=self._families.messages(facts.id),
+            alone=self._families.alone(facts.id),
         )
 
     def revived(self, facts: RunFacts, journal: Journal, program: Program, entries: Sequence[Entry]) -> Session:
