@@ -39,8 +39,13 @@ def test_a_value_is_set_shown_listed_and_counted(place: list[str], capsys: pytes
     assert "limits/order = 50" in shown and "version  1, written by ann" in shown
     assert "limits/order" in said(capsys, "list", "limits/*", *place)
     assert "nothing is written" in said(capsys, "list", "step", *place)
+    said(capsys, "set", "limits/stock", "7", "--by", "ann", *place)
+    part = said(capsys, "list", "--limit", "1", *place)
+    assert "limits/order" in part and "more is behind it: --after limits/order tenant:default" in part
+    rest = json.loads(said(capsys, "list", "--after", "limits/order", "tenant:default", "--json", *place))
+    assert [one["key"] for one in rest["values"]] == ["limits/stock"] and rest["next"] is None
     assert "nothing is written" in said(capsys, "show", "limits/other", *place)
-    [stats] = json.loads(said(capsys, "stats", "--json", *place))
+    stats, _ = json.loads(said(capsys, "stats", "--json", *place))
     assert (stats["key"], stats["writes"], stats["p99_age"]) == ("limits/order", 1, None)
     assert "write conflicts" in said(capsys, "stats", *place)
     value: dict[str, Any] = json.loads(said(capsys, "show", "limits/order", "--json", *place))

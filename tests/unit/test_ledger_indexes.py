@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from tightship.context.listing import ORDER, where
 from tightship.ledger._schema import empty_database, implied, select_sql
+from tightship.ledger.paging import parts
 from tightship.runtime.conduct import ended
 from tightship.runtime.deliveries import due
+from tightship.runtime.reconcile import open_loans
 from tightship.runtime.sweep import asleep
 
 LATEST = [("started_at", "desc")]
@@ -85,3 +88,30 @@ def test_what_an_index_leaves_out_is_still_found() -> None:
     assert implied("runs", [("state", "in", ["ended"])]) == implied("runs", [("state", "!=", "ended")]) == []
     assert implied("runs", [("state", "!=", "running"), ("parent", "=", ""), ("outcome", "=", "")]) == []
     assert implied("inbox", [("state", "=", "open")]) == []
+
+
+def test_values_of_the_shared_context_are_listed_by_their_keys_and_sorted_by_nobody() -> None:
+    key, scope = ORDER
+    order = [(key, "asc"), (scope, "asc")]
+    assert plan(where(""), "context", order) == ["SCAN context USING INDEX context_keys"]
+    assert plan(where("stock/*"), "context", order) == ["SEARCH context USING INDEX context_keys (key>? AND key<?)"]
+    behind = [plan(part, "context", order) for part in parts(where("stock/*"), ORDER, ("stock/b", "tenant:default"))]
+    assert behind == [
+        ["SEARCH context USING INDEX context_keys (key=? AND scope>?)"],
+        ["SEARCH context USING INDEX context_keys (key>? AND key<?)"],
+    ]
+
+
+def test_runs_that_have_not_ended_are_gone_through_from_where_the_page_before_has_ended() -> None:
+    by, order = ("wake_at", "id"), [("wake_at", "asc"), ("id", "asc")]
+    found = [plan(part, order=order) for part in parts([("state", "=", "parked")], by, (7.0, "r-1"))]
+    assert found == [
+        ["SEARCH runs USING INDEX runs_open (state=? AND wake_at=? AND id>?)"],
+        ["SEARCH runs USING INDEX runs_open (state=? AND wake_at>?)"],
+    ]
+    assert plan([("state", "=", "parked")], order=order) == ["SEARCH runs USING INDEX runs_open (state=?)"]
+
+
+def test_what_a_lost_worker_holds_is_found_whatever_else_was_lent() -> None:
+    found = plan(open_loans("w-1", 1_767_268_800.0), "loans", [])
+    assert found[0] == "SEARCH loans USING PRIMARY KEY (owner=?)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from typing import Any
 
 import click
@@ -30,20 +31,27 @@ def context() -> None:
 
 @context.command("list")
 @click.argument("pattern", required=False)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="So many at most.")
+@click.option("--after", nargs=2, metavar="KEY SCOPE", help="Only those behind it: where the page before has ended.")
 @command
-def list_(shell: Shell, pattern: str | None) -> int:
-    """List the values, or those whose keys match PATTERN (`stock/*`)."""
-    found = run_async(lambda: _list(shell, pattern or ""))
+def list_(shell: Shell, pattern: str | None, limit: int, after: tuple[str, str] | None) -> int:
+    """List the values, or those whose keys match PATTERN (`stock/*`), in the order of their keys.
+
+    It says when there are more; with --json, `next` is where the next page begins, and null after the last.
+    """
+    found = run_async(lambda: _list(shell, pattern or "", limit, after))
     shell.emit(found)
-    if not found:
-        shell.say("nothing is written")
-        return DONE
-    rows = [
-        (one["key"], one["scope"], one["version"], _age(one["age"]), one["writer"], dumps(one["value"]))
-        for one in found
-    ]
-    columns = ("key", "scope", "version", "age", "writer", "value")
-    shell.table(columns, rows, right=("version",), words=("value",), drop=("scope",))
+    if found["values"]:
+        rows = [
+            (one["key"], one["scope"], one["version"], _age(one["age"]), one["writer"], dumps(one["value"]))
+            for one in found["values"]
+        ]
+        columns = ("key", "scope", "version", "age", "writer", "value")
+        shell.table(columns, rows, right=("version",), words=("value",), drop=("scope",))
+    if found["next"]:
+        shell.note(f"this is a part; more is behind it: --after {shlex.join(found['next'])}")
+    elif not found["values"]:
+        shell.say("nothing is written" if after is None else "nothing is written behind it")
     return DONE
 
 
@@ -199,11 +207,13 @@ def _age(seconds: float | None) -> str:
     return "" if seconds is None else shown(seconds)
 
 
-async def _list(shell: Shell, pattern: str) -> list[dict[str, Any]]:
+async def _list(shell: Shell, pattern: str, limit: int, after: tuple[str, str] | None) -> dict[str, Any]:
     from tightship.cli._open import looking
 
     async with looking(shell) as workspace:
-        return [{"scope": scope, **value.to_json()} for scope, value in await workspace.context.list(pattern)]
+        found = await workspace.context.page(pattern, limit=limit, after=after)
+        values = [{"scope": scope, **value.to_json()} for scope, value in found.values]
+        return {"values": values, "next": found.next}
 
 
 async def _show(shell: Shell, key: str, tenant: str, workflow: str, run: str) -> dict[str, Any]:

@@ -23,22 +23,35 @@ _REASON = click.option(
 @click.argument("scope", required=False)
 @click.option("--list", "listing", is_flag=True, help="Show what is halted.")
 @click.option("--dry-run", is_flag=True, help="Show what it would stop, and stop nothing.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Look into so many runs."
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_BY
 @_REASON
 @command
-def halt(shell: Shell, scope: str | None, listing: bool, dry_run: bool, yes: bool, by: str | None, reason: str) -> int:
+def halt(
+    shell: Shell,
+    scope: str | None,
+    listing: bool,
+    dry_run: bool,
+    limit: int,
+    yes: bool,
+    by: str | None,
+    reason: str,
+) -> int:
     """Stop SCOPE at once: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID.
 
     What is halted begins no new effect; what it has done is undone, and the work goes to a person with its context. It
     first shows what it stops: runs, calls in flight and what is done about each, actions that are undone and that
-    remain, inbox items that close, and who gets the work. It asks unless --yes; --dry-run only shows.
+    remain, inbox items that close, and who gets the work. It asks unless --yes; --dry-run only shows. Of more runs than
+    --limit it shows a part, and says so; all of them are stopped.
     """
     if listing:
         return _list(shell)
     if scope is None:
         raise click.UsageError("name a scope: all, tenant:NAME, workflow:NAME, agent:NAME or run:ID; or --list")
-    found = run_async(lambda: _preview(shell, scope))
+    found = run_async(lambda: _preview(shell, scope, limit))
     shell.say(found.render())
     if dry_run:
         shell.emit(found.as_dict())
@@ -72,7 +85,7 @@ def unhalt(shell: Shell, scope: str, by: str | None, reason: str) -> int:
     return DONE if lifted else ERROR
 
 
-async def _preview(shell: Shell, scope: str) -> Preview:
+async def _preview(shell: Shell, scope: str, limit: int) -> Preview:
     from tightship.cli._open import looking
     from tightship.controls.halts import check_scope
     from tightship.insight.halting import preview
@@ -80,7 +93,8 @@ async def _preview(shell: Shell, scope: str) -> Preview:
     checked = check_scope(scope)
     async with looking(shell) as workspace:
         await _known(workspace, checked)
-        return await preview(await workspace.ledger(), checked, roles=workspace.files.config.roles)
+        roles = workspace.files.config.roles
+        return await preview(await workspace.ledger(), checked, roles=roles, limit=limit)
 
 
 async def _known(workspace: Any, scope: str) -> None:

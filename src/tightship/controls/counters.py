@@ -7,7 +7,7 @@ however many processes ask at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tightship.controls.limits import HANDOFF, PEER_TURN
@@ -37,7 +37,7 @@ class CountersProjection:
         return [Delta((run,), add=dict(added)) for run in (entry.run, *body.get("above", ()))]
 
 
-def _taken_over(run: str, body: dict[str, Any]) -> Iterable[Delta]:
+def _taken_over(run: str, body: Mapping[str, Any]) -> Iterable[Delta]:
     """What an ended child of the run has told of was counted when it happened; to a fork it is only told."""
     if "copied" not in body:
         return ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,9 +12,16 @@ from tightship.controls.halts import TAKEN, check_scope
 from tightship.core.ports import Json, ToolSpec
 from tightship.effects.journal import Body, Journal
 from tightship.ledger import Entry, Ledger
+from tightship.ledger.paging import PAGE, pages
 from tightship.runtime.program import DEFAULT_ROLE
 from tightship.workflow.definition import Definition, from_definition
 
+LIMIT: Final = 1000
+"""Runs that are looked into."""
+PASSED: Final = 20
+"""Rows that are read and are not covered (other workflows', tenants' or agents'), at most, for each of these."""
+OPEN: Final = ("running", "queued", "parked")
+"""States of runs that have not ended, in the order in which they are looked at."""
 _TOGETHER: Final = 64
 """Runs whose entries are read at once."""
 _SHOWN: Final = 20
@@ -33,6 +41,7 @@ class Preview:
         remains: actions that stay: run, step, action, why.
         items: open inbox items that close: item, run, type, role, title.
         people: who gets the work: role, people, how many runs.
+        partial: whether these are a part: more runs are covered, or may be, than were looked into.
     """
 
     scope: str
@@ -43,6 +52,7 @@ class Preview:
     remains: tuple[Mapping[str, Json], ...]
     items: tuple[Mapping[str, Json], ...]
     people: tuple[Mapping[str, Json], ...]
+    partial: bool = False
 
     def counts(self) -> dict[str, int]:
         """Runs by state."""
@@ -58,13 +68,20 @@ class Preview:
 
     def as_dict(self) -> dict[str, Json]:
         """All of it as JSON."""
-        lists = {name: [dict(one) for one in getattr(self, name)] for name in self.__slots__ if name != "scope"}
-        return {"scope": self.scope, "by_workflow": self.by_workflow(), **lists}
+        lists = {
+            name: [dict(one) for one in getattr(self, name)]
+            for name in self.__slots__
+            if name not in ("scope", "partial")
+        }
+        return {"scope": self.scope, "partial": self.partial, "by_workflow": self.by_workflow(), **lists}
 
     def render(self) -> str:
         """As text."""
         told = ", ".join(f"{count} {state}" for state, count in sorted(self.counts().items()))
-        lines = [f"{self.scope} covers {told or 'no run that has not ended'}"]
+        least = "at least " if self.partial and told else ""
+        lines = [f"{self.scope} covers {least}{told or 'no run that has not ended'}"]
+        if self.partial:
+            lines.append("  this is a part: more runs have not ended than were looked at (--limit looks into more)")
         for workflow, states in self.by_workflow().items():
             lines.append(f"  {workflow}: {', '.join(f'{count} {state}' for state, count in sorted(states.items()))}")
         lines += _block("stay with the person who has them", (f"{one['run']}: {one['by']}" for one in self.taken))
@@ -81,18 +98,19 @@ async def preview(
     scope: str,
     *,
     roles: Mapping[str, Sequence[str]] | None = None,
+    limit: int = LIMIT,
 ) -> Preview:
     """What a halt of this scope would do now.
 
     Args:
         ledger: where to look. scope: `all`, `tenant:X`, `workflow:X`, `agent:X` or `run:X`.
-        roles: the people of each role.
+        roles: the people of each role. limit: how many runs are looked into; beyond them it is a part (`partial`).
 
     Raises:
         InputRejected: no such scope.
     """
     scope = check_scope(scope)
-    rows = await _covered(ledger, scope)
+    rows, partial = await _covered(ledger, scope, limit)
     taken = {
         row["scope"].removeprefix(TAKEN): row["by_whom"]
         for row in await ledger.select("halts", [("state", "=", "on")])
@@ -115,6 +133,7 @@ async def preview(
         tuple(reader.remains),
         tuple(reader.items),
         tuple(reader.people()),
+        partial,
     )
 
 
@@ -171,34 +190,66 @@ def _then(body: Body, spec: ToolSpec | None, open_: bool) -> str:
     return "its answer is waited for; if that is lost, a person is told that nobody knows"
 
 
-async def _covered(ledger: Ledger, scope: str) -> list[dict[str, Any]]:
-    """The rows of unfinished runs that a halt ends, those below them included."""
+async def _covered(ledger: Ledger, scope: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of unfinished runs that a halt ends, those below them included; whether there may be more."""
     kind, _, name = scope.partition(":")
-    where: list[tuple[str, str, Any]] = [("state", "in", ["queued", "running", "parked"])]
-    column = {"tenant": "tenant", "workflow": "workflow", "run": "id"}.get(kind)
-    rows = await ledger.select("runs", where if column is None else [*where, (column, "=", name)], [("id", "asc")])
-    if kind == "agent":
-        rows = await _using(ledger, rows, name)
+    if kind == "run":
+        rows = await ledger.select("runs", [("id", "=", name), ("state", "in", OPEN)])
+        partial = False
+    else:
+        rows, partial = await _first(ledger, _is_covered(ledger, kind, name), limit)
     found = {row["id"]: row for row in rows}
     above = list(found)
-    while above:
-        below = await ledger.select("runs", [*where, ("parent", "in", above)], [("id", "asc")])
-        above = [row["id"] for row in below if row["id"] not in found]
-        found |= {row["id"]: row for row in below}
-    return list(found.values())
+    while above and not partial:
+        where = [("state", "in", OPEN), ("parent", "in", above)]
+        below = await ledger.select("runs", where, [("id", "asc")], limit + 1)
+        fresh = [row for row in below if row["id"] not in found]
+        partial = len(below) > limit or len(found) + len(fresh) > limit
+        found |= {row["id"]: row for row in fresh[: limit - len(found)]}
+        above = [row["id"] for row in fresh]
+    return list(found.values()), partial
 
 
-async def _using(ledger: Ledger, rows: Sequence[dict[str, Any]], agent: str) -> list[dict[str, Any]]:
-    """The rows of runs whose pinned definition has the agent; runs of one version share it."""
-    known: dict[tuple[str, str], bool] = {}
+async def _first(
+    ledger: Ledger, is_covered: Callable[[dict[str, Any]], Awaitable[bool]], limit: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Unfinished runs that are covered, and whether there may be more of them than could be looked at."""
     found: list[dict[str, Any]] = []
-    for row in rows:
+    passed = 0
+    for state in OPEN:
+        async with aclosing(unfinished(ledger, state, min(limit + 1, PAGE))) as read:
+            async for rows in read:
+                for row in rows:
+                    if not await is_covered(row):
+                        passed += 1
+                    elif len(found) == limit:
+                        return found, True
+                    else:
+                        found.append(row)
+                if passed >= limit * PASSED:
+                    return found, True
+    return found, False
+
+
+def unfinished(ledger: Ledger, state: str, size: int) -> AsyncGenerator[list[dict[str, Any]]]:
+    """Runs in a state, a page at a time, as the index of open runs has them."""
+    return pages(ledger, "runs", [("state", "=", state)], ("wake_at", "id"), None, size)
+
+
+def _is_covered(ledger: Ledger, kind: str, name: str) -> Callable[[dict[str, Any]], Awaitable[bool]]:
+    """Whether a run lies in a scope itself, by its row; runs of one version share their definition."""
+    known: dict[tuple[str, str], bool] = {}
+
+    async def uses(row: dict[str, Any]) -> bool:
         version = row["workflow"], row["version"]
         if version not in known:
-            known[version] = agent in (await _pinned(ledger, await ledger.run_entries(row["id"]))).agents
-        if known[version]:
-            found.append(row)
-    return found
+            known[version] = name in (await _pinned(ledger, await ledger.run_entries(row["id"]))).agents
+        return known[version]
+
+    async def lies(row: dict[str, Any]) -> bool:
+        return kind == "all" or row[kind] == name
+
+    return uses if kind == "agent" else lies
 
 
 async def _pinned(ledger: Ledger, entries: Sequence[Entry]) -> Definition:

@@ -13,7 +13,7 @@ from tightship.core.ports import Delta
 from tightship.ledger._pg import Statement, script
 from tightship.ledger._pg_arrays import ARRAYS, Array, Blobs, Integers, Texts
 from tightship.ledger._rows import Seeds
-from tightship.ledger._schema import check_condition, check_order, implied, projection_tables
+from tightship.ledger._schema import Table, check_condition, check_order, implied, projection_tables
 from tightship.ledger.backend import Batch, Condition
 from tightship.ledger.entries import POSITION_BITS, SealedPayload, entry_crc, payload_crc
 from tightship.ledger.projections import Deltas
@@ -155,13 +155,14 @@ def select_statement(
             parts.append(f"{column} = ANY(%s::{kind}[])")
             values.append(list(value))
         else:
-            parts.append(f"{column} {op} %s::{kind}")
+            ordered = op in ("<", "<=", ">", ">=") or column in dict(order)  # else the index of that order is no use
+            parts.append(f"{_in_order(table, column) if ordered else column} {op} %s::{kind}")
             values.append(value)
     parts += implied(name, where)
     check_order(table, order)
-    terms = [f"{column} {direction.upper()}" for column, direction in order]
+    terms = [f"{_in_order(table, column)} {direction.upper()}" for column, direction in order]
     # the key settles ties, so that all stores answer in the same order every time
-    terms += [column for column in table.key if column not in dict(order)]
+    terms += [_in_order(table, column) for column in table.key if column not in dict(order)]
     values.append(limit)
     sql = script("select").format(
         columns=", ".join(table.defaults),
@@ -171,3 +172,8 @@ def select_statement(
         limit="%s::bigint",
     )
     return cast(LiteralString, sql), values
+
+
+def _in_order(table: Table, column: str) -> str:
+    """A column as it is sorted and compared: texts by their code points, as on the other stores."""
+    return f'{column} COLLATE "C"' if table.types[column] is str else column

@@ -166,7 +166,11 @@ class Committer:
                 context.update((one.scope, one.key) for one in unit.guards.context)
                 counters.update(one.run for one in unit.guards.counts)
         return Asked(
-            *(tuple(sorted(keys)) for keys in (runs, claims, items)), tuple(sorted(context)), tuple(sorted(counters))
+            tuple(sorted(runs)),
+            tuple(sorted(claims)),
+            tuple(sorted(items)),
+            tuple(sorted(context)),
+            tuple(sorted(counters)),
         )
 
     def _read_facts(self, asked: Asked) -> _Facts:

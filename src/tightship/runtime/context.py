@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tightship.context import AgesProjection, ContextProjection, Declarations, Declared, Follower, Heads, Value
 from tightship.context.heads import Head, Place
+from tightship.context.listing import Listing, listed
 from tightship.core import kinds
 from tightship.core.errors import ConflictingWrite, GuardRefused, InvalidArguments, NotDeclared, TightshipError
 from tightship.core.ports import Json, Projection, Secrets
@@ -97,18 +98,30 @@ class WorkspaceContext:
         return (await heads.values([head], self._world.clock.now()))[0]
 
     async def list(self, pattern: str = "") -> list[tuple[str, Value]]:
-        """Every value, by scope and key; those whose keys match a pattern, where one is given.
+        """Every value with its scope, by key and scope; those whose keys match a pattern, where one is given.
+
+        Raises:
+            InvalidArguments: it is no pattern.
+        """
+        return (await self.page(pattern, limit=None)).values
+
+    async def page(
+        self, pattern: str = "", *, limit: int | None = 100, after: tuple[str, str] | None = None
+    ) -> Listing:
+        """Some of these values, and where the next page begins.
+
+        However much is written, no more than `LOOKED` rows are read beside those that are given.
+
+        Args:
+            limit: how many at most; None for all. after: `next` of the page before.
 
         Raises:
             InvalidArguments: it is no pattern.
         """
         heads = await self._read()
-        rows = [Head.from_row(row) for row in await heads.ledger.select("context", [("version", ">", 0)])]
-        if pattern:
-            wanted = _pattern(pattern)
-            rows = [row for row in rows if matches(wanted, row.key) is not None]
-        values = await heads.values(rows, self._world.clock.now())
-        return [(row.scope, value) for row, value in zip(rows, values, strict=True)]
+        found, behind = await listed(heads.ledger, _pattern(pattern) if pattern else "", limit, after)
+        values = await heads.values(found, self._world.clock.now())
+        return Listing([(head.scope, value) for head, value in zip(found, values, strict=True)], behind)
 
     async def stats(self, key: str = "") -> list[Stats]:
         """What is counted of every key, or of one (a pattern is allowed)."""

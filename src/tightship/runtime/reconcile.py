@@ -86,6 +86,12 @@ class _Spent:
         return spent
 
 
+def open_loans(worker: str, now: float) -> list[tuple[str, str, Any]]:
+    """What to select of `loans`: what a worker holds of today's and this month's envelopes and was not reconciled."""
+    current = [period_key("day", now), period_key("month", now)]
+    return [("owner", "=", worker), ("period", "in", current), ("closed", "=", 0)]
+
+
 def periods_of(*moments: float) -> frozenset[str]:
     """The days and months that these moments (s) may have counted into."""
     around = [at + shift for at in moments for shift in (-MARGIN, 0.0, MARGIN)]
@@ -107,12 +113,8 @@ class Reconciler:
     async def look(self) -> None:
         """Reconcile every lost worker whose runs all have other owners."""
         now = self._ledger.world.clock.now()
-        current = [period_key("day", now), period_key("month", now)]
-        loans = await self._ledger.select("loans", [("closed", "=", 0), ("period", "in", current)])
-        if not loans:
-            return
         for worker in await self._gone():
-            held = [row for row in loans if row["owner"] == worker.id]
+            held = await self._ledger.select("loans", open_loans(worker.id, now))
             if held and not await self._ledger.select("runs", [("state", "=", "running"), ("owner", "=", worker.id)]):
                 await self._reconcile(worker, held)
 

@@ -5,5 +5,5 @@ CREATE TABLE counters (
     messages INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
--- What is lent in a period and not reconciled.
-CREATE INDEX loans_open ON loans (period, owner, scope) WHERE closed = 0;
+-- The shared context is listed by its keys, whatever their scopes.
+CREATE INDEX context_keys ON context (key, scope);
