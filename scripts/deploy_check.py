@@ -43,6 +43,21 @@ VALUES: Mapping[str, Sequence[str]] = {
         "image.pullSecrets={registry}",
         "worker.nodeSelector.pool=agents",
     ),
+    "feeds of the shared context behind an ingress": (
+        "context.enabled=true",
+        "context.behindTls=true",
+        "context.secretEnv[0].name=BANK_SECRET",
+        "context.secretEnv[0].secret=feeds",
+        "context.secretEnv[0].key=bank",
+        "context.from={ingress-nginx,edge}",
+        "context.egress[0].cidr=10.1.2.0/24",
+        "context.egress[0].ports={6379}",
+        "context.ingress.enabled=true",
+        "context.ingress.className=nginx",
+        "context.ingress.host=feeds.example.com",
+        "context.ingress.tlsSecret=feeds-tls",
+    ),
+    "feeds of the shared context behind a mesh": ("context.enabled=true", "context.behindTls=true"),
 }
 REFUSED: Mapping[str, str] = {
     "a password in the values": "postgres.password.value=hunter2",
@@ -53,6 +68,10 @@ REFUSED: Mapping[str, str] = {
     "no encryption by accident": "postgres.sslmode=prefer",
     "no time to drain": "worker.drainSeconds=0",
     "no such autoscaler": "autoscaling.mode=vpa",
+    "feeds in the clear": "context.enabled=true",
+    "feeds from everywhere": "context.from=null",
+    "a feed's secret in the values": "context.secretEnv[0].value=whsec_1",
+    "an ingress without TLS": "context.ingress.enabled=true",
 }
 
 
@@ -206,6 +225,8 @@ def pod(spec: Mapping[str, Any]) -> None:
         promise(inner["capabilities"] == {"drop": ["ALL"]}, "no capabilities")
         promise({"cpu", "memory"} <= set(container["resources"]["requests"]), "requests")
         promise("memory" in container["resources"]["limits"], "a limit of memory")
+        probes = {"readinessProbe", "livenessProbe"}
+        promise(not container.get("ports") or probes <= set(container), "probes of what listens")
         for one in container["env"]:
             secret = any(word in one["name"] for word in ("PASSWORD", "KEY", "TOKEN"))
             promise(("valueFrom" in one) if secret else True, f"{one['name']} comes from a Secret")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightship.cli import main
-from tightship.cli._listen import build_app
+from tightship.cli._listen import Health, build_app
 from tightship.context.feeds import Delivery, MemoryBroker, sign
 from tightship.core import kinds
 from tightship.core.errors import LoadError, StoreLost, UnknownName
@@ -56,7 +56,7 @@ def told(story: Callable[[Simulation, Desk, Post], Awaitable[None]]) -> None:
 
     async def run(sim: Simulation) -> None:
         d = Desk(sim, [], CONFIG)
-        app = build_app(d.ws.context.feeds())
+        app = build_app(d.ws.context.feeds(), Health(d.ledger))
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://desk") as client:
 
             async def post(
@@ -159,7 +159,7 @@ def test_a_feed_that_a_key_does_not_name_may_not_push_it() -> None:
     async def story(sim: Simulation) -> None:
         d = Desk(sim, [], CONFIG.replace("feeds: [bank]", "feeds: [shop]"))
         event = {**EVENT, "at": sim.clock.now()}
-        app = build_app(d.ws.context.feeds())
+        app = build_app(d.ws.context.feeds(), Health(d.ledger))
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://desk") as client:
             body = orjson.dumps(event)
             headers = sign(SECRET.encode(), "m-1", int(sim.clock.now()), body)
@@ -356,6 +356,33 @@ async def test_a_broker_in_memory_gives_what_comes_while_it_is_waited_for() -> N
 
 
 # --- where webhooks come in --------------------------------------------------------------------------
+
+
+def test_whoever_starts_and_stops_it_learns_whether_the_store_can_be_read_and_nothing_else() -> None:
+    async def story(sim: Simulation) -> None:
+        d = Desk(sim, [], CONFIG)
+        looks, failing = [0], [False]
+        select = d.ledger.select
+
+        async def looking(*args: Any, **more: Any) -> Any:
+            looks[0] += 1
+            if failing[0]:
+                raise StoreLost("db.example.com is away")
+            return await select(*args, **more)
+
+        d.ledger.select = looking  # type: ignore[method-assign]
+        app = build_app(d.ws.context.feeds(), Health(d.ledger))
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://desk") as client:
+            answers = [await client.get("/healthz") for _ in range(5)]
+            assert [answer.status_code for answer in answers] == [200] * 5
+            assert looks == [1], "one look answers all who ask within a second"
+            failing[0] = True
+            await sim.clock.sleep(2.0)
+            away = await client.get("/healthz")
+            assert away.status_code == 503 and "example" not in away.text
+            assert (await client.post("/healthz")).status_code == 405
+
+    simulate(story)
 
 
 @pytest.mark.parametrize("place", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "feeds.example.com:8788"])

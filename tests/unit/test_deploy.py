@@ -19,6 +19,7 @@ import deploy_check
 
 import tightship
 from docs_pages import ROOT, page
+from tightship.cli.context import context
 from tightship.cli.metrics import metrics
 
 DEPLOY = ROOT / "deploy"
@@ -46,6 +47,25 @@ def test_metrics_are_started_as_the_command_line_understands_it() -> None:
         assert found is not None
         words = re.sub(r"\{\{.*?\}\}", "9464", found[1]).replace('"', "").replace(",", "").split()
         metrics.make_context("metrics", words)
+
+
+def test_the_listener_for_feeds_is_started_as_the_command_line_understands_it_and_says_that_tls_ends_before_it() -> (
+    None
+):
+    lines = [
+        re.search(r"command: \[context, listen, (.+)\]", read("compose.yaml")),
+        re.search(r"args: \[context, listen, (.+)\]", read("helm/tightship/templates/context.yaml")),
+    ]
+    for found in lines:
+        assert found is not None
+        words = re.sub(r"\{\{.*?\}\}", "8788", found[1]).replace('"', "").replace(",", "").split()
+        assert "--behind-tls" in words
+        context.commands["listen"].make_context("listen", words)
+    values = YAML(typ="safe").load(read("helm/tightship/values.yaml"))["context"]
+    assert (values["enabled"], values["behindTls"], values["ingress"]["enabled"]) == (False, False, False)
+    services = YAML(typ="safe").load(read("compose.yaml"))["services"]
+    assert services["context"]["profiles"] == ["context"], "it is started where somebody asks for it"
+    assert all(port.startswith("127.0.0.1:") for port in services["context"]["ports"])
 
 
 def test_versions_are_pinned_and_go_together() -> None:
@@ -106,6 +126,7 @@ def test_a_pod_that_keeps_every_promise_passes() -> None:
         lambda pod: pod["containers"][0]["securityContext"].update(readOnlyRootFilesystem=False),
         lambda pod: pod["containers"][0]["securityContext"].update(capabilities={"drop": []}),
         lambda pod: pod["containers"][0]["resources"].update(limits={}),
+        lambda pod: pod["containers"][0].update(ports=[{"containerPort": 8788}], readinessProbe={}),
         lambda pod: (
             pod["containers"][0]["env"][0].update(value="hunter2") or pod["containers"][0]["env"][0].pop("valueFrom")
         ),

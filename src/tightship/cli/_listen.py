@@ -25,18 +25,24 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from tightship.context.feeds import Delivery
+    from tightship.ledger import Ledger
     from tightship.runtime.feeding import Feeds
 
 CONNECTIONS: Final = 256
 BODY_SECONDS: Final = 10.0
 """How long a request may take to send its body."""
+PLACE: Final = "127.0.0.1:8788"
+"""Where webhooks come in when nothing else is said."""
+_FRESH: Final = 1.0
+"""Seconds for which one look at the store answers all who ask for its health."""
 
 
 async def listen(shell: Shell, place: str, behind_tls: bool) -> None:
     """Take what the feeds push until told to stop.
 
     Args:
-        place: where webhooks come in. behind_tls: TLS ends in front of it.
+        place: where webhooks come in, and who asks for its health; empty where nothing is said.
+        behind_tls: TLS ends in front of it.
 
     Raises:
         InputRejected: other machines reach the place, and what they send would go in the clear.
@@ -44,7 +50,7 @@ async def listen(shell: Shell, place: str, behind_tls: bool) -> None:
     from tightship.cli._open import open_leniently
     from tightship.cli._work import stoppable
 
-    host, port = address(place)
+    host, port = address(place or PLACE)
     if not behind_tls and not is_loopback(host):
         raise InputRejected(
             f"{host} can be reached from other machines, and what they push would go over the network in the clear",
@@ -59,26 +65,28 @@ async def listen(shell: Shell, place: str, behind_tls: bool) -> None:
         if not workspace.files.config.feeds:
             raise InputRejected("there is no feed to listen to", fix="declare one under `feeds:` in tightship.yaml")
         feeds.check_secrets()
-        await (await workspace.ledger()).poll()
+        ledger = await workspace.ledger()
+        await ledger.poll()
+        app = build_app(feeds, Health(ledger)) if place or feeds.webhooks else None
         async with stoppable(shell, stop, quiet=True):
-            await _until(shell, stop, feeds, host, port)
+            await _until(shell, stop, feeds, app, host, port)
     finally:
         await workspace.close()
     shell.line({"event": "stopped"})
     shell.say("stopped")
 
 
-async def _until(shell: Shell, stop: asyncio.Event, feeds: Feeds, host: str, port: int) -> None:
+async def _until(shell: Shell, stop: asyncio.Event, feeds: Feeds, app: Starlette | None, host: str, port: int) -> None:
     following = asyncio.ensure_future(feeds.follow())
     stopped = asyncio.ensure_future(stop.wait())
     following.add_done_callback(lambda _: stop.set() if feeds.pulled else None)
     try:
-        if feeds.webhooks:
+        if app is not None:
             with listening(host, port) as listener:
                 name = f"[{host}]" if ":" in host else host
                 url = f"http://{name}:{listener.getsockname()[1]}"
                 _ready(shell, feeds, url)
-                await serve_until(stop, build_app(feeds), listener, CONNECTIONS)
+                await serve_until(stop, app, listener, CONNECTIONS)
         else:
             _ready(shell, feeds, "")
             await stopped
@@ -107,10 +115,35 @@ def _tell(shell: Shell, feed: str, event: str, text: str) -> None:
 # --- HTTP --------------------------------------------------------------------------------------------
 
 
-def build_app(feeds: Feeds) -> Starlette:
-    """`POST /context/FEED`. Whoever has not signed is told nothing, not even whether there is such a feed."""
+class Health:
+    """Whether the store can be read: one look for all who ask within a second."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, bool] | None = None
+
+    async def good(self) -> bool:
+        """Look, unless somebody just has."""
+        now = asyncio.get_running_loop().time
+        async with self._lock:
+            if self._last is None or now() - self._last[0] >= _FRESH:
+                try:
+                    await self._ledger.select("context", limit=1)
+                except TightshipError:  # its words are for the log of whoever runs this, not for the network
+                    self._last = (now(), False)
+                else:
+                    self._last = (now(), True)
+            return self._last[1]
+
+
+def build_app(feeds: Feeds, health: Health) -> Starlette:
+    """`POST /context/FEED`, and `/healthz` for whoever starts and stops this process.
+
+    Whoever has not signed is told nothing, not even whether there is such a feed.
+    """
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, PlainTextResponse
     from starlette.routing import Route
 
     async def take(request: Request) -> Response:
@@ -130,7 +163,11 @@ def build_app(feeds: Feeds) -> Starlette:
         status, told = await _taken(feeds, feed, delivery)
         return JSONResponse(told, status)
 
-    return Starlette(routes=[Route("/context/{feed}", take, methods=["POST"])])
+    async def ask(_: Request) -> Response:
+        good = await health.good()
+        return PlainTextResponse("ok\n" if good else "the store cannot be read\n", 200 if good else 503)
+
+    return Starlette(routes=[Route("/context/{feed}", take, methods=["POST"]), Route("/healthz", ask)])
 
 
 async def _taken(feeds: Feeds, feed: str, delivery: Delivery) -> tuple[int, dict[str, object]]:

@@ -159,7 +159,11 @@ def stats(shell: Shell, key: str | None) -> int:
 
 @context.command("listen")
 @click.option(
-    "--listen", "place", default="127.0.0.1:8788", show_default=True, metavar="HOST:PORT", help="For webhooks."
+    "--listen",
+    "place",
+    default="",
+    metavar="HOST:PORT",
+    help="For webhooks and /healthz (127.0.0.1:8788 where a feed is a webhook).",
 )
 @click.option("--behind-tls", is_flag=True, help="A proxy in front of it ends TLS: it may listen beyond loopback.")
 @command
@@ -168,7 +172,8 @@ def listen_(shell: Shell, place: str, behind_tls: bool) -> None:
 
     A webhook has to be signed with its feed's secret (Standard Webhooks 1.0); nothing else is answered. It speaks
     plain HTTP, so elsewhere than on a loopback address it listens only when --behind-tls says that TLS ends in front
-    of it. Works beside a process that executes, and beside others of its kind: each delivery is written once.
+    of it. /healthz answers whether the store can be read. Works beside a process that executes, and beside others of
+    its kind: each delivery is written once.
     """
     from tightship.cli._listen import listen
 
