@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from engine_desk import Desk, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightship.cli import main
+from tightship.cli import _listen, main
 from tightship.cli._listen import Health, build_app
 from tightship.context.feeds import Delivery, MemoryBroker, sign
 from tightship.core import kinds
 from tightship.core.errors import LoadError, StoreLost, UnknownName
+from tightship.runtime.feeding import Feeds
 from tightship.runtime.simulation import Simulation
 from tightship.runtime.workspace import Workspace
 
@@ -400,3 +403,27 @@ def test_behind_tls_it_listens_where_it_is_told(tmp_path: Path, capsys: pytest.C
     (tmp_path / "tightship.yaml").write_text(f"name: desk\n{CONFIG}")
     assert main(["context", "listen", "--listen", "192.0.2.1:0", "--behind-tls", "-w", str(tmp_path)]) == 1
     assert "cannot listen on 192.0.2.1:0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "served"), [([], False), (["--listen", "127.0.0.1:0"], True)])
+def test_without_a_webhook_it_answers_for_its_health_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], served: bool
+) -> None:
+    """Feeds that are only followed need no server; whoever watches over the process may want one."""
+    bank, shop = CONFIG.index("  bank:"), CONFIG.index("  shop:")
+    (tmp_path / "tightship.yaml").write_text(f"name: desk\n{CONFIG[:bank]}{CONFIG[shop:]}")
+    monkeypatch.setenv("SHOP_BROKER", "redis://127.0.0.1:1")
+    places: list[str] = []
+
+    def ready(shell: Any, feeds: Any, url: str) -> None:
+        places.append(url)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def follow(feeds: Feeds) -> None:
+        await asyncio.Event().wait()  # nothing comes
+
+    monkeypatch.setattr(_listen, "_ready", ready)
+    monkeypatch.setattr(Feeds, "follow", follow)
+    assert main(["context", "listen", *more, "-w", str(tmp_path)]) == 0
+    [place] = places
+    assert place.startswith("http://127.0.0.1:") == served
