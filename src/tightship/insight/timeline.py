@@ -282,6 +282,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     kinds.ERASED: lambda body: "a data subject was erased",
     kinds.BASELINE: lambda body: f"the baseline of {body.get('subject')} is recorded{_by(body)}",
     kinds.DRIFT: lambda body: f"{len(body.get('drifted') or ())} features of {body.get('subject')} have drifted",
+    kinds.LEAKS: lambda body: f"{len(body.get('leaks') or ())} leaks in {body.get('runs')} runs",
     kinds.MODEL: lambda body: f"{body.get('tier')} reports {body.get('model')}",
     kinds.AUDIT: lambda body: f"{len(body.get('runs') or ())} outputs of {body.get('agent')} are looked at{_by(body)}",
 }
