@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,26 @@ def test_a_process_that_dies_at_the_check_makes_it_whole_or_not_at_all_and_the_n
 
     made, items = simulate(story)
     assert [len(one["leaks"]) for one in made] == [1] and len(items) == 1
+
+
+def test_whoever_serves_makes_it_without_being_asked() -> None:
+    async def story(sim: Simulation) -> Json:
+        watched = Watched(sim)
+        watched.leaks = True
+        for case in (f"case {make_canary(watched.desk.ledger)}", "another"):
+            await watched.desk.run(case=case)
+        stop = asyncio.Event()
+        serving = watched.desk.process.start(watched.desk.ws.serve(stop))
+        for _ in range(15):
+            await sim.clock.sleep(30.0)
+            if await watched.made():
+                break
+        stop.set()
+        await serving
+        return await watched.made(), await watched.items()
+
+    [made], [item] = simulate(story)
+    assert len(made["leaks"]) == 1 and made["item"] == item.item
 
 
 def test_a_check_reads_no_further_back_than_its_window() -> None:

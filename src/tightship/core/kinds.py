@@ -57,7 +57,8 @@ turned around; decided once"""
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | settled | branch.failed | breaker | budget.alert |
 fallback | rehearsal.decision | near_repeat | …), its fields; of a round of a pattern agent, line, args and out
-(addresses of what was begun and what came of it); [again: work that was done before follows, which counts as a retry]"""
+(addresses of what was begun and what came of it); [again: work that was done before follows, which counts as a
+retry]"""
 
 # --- shared context ----------------------------------------------------------------------------------
 CONTEXT: Final = "context.written"
