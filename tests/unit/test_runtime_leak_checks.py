@@ -102,7 +102,11 @@ def test_a_leak_is_an_entry_a_figure_and_an_item_until_somebody_decides() -> Non
         return canary, home.id, reached.id, item, package, clean, text, waiting, more, after, done, await watched.made()
 
     canary, home, reached, item, package, clean, text, waiting, more, after, done, made = simulate(story)
-    assert (item.role, item.type, item.title) == ("operator", "leak", "canaries have reached 1 other runs")
+    assert (item.role, item.type, item.title) == (
+        "operator",
+        "leak",
+        "something has crossed from run to run; runs reached: 1",
+    )
     [leak] = package.evidence["leaks"]
     assert (leak["home"], leak["run"], leak["agent"]) == (home, reached, "work")
     assert canary not in str(package) and canary not in str(made)

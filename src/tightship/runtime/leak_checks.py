@@ -164,9 +164,9 @@ def finding(spec: LeakSpec, leaks: Sequence[Mapping[str, Json]]) -> Package:
     }
     return Package(
         kind=LEAK,
-        title=f"canaries have reached {len(runs)} other runs",
-        what_happened=f"A marked value that was put into one run stands in {len(runs)} runs that have nothing to do "
-        "with it: something has crossed from run to run.",
+        title=f"something has crossed from run to run; runs reached: {len(runs)}",
+        what_happened="A marked value that was put into one run stands in others that have nothing to do with it; "
+        f"runs reached: {len(runs)}.",
         needed="Look at the first place in each run, and find what carries it over; then say what was done.",
         options=(
             Option(id="approve", label="It may be there"),
