@@ -15,7 +15,18 @@ from pydantic_core import PydanticUndefined
 
 from tightship.connectors import settings as connectors
 from tightship.patterns import _settle, gate, load_all
-from tightship.workflow import config, context_feeds, context_keys, models, notify, safeguards, steps, tree, units
+from tightship.workflow import (
+    conduct,
+    config,
+    context_feeds,
+    context_keys,
+    models,
+    notify,
+    safeguards,
+    steps,
+    tree,
+    units,
+)
 from tightship.workflow.conditions import Condition, Expression, Values
 
 load_all()
@@ -144,6 +155,7 @@ _HEADINGS: Mapping[str, str] = {
     "GroundedSpec": "grounds",
     "AuditSpec": "audit",
     "DriftSpec": "check",
+    "LeakSpec": "look",
     "ResetSpec": "reset",
     "Confidence": "confidence",
     "SecretRef": "`{secret: NAME}`",
@@ -221,6 +233,7 @@ def documented() -> dict[str, type[BaseModel]]:
         models.GroundedSpec,
         models.AuditSpec,
         models.DriftSpec,
+        conduct.LeakSpec,
         models.ResetSpec,
         tree.Behaviour,
         tree.UndoRetry,

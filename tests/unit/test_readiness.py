@@ -279,6 +279,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS240", changed(RESPOND, "budget:", "reset: {turns: 10}\nbudget:")),
     ("TS237", changed(TRIAGE, "within: 30s", "within: 30s\ndrift: {role: nobody}")),
     ("TS237", changed(SUPPORT, "escalate_to", "drift: {role: nobody}\nescalate_to")),
+    ("TS237", changed(CONFIG, "tiers:\n", "leaks: {role: nobody}\ntiers:\n")),
     ("TS230", more("  - triage: {grounded: topic}\n")),
     ("TS230", more("  - vote: {voters: [triage, quality], within: 1m, grounded: topic}\n")),
     ("TS231", more("  - triage: {grounded: topic}\n")),
@@ -693,6 +694,14 @@ def test_functions_of_the_module_alone_are_not_suggested(tmp_path: Path):
 def test_roles_are_not_called_unused_where_workflows_are_written_in_python(tmp_path: Path):
     files: dict[str, Any] = {name: None for name in FILES if name.startswith(("workflows/", "evals/"))}
     assert "TS310" not in {one.rule for one in found(tmp_path, files)}
+
+
+def test_a_role_that_is_told_of_leaks_is_used(tmp_path: Path):
+    idle = "lead: [ann, ben]\n  idle: [cleo, dan]"
+    files = changed(CONFIG, "lead: [ann, ben]", idle)
+    assert "TS310" in {one.rule for one in found(tmp_path / "unused", files)}
+    files = {name: f"leaks: {{role: idle}}\n{text}" for name, text in files.items()}
+    assert "TS310" not in {one.rule for one in found(tmp_path / "used", files)}
 
 
 def test_a_missing_import_is_named_with_its_line_also_below_what_is_imported(tmp_path: Path):

@@ -17,12 +17,12 @@ from model_desk import Desk as ModelDesk
 from tightship.core import kinds
 from tightship.core.ports import FREE
 from tightship.insight.behaviour import behaviour
-from tightship.insight.leaks import find_leaks, make_canary
 from tightship.insight.retention import retention
 from tightship.models import Message, ModelReply
 from tightship.models.versions import Versions
 from tightship.runtime.conduct import Audits, baselines, ended_runs, record_baseline, record_check
 from tightship.runtime.drift import compare, observe
+from tightship.runtime.leaks import find_leaks, make_canary
 from tightship.runtime.simulation import Simulation
 from tightship.workflow.models import AuditSpec
 

@@ -12,10 +12,10 @@ from tightship.cli._shell import Shell, command, run_async
 
 if TYPE_CHECKING:
     from tightship.insight.behaviour import Behaviour
-    from tightship.insight.leaks import LeakReport
     from tightship.insight.retention import Kept
     from tightship.runtime.conduct import Baseline
     from tightship.runtime.drift import DriftReport
+    from tightship.runtime.leaks import LeakReport
 
 
 @click.group()
@@ -212,7 +212,7 @@ async def _behaviour(shell: Shell) -> Behaviour:
 
 async def _canary(shell: Shell) -> str:
     from tightship.cli._open import looking
-    from tightship.insight.leaks import make_canary
+    from tightship.runtime.leaks import make_canary
 
     async with looking(shell) as workspace:
         return make_canary(await workspace.ledger())
@@ -220,7 +220,7 @@ async def _canary(shell: Shell) -> str:
 
 async def _leaks(shell: Shell) -> LeakReport:
     from tightship.cli._open import looking
-    from tightship.insight.leaks import find_leaks
+    from tightship.runtime.leaks import find_leaks
 
     async with looking(shell) as workspace:
         return await find_leaks(await workspace.ledger())

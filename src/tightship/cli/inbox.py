@@ -128,6 +128,8 @@ _CLOSING = {
     ("residual", "answer"): "close it by saying what was done",
     ("drift", "approve"): "accept it: what it does now is the new baseline",
     ("drift", "answer"): "close it by saying what was done: later runs are held against the baseline as it is",
+    ("leak", "approve"): "close it: it may be there",
+    ("leak", "answer"): "close it by saying what was done",
 }
 """What decisions come to where no run waits for them."""
 
@@ -179,7 +181,7 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
         follows = _following(closed, given)
         shell.emit({**_told(closed), "executor": pid, **({"linked": follows} if follows else {})})
         shell.say(f"{item}: {closed.decision} by {closed.decided_by}")
-        if closed.type in ("escalation", "residual", "drift") and not follows:
+        if closed.type in ("escalation", "residual", "drift", "leak") and not follows:
             return
         goes_on = follows or closed.run
         if follows:

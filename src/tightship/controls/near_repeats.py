@@ -1,9 +1,11 @@
 """Near repeats, found while they happen: an agent that says or asks nearly the same again, in other words (F1).
 
-What an agent says is a state: a turn is what it was given and what it gave, a call its tool and arguments. Two states
-are nearly the same when all short values, all numbers and the structure are equal, and their longer texts have most of
-their words in common (P. Jaccard, 1901). States that are exactly the same do not count here: `LoopDetector` and
-`RunLimits.count_repeat` bound them.
+What an agent says is a state: a turn is what it was given and what it gave, a call its tool and arguments, a round of
+a pattern what was begun in it and what came of it (a plan and its results, messages heard and messages said). Two
+states are nearly the same when all short values, all numbers and the structure are equal, and their longer texts have
+most of their words in common (P. Jaccard, 1901). Turns and calls that are exactly the same do not count here:
+`LoopDetector` and `RunLimits.count_repeat` bound them. Rounds that are do, since their ids make each of their turns
+another one.
 
 Only what was said since anything new came in is looked at: a read result that was not known, a write that was done,
 something new in the shared context, a person's answer. Each branch and item is a line of its own; the rounds of a step
@@ -27,8 +29,11 @@ from tightship.core import kinds
 from tightship.core.errors import Unavailable
 from tightship.core.ports import WORKFLOW, Json
 
+ROUND_NOTE: Final = "round"
+"""The type of the note that says what a round of a pattern was."""
 WINDOW: Final = 16
 """States of one agent that a new one is compared with, the youngest."""
+_ROUND: Final = "round "
 _TEXT: Final = 3
 """Words from which on a value is a text; a shorter one is a name, an id or a choice, and has to be equal."""
 _SHORT: Final = 200
@@ -115,7 +120,7 @@ class Said:
 
     Attributes:
         kind, key: its entry. given: the address by which exactly the same is recognised.
-        gave: the address of a turn's output; empty for a call.
+        gave: the address of what a turn or a round gave; empty for a call.
         gists: what it is compared by, once that was worked out.
     """
 
@@ -163,6 +168,11 @@ class NearRepeats:
             self._settled(key, body)
         elif kind == kinds.CONTEXT and "since" not in body:  # a refresh brings what a read says
             self._moved |= {key, key.rpartition("/")[0]}
+        elif kind == kinds.NOTE and body["type"] == ROUND_NOTE:
+            said = Said(kind, key, str(body["args"]), str(body["out"]))
+            self._say(of_round(str(body["agent"])), said, str(body["line"]))
+        elif kind == kinds.SIGNAL and body.get("type") == "child" and body.get("outcome") != "completed":
+            self._clear_turns()  # why a child did not complete is what came of the round
         elif kind == kinds.SIGNAL or (kind == kinds.CLOSED and body.get("by")):
             self._lines.clear()  # a person has answered or done something, or a child has ended
 
@@ -190,6 +200,12 @@ class NearRepeats:
         if subject not in at:
             at[subject] = deque(maxlen=WINDOW)
         at[subject].append(one)
+
+    def _clear_turns(self) -> None:
+        """All that was said before is past, but for the rounds of patterns."""
+        for said in self._lines.values():
+            for subject in [one for one in said if not one.startswith(_ROUND)]:
+                del said[subject]
 
     def _learn(self, value: str, line: str) -> None:
         """Something was read; what is known there already changes nothing."""
@@ -235,6 +251,11 @@ def of_turn(agent: str, key: str) -> str:
 def of_call(agent: str, tool: str, key: str) -> str:
     """The subject of an agent's calls of a tool; those of a declared retry are one of their own."""
     return f"call {agent} {tool} {_tries(key)}"
+
+
+def of_round(agent: str) -> str:
+    """The subject of the rounds that an agent decides on, in the line of their step."""
+    return f"{_ROUND}{agent}"
 
 
 def _tries(key: str) -> str:

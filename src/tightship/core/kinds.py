@@ -56,8 +56,9 @@ DECIDED: Final = "decided"
 turned around; decided once"""
 NOTE: Final = "note"
 """type (checkpoint.failed | exception | maker_checker.round | settled | branch.failed | breaker | budget.alert |
-fallback | rehearsal.decision | near_repeat | …), its fields; [again: work that was done before follows, which counts
-as a retry; above: [the runs above, for which a handoff or a peer's messages count as well]]"""
+fallback | rehearsal.decision | near_repeat | …), its fields; of a round of a pattern agent, line, args and out
+(addresses of what was begun and what came of it); [again: work that was done before follows, which counts as a
+retry; above: [the runs above, for which a handoff or a peer's messages count as well]]"""
 
 # --- shared context ----------------------------------------------------------------------------------
 CONTEXT: Final = "context.written"
@@ -74,6 +75,11 @@ BASELINE: Final = "drift.baseline"
 DRIFT: Final = "drift.checked"
 """subject, baseline (position), runs: how many were compared, upto (s), drifted: [features], level; [slot (s): of a
 check that is declared; recent: [ids] and since (s): how it behaves now, item: by which people are told]"""
+LEAKS: Final = "leaks.checked"
+"""What a declared look for leaks has found. slot (s), entries and runs: how many were read, left: entries that were not
+yet, since and upto {log: position}: behind which, and how far, canaries {mark: run}: those that were not known before,
+leaks: [{mark, home, run, n, at, kind, key, agent}]: each once; [item: by which people are told of them and of earlier
+ones]"""
 MODEL: Final = "model.version"
 """tier, asked: the model as declared, model: as the provider has reported it; [was: what it reported before, run]"""
 RESET: Final = "agent.reset"
@@ -89,10 +95,10 @@ is not asked, why]: every worker of a shared store heeds it"""
 
 # --- people ------------------------------------------------------------------------------------------
 OPENED: Final = "inbox.opened"
-"""item, type (review | escalation | budget | question | residual | drift), role, title, package (address); [due (s),
-remind (s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever has set the
-run going or had a hand in it may not decide it, class, confidence, drawn and held
-(the learned threshold it was held against): what its decision teaches]"""
+"""item, type (review | escalation | budget | question | residual | drift | leak), role, title, package (address);
+[due (s), remind (s): when its reviewers are reminded, made_by: [people who made what it is about], four_eyes: whoever
+has set the run going or had a hand in it may not decide it, class, confidence, drawn and held (the learned threshold it
+was held against): what its decision teaches]"""
 CLOSED: Final = "inbox.closed"
 """item, decision (approve | reject | edit | answer | expired | withdrawn), by; [value (address),
 detail (address of what the person said), reason (the engine's own words), spared: nothing is learned from it]"""
@@ -121,8 +127,8 @@ lost worker had left was given back, once and for all]"""
 EXTENDED: Final = "budget.extended"
 """scope, by; [usd, tokens, calls, seconds]"""
 SCHEDULE: Final = "schedule.kept"
-"""workflow (or `drift:SUBJECT`, a check), cron, timezone, upto (s): slots up to there are dealt with; [run: the last
-one's, missed: how many were not started, since: the first of them (s)]"""
+"""workflow (or `drift:SUBJECT`, `drift:leaks`: a check), cron, timezone, upto (s): slots up to there are dealt with;
+[run: the last one's, missed: how many were not started, since: the first of them (s)]"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn, Protocol
 
 from tightship.context.board import Move
-from tightship.core.errors import TightshipError, WorkException
+from tightship.core.errors import LimitReached, TightshipError, WorkException
 from tightship.core.ports import Json, UndoSpec
 from tightship.ledger import Expected
 from tightship.workflow.models import GroundedSpec
@@ -449,6 +449,23 @@ class Frame(Protocol):
         """The frame of one of several rounds, as `at`; what is said in them is looked at together."""
         ...
 
-    def escalate(self, exception: WorkException) -> NoReturn:
+    async def refuse_round(self, by: str, what: str, given: Json, gave: Json = None) -> None:
+        """A round of a step, which this node is, is about to be carried out.
+
+        Args:
+            by: whose the decision is, by whose limits it counts. what: what it is, as `by` is said to have done it.
+            given: what is begun. gave: what comes of it; None where nobody knows yet: then as of the round before.
+                Neither holds ids that every round makes anew.
+
+        Raises:
+            NearRepeat: nearly that was begun, and nearly the same came of it, as often as it may.
+        """
+        ...
+
+    async def keep_round(self, by: str, given: Json, gave: Json) -> None:
+        """Record what this round was, once, for later rounds of the step to be compared with."""
+        ...
+
+    def escalate(self, exception: WorkException | LimitReached) -> NoReturn:
         """End the run as escalated with this exception, whatever the surrounding behaviours say."""
         ...

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from tightship.controls.near_repeats import Gist, Said, gist, of_call, of_turn
+from tightship.controls.near_repeats import ROUND_NOTE, Gist, Said, gist, of_call, of_round, of_turn
 from tightship.core import kinds
 from tightship.core.errors import NearRepeat, PayloadErased
 from tightship.core.ports import WORKFLOW, Json
@@ -43,7 +43,8 @@ async def refuse_near_call(session: Session, call: Call, address: str) -> None:
         return
     mine = gist(dict(call.args), names=True)
     if mine.words:  # of short values alone it is the same call or another one, and the same is counted
-        await _refuse(session, call.agent, call.key, tool, Said("", "", address, gists=(mine,)), earlier)
+        what = f"has asked {tool} for nearly the same"
+        await _refuse(session, call.agent, call.key, what, Said("", "", address, gists=(mine,)), earlier, tool)
 
 
 async def refuse_near_turn(session: Session, agent: str, key: str, address: str, given: Json, line: str) -> None:
@@ -59,14 +60,57 @@ async def refuse_near_turn(session: Session, agent: str, key: str, address: str,
     if not earlier:
         return
     gave = (await _gists(session, earlier[-1]))[1:]
-    await _refuse(session, agent, key, "", Said("", "", address, gists=(gist(given, names=True), *gave)), earlier)
+    mine = Said("", "", address, gists=(gist(given, names=True), *gave))
+    await _refuse(session, agent, key, "was given and has said nearly the same", mine, earlier)
 
 
-async def _refuse(session: Session, agent: str, key: str, tool: str, mine: Said, earlier: Sequence[Said]) -> None:
+async def refuse_near_round(
+    session: Session, agent: str, key: str, line: str, what: str, given: Json, gave: Json = None
+) -> None:
+    """A round of a pattern is about to be carried out.
+
+    Args:
+        session: the run. agent: who decides on the round. key, line: the round's. what: what it is, in words.
+        given: what is begun in it. gave: what comes of it; None where nobody knows yet: then as of the round before.
+
+    Raises:
+        NearRepeat: nearly that was begun, and nearly the same has come of it, as often as it may.
+    """
+    journal, at = session.journal, f"{key}/{ROUND_NOTE}"
+    await journal.landed(kinds.NOTE, at)
+    if at in journal.notes:
+        return  # a replay: it was carried out
+    earlier = session.near.earlier(agent, of_round(agent), line)
+    if not earlier and f"{key}/near" not in journal.notes:  # what was found counts, whatever has come since
+        return
+    came = () if gave is None else (gist(gave),)
+    if gave is None and earlier:
+        came = (await _gists(session, earlier[-1]))[1:]
+    await _refuse(session, agent, key, what, Said("", "", "", gists=(gist(given, names=True), *came)), earlier)
+
+
+async def say_round(session: Session, agent: str, key: str, line: str, given: Json, gave: Json) -> None:
+    """Record what a round was, once: later ones are compared with it.
+
+    Args:
+        as of `refuse_near_round`.
+    """
+    journal, at = session.journal, f"{key}/{ROUND_NOTE}"
+    await journal.landed(kinds.NOTE, at)
+    if at in journal.notes:
+        return
+    begun, came = journal.seal(given)[0], journal.seal(gave)[0]
+    body = {"type": ROUND_NOTE, "agent": agent, "line": line, "args": begun.address, "out": came.address}
+    await journal.go_ahead(kinds.NOTE, at, body, (begun, came))
+
+
+async def _refuse(
+    session: Session, agent: str, key: str, what: str, mine: Said, earlier: Sequence[Said], tool: str = ""
+) -> None:
     limits, journal, at = session.near.limits_of(agent), session.journal, f"{key}/near"
     found: list[tuple[Said, float]] = []
     for one in earlier:
-        if one.given != mine.given:  # exactly the same is bounded by limits.repeats
+        if one.given != mine.given:  # a turn or call that is exactly the same is bounded by limits.repeats
             alike = _likeness(mine.gists, await _gists(session, one))
             if alike >= limits.similarity:
                 found.append((one, alike))
@@ -80,7 +124,6 @@ async def _refuse(session: Session, agent: str, key: str, tool: str, mine: Said,
         if tool:
             note["tool"] = tool
         await journal.record(kinds.NOTE, at, note)
-    what = f"has asked {tool} for nearly the same" if tool else "was given and has said nearly the same"
     evidence = {name: note[name] for name in ("times", "similarity") if name in note}
     raise NearRepeat(
         f"{agent} {what} {note['times']} times already in other words (at least {note['similarity']:.0%} of the words "
@@ -120,5 +163,6 @@ async def _shown(session: Session, one: Said) -> dict[str, Json]:
         given, gave = await _values(session, one)
     except PayloadErased:
         return {"step": one.key, "said": "(erased)"}
-    said = orjson.dumps(gave if one.gave else given).decode()
+    told = [given, gave] if one.kind == kinds.NOTE else gave if one.gave else given
+    said = orjson.dumps(told).decode()
     return {"step": one.key, "said": said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"}

@@ -40,6 +40,8 @@ class Behaviour:
         accepted: when the last baseline was recorded (s): whoever did has seen the changes before it.
         audits: outputs that were looked at, by agent and result (`ok`, `not ok`, `open`).
         resets: how often agents have begun anew, in all processes together.
+        leaks: leaks that declared checks have found, by the item that tells of them ("" for none yet); None before the
+            first check. unread: entries that the last one had no room for.
     """
 
     drifted: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -49,6 +51,8 @@ class Behaviour:
     accepted: float = 0.0
     audits: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     resets: Counter[str] = field(default_factory=Counter[str])
+    leaks: Counter[str] | None = None
+    unread: int = 0
 
     @property
     def open_changes(self) -> list[ModelChange]:
@@ -64,7 +68,21 @@ class Behaviour:
             "model_changes": [change.as_dict() for change in self.changes],
             "audits": {agent: dict(counts) for agent, counts in self.audits.items()},
             "resets": dict(self.resets),
+            "open_leaks": 0 if self.leaks is None else self.leaks.total(),
         }
+
+    def take_leaks(self, body: Mapping[str, Any]) -> None:
+        """What a declared check has found; its item tells of those before it as well that no other tells of."""
+        self.leaks = Counter() if self.leaks is None else self.leaks
+        self.unread = int(body["left"])
+        self.leaks[""] += len(body["leaks"])
+        if "item" in body:
+            self.leaks[str(body["item"])] += self.leaks.pop("")
+
+    def close(self, item: str) -> None:
+        """Somebody has decided: what the item tells of has been dealt with."""
+        if self.leaks is not None:
+            self.leaks.pop(item, None)
 
 
 async def behaviour(ledger: Ledger) -> Behaviour:
@@ -77,6 +95,10 @@ async def behaviour(ledger: Ledger) -> Behaviour:
             found.drifted[body["subject"]], found.accepted = [], entry.at
         elif entry.kind == kinds.DRIFT:
             found.drifted[body["subject"]], found.checked[body["subject"]] = list(body["drifted"]), entry.at
+        elif entry.kind == kinds.LEAKS:
+            found.take_leaks(body)
+        elif entry.kind == kinds.CLOSED:
+            found.close(str(body["item"]))
         elif entry.kind == kinds.MODEL:
             found.models[body["tier"], body["asked"]] = body["model"]
             if body.get("was"):

@@ -113,6 +113,15 @@ def _drifted(demand: Demand) -> Iterable[_Sample]:
     return (({"subject": name}, len(features)) for name, features in sorted(demand.behaviour.drifted.items()))
 
 
+def _open_leaks(demand: Demand) -> Iterable[_Sample]:
+    leaks = demand.behaviour.leaks
+    return () if leaks is None else (({}, leaks.total()),)
+
+
+def _unread(demand: Demand) -> Iterable[_Sample]:
+    return () if demand.behaviour.leaks is None else (({}, demand.behaviour.unread),)
+
+
 def _model_changes(demand: Demand) -> Iterable[_Sample]:
     tiers = Counter(change.tier for change in demand.behaviour.changes)
     return (({"tier": tier}, tiers[tier]) for tier in sorted({tier for tier, _ in demand.behaviour.models}))
@@ -225,6 +234,13 @@ METRICS: Final = (
         "Features that had drifted from the baseline when last checked.",
         _drifted,
     ),
+    Metric(
+        "tightship_open_leaks",
+        "gauge",
+        "Leaks between runs that declared checks have found and nobody has dealt with.",
+        _open_leaks,
+    ),
+    Metric("tightship_leak_check_unread_entries", "gauge", "Entries that the last check had no room for.", _unread),
     Metric("tightship_model_changes_total", "counter", "Versions of models that changed silently.", _model_changes),
     Metric("tightship_agent_resets_total", "counter", "Times that an agent's code has begun anew.", _resets),
     Metric("tightship_audited_outputs", "gauge", "Outputs that an audit has drawn, by result.", _audits),

@@ -121,6 +121,8 @@ class Timeline:
 _LONGEST: Final = 50
 """Lines of one list."""
 _EVENTS: Final = ("exceptions", "budget", "people", "notes", "undone")
+_UNSAID: Final = ("type", "detail", "line", "args", "out")
+"""What of a note is a name or an address, and says nothing to people."""
 _EXCEPTIONS: Final = ("exception", "checkpoint.failed", "breaker", "limit")
 
 
@@ -253,7 +255,7 @@ def _note_said(body: Mapping[str, Any], values: Mapping[str, Json] | None = None
         return alert_text(body)
     sealed = (values or {}).get(str(body.get("detail") or ""))
     told = {**body, **(sealed if isinstance(sealed, dict) else {"said": sealed})}
-    shown = {name: value for name, value in told.items() if name not in ("type", "detail")}
+    shown = {name: value for name, value in told.items() if name not in _UNSAID}
     fields = ", ".join(f"{name} {short(value)}" for name, value in shown.items() if value not in (None, "", [], {}))
     return f"{body.get('type', 'note')}{': ' if fields else ''}{fields}"
 
@@ -282,6 +284,7 @@ _LINES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     kinds.ERASED: lambda body: "a data subject was erased",
     kinds.BASELINE: lambda body: f"the baseline of {body.get('subject')} is recorded{_by(body)}",
     kinds.DRIFT: lambda body: f"{len(body.get('drifted') or ())} features of {body.get('subject')} have drifted",
+    kinds.LEAKS: lambda body: f"{len(body.get('leaks') or ())} leaks in {body.get('runs')} runs",
     kinds.MODEL: lambda body: f"{body.get('tier')} reports {body.get('model')}",
     kinds.AUDIT: lambda body: f"{len(body.get('runs') or ())} outputs of {body.get('agent')} are looked at{_by(body)}",
 }

@@ -90,6 +90,23 @@ class Said:
     done: bool = False
     problems: list[str] = field(default_factory=list[str])
 
+    def to_json(self) -> dict[str, Json]:
+        """What it comes to, without ids of messages: by this it is told whether it was said before."""
+        messages = [{**_told(one.to_json()), "to": one.target} for one in self.messages]
+        moves = [{"move": one.kind, "item": one.item, "value": one.value} for one in self.moves]
+        return {"messages": messages, "moves": moves}
+
+
+def heard(inbox: Sequence[Mapping[str, Any]], done: int) -> dict[str, Json]:
+    """What a peer goes by in a turn, in the same way: the messages, and how many sub-problems it knows to be done."""
+    return {"inbox": [_told(one) for one in inbox], "done": done}
+
+
+def _told(message: Mapping[str, Any]) -> dict[str, Json]:
+    return {name: value for name, value in message.items() if name not in ("id", "re", "from")} | {
+        "by": message["from"]
+    }
+
 
 @dataclass(frozen=True, slots=True)
 class Circle:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.context.board import Move
-from tightship.core.errors import BoundaryError, LimitReached, WorkException
+from tightship.core.errors import BoundaryError, LimitReached, NearRepeat, WorkException
 from tightship.core.ports import Json
 from tightship.core.signals import Signal
 from tightship.effects.frame import Board, Frame
-from tightship.patterns._mail import Chatter, Circle, Said, read_said
-from tightship.patterns._shared import feedback
+from tightship.patterns._mail import Chatter, Circle, Said, heard, read_said
+from tightship.patterns._shared import decider, feedback
 from tightship.patterns._table import Answer, Seat, Table
 from tightship.workflow.tree import Step
 
@@ -116,7 +116,7 @@ class Peer:
             self._seat.asked.pop(str(one.get("re", "")), None)
         self._turns, self._looks = self._turns + 1, 0
         output = await self._turn(inner, view, inbox)
-        await self._do(inner, frame, output)
+        await self._do(inner, frame, output, heard(inbox, view.done))
         return None
 
     # --- looking ---------------------------------------------------------------------------------
@@ -193,11 +193,17 @@ class Peer:
         with feedback(frame, notices):
             return await frame.step(self._step)
 
-    async def _do(self, frame: Frame, branch: Frame, output: Json) -> None:
-        """Carry out what the turn says: moves first, then messages."""
+    async def _do(self, frame: Frame, branch: Frame, output: Json, came: Json) -> None:
+        """Carry out what the turn says: moves first, then messages.
+
+        Raises:
+            what ends the step, when it says nearly the same once more.
+        """
         left = self._rules.messages - self._sent
         items = {key: task.item for key, task in self._tasks.items()}
         said = read_said(output, Circle(self.name, self._others, items, self._seat.got, left), self._seat.number)
+        if said.messages:
+            await self._refuse_circle(frame, said, came)
         await self._post(frame, said)
         granted, lost, refused = await self._move(frame, branch, said)
         refused = [*said.problems, *refused]
@@ -219,6 +225,16 @@ class Peer:
         self._told = bool(refused)
         moved = bool({kind for kind, _ in granted} & {"claim", "result"})
         self._acted = moved and (bool(self._seat.mine) or not said.done)
+
+    async def _refuse_circle(self, frame: Frame, said: Said, came: Json) -> None:
+        """Nothing of it goes out, and nobody plays on, once nearly the same was heard and said as often as it may."""
+        by, says = decider(self._step), said.to_json()
+        try:
+            await frame.refuse_round(by, "has heard and said nearly the same", came, says)
+        except NearRepeat as error:
+            self._table.circle = self._table.circle or error
+            frame.escalate(error)
+        await frame.keep_round(by, came, says)
 
     async def _post(self, frame: Frame, said: Said) -> None:
         """Leave out the messages that the user's request has no room for any more, and delegations with them."""

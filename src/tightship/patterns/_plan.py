@@ -104,6 +104,34 @@ def read_plan(output: Json) -> tuple[list[Task], list[str]]:
     return tasks, []
 
 
+def planned(tasks: Sequence[Task]) -> dict[str, Json]:
+    """What a plan comes to, without the ids that each makes anew: by this it is told whether it was made before."""
+    told = ("worker", "goal", "covers", "input")
+    return {"tasks": [{name: value for name, value in one.to_json().items() if name in told} for one in tasks]}
+
+
+def came_of(tasks: Sequence[Task], results: Mapping[str, Json], failed: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
+    """What has come of a plan, in the same way.
+
+    Args:
+        results: of finished tasks by id. failed: tasks as JSON with `error` and `message`, and `evidence` where there
+            is some.
+    """
+    return {
+        "results": [{"worker": task.worker, "value": results[task.id]} for task in tasks if task.id in results],
+        "failed": [{"worker": one["worker"], "error": one["error"], "message": _reason(one)} for one in failed],
+    }
+
+
+def _reason(failed: Mapping[str, Any]) -> str:
+    """Why a task has failed, without the names of the task and of its run; what it waited for names other tasks."""
+    if failed["error"] == "blocked":
+        return ""
+    child = str((failed.get("evidence") or {}).get("child") or "")
+    said = str(failed["message"]).replace(child, "it") if child else str(failed["message"])
+    return re.sub(rf"(?<![\w.-]){re.escape(failed['id'])}(?![\w.-])", "it", said)
+
+
 def problems(tasks: Sequence[Task], bounds: Bounds) -> list[str]:
     """Why a plan does not stand, each in a sentence that its planner can act on; empty when it does."""
     if not tasks:

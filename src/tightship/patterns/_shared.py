@@ -47,6 +47,12 @@ def takes_turns(step: Step) -> bool:
     return any(one.pattern == "agent" for one in step.walk())
 
 
+def decider(step: Step) -> str:
+    """Whose a step's decisions are: its agent's, where it has one, else the step's as a whole."""
+    agents = list(dict.fromkeys(step.agents()))
+    return agents[0] if len(agents) == 1 else step.part
+
+
 def source_before(step: Step) -> str | None:
     """The name of the nearest earlier output in the same sequence that a step may take as its own input."""
     return next((one.result for one in reversed(step.before) if one.hands_on and one.result is not None), None)

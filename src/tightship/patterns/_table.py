@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tightship.core.errors import NearRepeat
 from tightship.core.ports import Json
 from tightship.effects.frame import Frame
 from tightship.patterns._mail import Message
@@ -67,6 +68,8 @@ class Table:
         """Nobody can move any more."""
         self.held: dict[str, str] = {}
         """Who held what then."""
+        self.circle: NearRepeat | None = None
+        """Why they go round in circles."""
 
     def send(self, frame: Frame, message: Message) -> None:
         """A message is under way. What its receiver has already taken (before a crash) is known to it."""

@@ -21,9 +21,9 @@ from tightship.core.errors import (
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
 from tightship.patterns._manager_checks import manager_findings
-from tightship.patterns._plan import Bounds, Task, overlapping, problems, read_plan
+from tightship.patterns._plan import Bounds, Task, came_of, overlapping, planned, problems, read_plan
 from tightship.patterns._settle import ANSWERS, Ballot, Settle, settle
-from tightship.patterns._shared import error_data, feedback, layer
+from tightship.patterns._shared import decider, error_data, feedback, layer
 from tightship.workflow.conditions import Expression
 from tightship.workflow.models import Fields
 from tightship.workflow.readiness import Finding, StepCheck
@@ -78,7 +78,8 @@ class Manager(TimedStep):
     `plan` gives `tasks`: each with `id`, `worker`, `goal`, and as needed `needs` (ids), `covers` (items of `cover`) and
     `input`. A plan that does not stand (coverage, overlap, circles, inputs that do not fit, too many tasks) goes back
     with the reasons once. Tasks run as what they need arrives. What fails is planned anew, `replans` times; where every
-    item is covered by what is done, a plan without tasks says that this is enough. Items that several tasks cover are
+    item is covered by what is done, a plan without tasks says that this is enough. Nearly the same plan that fails in
+    nearly the same way ends by `limits.similar`. Items that several tasks cover are
     settled by `settle`. `synthesise` puts the results together; without it the output holds `results`, `settled` and
     `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which finds in `results` what
     was done until then.
@@ -199,6 +200,7 @@ class Manager(TimedStep):
             if not failed:
                 break
             if number <= bound:
+                await inner.keep_round(decider(self.plan), planned(plan), came_of(plan, going.results, failed))
                 await inner.note("manager.replan", title=f"{len(failed)} tasks failed", failed=failed, again=True)
         if failed and plan and (self.on_failure != "keep" or not done):
             raise self._failure(failed, done)
@@ -239,6 +241,8 @@ class Manager(TimedStep):
             plan, wrong = read_plan(output)
             wrong = wrong or problems(plan, bounds)
             if not wrong:
+                if plan:
+                    await self._refuse_circle(frame, plan)
                 await frame.keep("accepted", lambda plan=plan: [task.to_json() for task in plan])
                 return plan
             await frame.note("plan.rejected", title=f"{len(wrong)} problems", problems=wrong, again=attempt == "plan")
@@ -247,6 +251,16 @@ class Manager(TimedStep):
             needed="do it by hand, or correct the planner",
             evidence={"problems": wrong, "plan": output},
         )
+
+    async def _refuse_circle(self, frame: Frame, plan: Sequence[Task]) -> None:
+        """A plan is not carried out when nearly the same one has failed nearly the same way, as often as it may.
+
+        Raises:
+            NearRepeat: so it has.
+        """
+        if await frame.kept("accepted") is None:
+            what = "has planned nearly the same, which has failed for nearly the same reasons,"
+            await frame.refuse_round(decider(self.plan), what, planned(plan))
 
     async def _items(self, frame: Frame) -> tuple[str, ...]:
         if self.cover is None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from tightship.context.board import Move
-from tightship.core.errors import DataMissing, FormatMismatch, NobodyMoves, TimedOut
+from tightship.core.errors import DataMissing, FormatMismatch, NobodyMoves, TightshipError, TimedOut
 from tightship.core.ports import Json
 from tightship.effects.frame import Board, Branch, BranchResult, Frame
 from tightship.patterns._mail import FIELDS
@@ -244,6 +244,10 @@ class Peers(TimedStep):
                 await frame.bounded(self.limit, self.part, play)
             except TimedOut:
                 late, table.held = True, table.holders()
+            except TightshipError:
+                if table.circle is not None:  # one of them has found it, and the others were cut off
+                    raise table.circle from None
+                raise
         failed = [(one.part, one.error) for one in results if one.error is not None]
         if failed and len(failed) == len(names):
             raise branch_failure(self.part, [(one.part, one) for one in results], {})

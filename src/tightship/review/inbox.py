@@ -13,7 +13,7 @@ from tightship.core import kinds
 from tightship.core.errors import BoundaryError, GuardRefused, InputRejected, UnknownName
 from tightship.core.ports import Delta, EntryView, Json
 
-ItemType = Literal["review", "escalation", "budget", "question", "residual", "drift"]
+ItemType = Literal["review", "escalation", "budget", "question", "residual", "drift", "leak"]
 DecisionType = Literal["approve", "reject", "edit", "answer"]
 
 _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
@@ -23,6 +23,7 @@ _ALLOWED: Final[Mapping[str, tuple[DecisionType, ...]]] = {
     "escalation": ("answer", "reject"),
     "residual": ("approve", "answer"),
     "drift": ("approve", "answer"),
+    "leak": ("approve", "answer"),
 }
 _TEXTS: Final = (
     *("item", "run", "log", "type", "role", "title", "package", "state"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, RunFailed, Stalled, TightshipError, WorkException
+from tightship.core.errors import GuardRefused, LimitReached, RunFailed, Stalled, TightshipError, WorkException
 from tightship.core.ids import derived_id
 from tightship.core.ports import Json
 from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
@@ -33,7 +33,7 @@ TAKEN = "taken"
 class Escalate(TightshipError):
     """The run is to end as escalated, whatever the surrounding behaviours say."""
 
-    def __init__(self, exception: WorkException) -> None:
+    def __init__(self, exception: WorkException | LimitReached) -> None:
         self.exception = exception
         super().__init__(exception.message)
 

@@ -33,9 +33,8 @@ from tightship.effects.frame import (
     RunFacts,
     Scope,
 )
-from tightship.effects.outcomes import jsonable
 from tightship.effects.shared import READ, local_call
-from tightship.ledger import Count, Expected, Guards
+from tightship.ledger import Count, Expected
 from tightship.runtime import governing
 from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
@@ -45,6 +44,7 @@ from tightship.runtime.board import look, move
 from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
+from tightship.runtime.notes import keep_round, record_note, refuse_round
 from tightship.runtime.passing import pass_control, send_messages
 from tightship.runtime.saga import begin, turn_around
 from tightship.runtime.siblings import SHORT_PAUSE, after, announce, keep, kept, observe, observed
@@ -56,12 +56,6 @@ if TYPE_CHECKING:
 
 SHARED = "context."
 """What a condition's names of the shared context begin with."""
-PLAIN = frozenset(
-    {"kind", "error", "title", "attempt", "branch", "round", "passed", "step", "asked", "role", "decision", "again"}
-    | {"source", "target", "number", "facts", "kept", "known", "still"}
-    | {"claims", "results", "releases", "messages"}
-)
-"""Fields of a note that name parts of the workflow, never what anybody wrote."""
 
 
 def join(path: str, part: str) -> str:
@@ -409,17 +403,15 @@ class NodeFrame:
         self, key: str, type: str, fields: Mapping[str, Json], counts: tuple[Count, ...] = ()
     ) -> None:
         """Record a note; `counts` is what it counts for and may not pass: the run's own first, then those above it."""
-        journal = self.task.journal
-        body: dict[str, Any] = {"type": type}
-        if len(counts) > 1:
-            body["above"] = [count.run for count in counts[1:]]
-        body |= {name: value for name, value in fields.items() if name in PLAIN and not isinstance(value, dict | list)}
-        told = {name: jsonable(value) for name, value in fields.items() if name not in body}
-        payloads: tuple[Any, ...] = ()
-        if told:  # what it says may be personal: sealed, as everything that people or agents have written
-            payload, _ = journal.seal(told)
-            body["detail"], payloads = payload.address, (payload,)
-        await journal.record(kinds.NOTE, key, body, payloads, Guards(counts=counts) if counts else None)
+        await record_note(self, key, type, fields, counts)
+
+    async def refuse_round(self, by: str, what: str, given: Json, gave: Json = None) -> None:
+        """Let a round begin, unless it is nearly the same again."""
+        await refuse_round(self, by, what, given, gave)
+
+    async def keep_round(self, by: str, given: Json, gave: Json) -> None:
+        """What a round was."""
+        await keep_round(self, by, given, gave)
 
     # --- waiting ---------------------------------------------------------------------------------
 
@@ -493,7 +485,7 @@ class NodeFrame:
         """Undo what was done below this node."""
         return await turn_around(self, error, retry)
 
-    def escalate(self, exception: WorkException) -> NoReturn:
+    def escalate(self, exception: WorkException | LimitReached) -> NoReturn:
         """End the run as escalated with this exception."""
         from tightship.runtime.ending import Escalate
 

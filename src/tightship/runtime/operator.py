@@ -20,6 +20,7 @@ from tightship.runtime.ballots import voters
 from tightship.runtime.conduct import Audits
 from tightship.runtime.drift_checks import DRIFT, conduct_scope, decided
 from tightship.runtime.four_eyes import barred, named
+from tightship.runtime.leak_checks import LEAK
 from tightship.runtime.manual import Hands
 from tightship.runtime.purse import wrong_grant
 from tightship.runtime.starting import Starter
@@ -145,8 +146,9 @@ class Operator:
         closed = Draft(found.run, kinds.CLOSED, "", body, payloads=(*payloads, *said))
         following = (*await self._following(found, decision), *await self._settled_conflict(found, decision, package))
         signal = Draft(found.run, kinds.SIGNAL, "", {"type": "answer", "item": item, "by": decision.by})
-        if found.type == DRIFT:  # about many runs, none of which waits for it
-            drafts = (closed, *await decided(self._ledger, item, decision.type, decision.by))
+        if found.type in (DRIFT, LEAK):  # about many runs, none of which waits for it
+            follows = await decided(self._ledger, item, decision.type, decision.by) if found.type == DRIFT else ()
+            drafts = (closed, *follows)
         else:
             drafts = (closed, signal, *following)
         try:

@@ -1,4 +1,4 @@
-"""What is done beside the runs: schedules, audits, checks for drift, deliveries, stalled runs, lost loans,
+"""What is done beside the runs: schedules, audits, checks for drift and leaks, deliveries, stalled runs, lost loans,
 checkpoints, old jobs.
 
 On a shared store each is a job, once per period for all workers; while no jobs are carried out, and on a store for one
@@ -14,6 +14,7 @@ from tightship.runtime.conduct import Audits
 from tightship.runtime.deliveries import Deliveries
 from tightship.runtime.drift_checks import DriftChecks
 from tightship.runtime.jobs import Jobs, PostgresJobs
+from tightship.runtime.leak_checks import LeakChecks
 from tightship.runtime.reconcile import Lost, Reconciler
 from tightship.runtime.schedules import Schedules
 from tightship.runtime.timetable import Periodic, Timetable
@@ -49,6 +50,7 @@ class Upkeep:
         self._schedules = Schedules(ledger, files.workflows, starter)
         self._audits = Audits(ledger, files.agents, starter)
         self._drift = DriftChecks(ledger, files)
+        self._leaks = LeakChecks(ledger, files)
         self._url, self._build = url, build
         self._timetable: Timetable | None = None
         self.jobs: Jobs | None = None
@@ -65,6 +67,7 @@ class Upkeep:
         periodic = [Periodic("schedules", "* * * * *", self._schedules.look, of_build=True, again=True)]
         periodic.append(Periodic("audits", "*/5 * * * *", self._audits.look, of_build=True))
         periodic.append(Periodic("drift", "*/5 * * * *", self._drift.look))
+        periodic.append(Periodic("leaks", "*/5 * * * *", self._leaks.look))
         if self._deliveries.targets:
             periodic.append(Periodic("deliveries", "* * * * * */2", self._deliveries.look, of_build=True, again=True))
         if self._url is not None:

@@ -1,4 +1,4 @@
-"""What keeps conduct as declared: bounded histories, grounds, audits, breakers, checks for drift, resets."""
+"""What keeps conduct as declared: bounded histories, grounds, audits, breakers, checks for drift and leaks, resets."""
 
 from __future__ import annotations
 
@@ -102,6 +102,25 @@ class DriftSpec(Spec):
         few = min(self.latest, self.baseline or self.fewest)
         if few < self.fewest:
             raise ValueError(f"{few} runs are compared, and {self.fewest} are needed; raise it, or lower `fewest`")
+        return self
+
+
+class LeakSpec(Spec):
+    """Canaries of one run are looked for in others, again and again (F6).
+
+    `role` gets what is found. A check reads what was recorded since the one before, at most as old as `window`, and at
+    most `entries` of it.
+    """
+
+    role: Name
+    every: Duration = Field(default=86_400.0, ge=60, le=31_536_000)
+    window: Duration = Field(default=604_800.0, ge=60, le=31_536_000)
+    entries: int = Field(default=100_000, ge=1000, le=10_000_000)
+
+    @model_validator(mode="after")
+    def _leaves_nothing_out(self) -> LeakSpec:
+        if self.window < self.every:
+            raise ValueError("window is shorter than every; what is recorded between two checks would not be read")
         return self
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from tightship.core.ports import Json
+from tightship.workflow.conduct import LeakSpec
 from tightship.workflow.context_feeds import FeedSpec
 from tightship.workflow.context_keys import ContextKey, KeyPattern
 from tightship.workflow.models import AgentSpec, Budget, Limits, Spec, Text, ToolName
@@ -348,6 +349,7 @@ class WorkspaceConfig(Spec):
     limits: Limits = Limits()
     breakers: BreakersSpec = BreakersSpec()
     domains: Mapping[ToolName, Mapping[Name, DomainCheck]] = {}
+    leaks: LeakSpec | None = None
     settings: Settings = Settings()
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ class Limits(Spec):
         default=3,
         ge=1,
         le=1000,
-        description="turns or calls of one agent that are nearly the same in other words, with nothing new in between",
+        description="turns, calls or rounds of an agent that are nearly the same in other words, nothing new between",
     )
     similarity: float = Field(
         default=0.7, ge=0.5, le=1.0, description="share of words in common from which on texts are nearly the same"

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tightship.workflow.models import Spec
 from tightship.workflow.units import Duration, Name, is_loopback, secret_variable, variable
 
-On = Literal["review", "escalation", "budget", "question", "residual", "drift", "reminder"]
+On = Literal["review", "escalation", "budget", "question", "residual", "drift", "leak", "reminder"]
 """The types of inbox items, and `reminder`: the time of one runs out."""
 _URL = re.compile(r"https?://[^\s]+")
 

@@ -180,9 +180,9 @@ def audits_itself(check: Check, rule: Rule) -> Iterator[Finding]:
 @rule(
     "TS237",
     "error",
-    "What a check for drift finds reaches nobody",
+    "What a check for drift or leaks finds reaches nobody",
     why="The item would wait for a role that nobody holds.",
-    fix="Name a role of tightship.yaml in `drift.role`.",
+    fix="Name a role of tightship.yaml in `drift.role`, or `leaks.role`.",
 )
 def tells_nobody(check: Check, rule: Rule) -> Iterator[Finding]:
     """A finding is somebody's."""
@@ -191,6 +191,10 @@ def tells_nobody(check: Check, rule: Rule) -> Iterator[Finding]:
         if one.drift is not None and one.drift.role not in roles:
             said = f"nobody holds the role {one.drift.role!r}"
             yield rule.found(said, one.where("drift", "role"), fix=did_you_mean(one.drift.role, roles))
+    leaks = check.files.config.leaks
+    if leaks is not None and leaks.role not in roles:
+        mark = check.files.config.where("leaks", "role")
+        yield rule.found(f"nobody holds the role {leaks.role!r}", mark, fix=did_you_mean(leaks.role, roles))
 
 
 @rule(

@@ -240,6 +240,7 @@ def unused_role(check: Check, rule: Rule) -> Iterator[Finding]:
     used |= {role for workflow in check.workflows() if (role := workflow.escalation_role(config.roles)) is not None}
     watched = (*check.files.agents.values(), *check.workflows())
     used |= {one.drift.role for one in watched if one.drift is not None}
+    used |= {config.leaks.role} if config.leaks is not None else set()
     for name in config.roles:
         if name not in used:
             yield rule.found(f"nothing names the role {name!r}", config.where("roles", name, key=True))

@@ -16,6 +16,7 @@ from tightship.core.errors import DataMissing, LimitReached, TightshipError
 from tightship.core.ports import Json, Reply, Request
 from tightship.models.rehearsal import rehearsed
 from tightship.quality.drills.judge import judge_safe, last, told
+from tightship.quality.drills.near_rounds import REWORDED, plan_anew, talk_anew, wording
 from tightship.quality.drills.outside import Ask, Tap
 from tightship.quality.drills.registry import Report, drill
 from tightship.quality.drills.roles import only
@@ -34,9 +35,6 @@ CALLS = 250
 """Calls after which a turn that asks on and on should have been stopped."""
 WORDINGS = 40
 """In how many wordings the same is asked."""
-REWORDED = 12
-"""Wordings of the same after which whoever says it should have been stopped."""
-_FILLERS = ("again", "exactly", "finally", "kindly", "now", "once", "quickly", "really", "simply", "still")
 
 
 def _circles(bench: Bench) -> str:
@@ -163,8 +161,9 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
 
 @drill(
     "near-repeat",
-    broken="agents ask tools that find nothing for the same in ever other words, and so do checkers object",
-    fix="lower `limits.similar`, or `rounds` of maker_checker",
+    broken="agents ask tools that find nothing for the same in ever other words; so do checkers object, managers plan "
+    "what fails, and peers talk",
+    fix="lower `limits.similar`, `rounds` of maker_checker, `replans` of manager, or `messages` of peers",
 )
 def near_repeat(bench: Bench, report: Report) -> None:
     """Whoever says the same over and over in other words is stopped soon, and a person gets the case."""
@@ -177,13 +176,8 @@ def near_repeat(bench: Bench, report: Report) -> None:
         clean = next((one for one in bench.lively() if names & set(one.agents)), None)
         if clean is not None:
             _objects_anew(bench, report, clean, names)
-
-
-def _wording(number: int) -> str:
-    """The same request in the wording of this number, below 45."""
-    pairs = list(itertools.combinations(_FILLERS, 2))
-    first, second = pairs[number % len(pairs)]
-    return f"{first} tell me all details that anybody knows about how this open case of our customer stands {second}"
+    plan_anew(bench, report)
+    talk_anew(bench, report)
 
 
 def _rewords(bench: Bench, report: Report, clean: Clean, agent: str, tool: str) -> None:
@@ -192,7 +186,7 @@ def _rewords(bench: Bench, report: Report, clean: Clean, agent: str, tool: str) 
     def actor(spec: AgentSpec, function: AgentFunction) -> AgentFunction:
         async def rewords(ctx: AgentContext, given: dict[str, Json]) -> Json:
             for number in range(WORDINGS):
-                args = _said_as(ctx, tool, _wording(number))
+                args = _said_as(ctx, tool, wording(number))
                 if args is None:
                     break
                 said.append(args)
@@ -254,7 +248,7 @@ def _objects_anew(bench: Bench, report: Report, clean: Clean, names: set[str]) -
             if not isinstance(verdict, Mapping):
                 return verdict
             bent = {name: False if value is True else value for name, value in verdict.items()}
-            return {**bent, "objections": [_wording(next(count))]}
+            return {**bent, "objections": [wording(next(count))]}
 
         return checker if spec.agent in names else function
 
