@@ -192,7 +192,7 @@ STEPS: Mapping[str, str] = {
     "Manager.replans": "How often.",
     "Manager.deadline": "The manager's time; then `fallback` takes its place.",
     "Manager.fallback": (
-        "What is done in the manager's place when its plans do not stand, tasks fail for good, or it is late."
+        "What is done in the manager's place when its plans do not stand, tasks fail for good, it breaks, or it is late."
     ),
     "Worker.do": "The step that does such a task.",
     "Worker.input": "What a task of this kind has to be given; a plan that gives something else does not stand.",
