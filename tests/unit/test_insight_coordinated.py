@@ -78,7 +78,8 @@ def test_a_step_that_has_failed_is_not_shown_as_done() -> None:
         desk.agent("plan", plan, tools=[])
         for name in ("a", "b", "look"):
             desk.agent(name, idle, tools=[])
-        board = Peers(agents=["a", "b"], board='["x"]', name="board")
+        fields: dict[str, Any] = {"agents": ["a", "b"], "board": '["x"]', "name": "board"}
+        board = Peers(**fields)
         desk.workflow(Manager(plan="plan", workers={"board": board, "look": "look"}, on_failure="keep", within="1h"))
         run = await desk.run()
         assert run.output["failed"][0]["error"] == "NobodyMoves"

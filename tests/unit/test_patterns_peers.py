@@ -383,7 +383,9 @@ def test_asks_that_go_back_and_forth_are_found() -> None:
 
 
 @pytest.mark.parametrize("ring", [("a", "b"), ("a", "b", "c")])
-def test_several_delegated_at_once_that_only_go_round_are_found_however_many_pass_them_on(ring: tuple[str, ...]) -> None:
+def test_several_delegated_at_once_that_only_go_round_are_found_however_many_pass_them_on(
+    ring: tuple[str, ...],
+) -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)
 

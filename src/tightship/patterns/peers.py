@@ -257,7 +257,7 @@ class Peers(TimedStep):
             "held": dict(table.held),
             "messages": table.messages,
             "refused": table.refused,
-            "failed": {name: error_data(error) for name, error in failed if error is not None},
+            "failed": {name: error_data(error) for name, error in failed},
         }
         return await frame.observe("end", lambda: told)
 
