@@ -64,7 +64,8 @@ def test_what_patterns_have_noted_speaks_against_whom_it_is_about() -> None:
     log.add(kinds.NOTE, "desk/1/note:handoff.returned/1", type="handoff.returned", source="desk", kind="brief")
     told: dict[str, Any] = {"child": "r-1", "at": "report/tasks/a/child:below/1", "outcome": "escalated"}
     log.add(kinds.SIGNAL, "", type="child", **told)
-    log.add(kinds.SIGNAL, "", type="child", **{**told, "child": "r-2", "outcome": "completed"})
+    completed: dict[str, Any] = {**told, "child": "r-2", "outcome": "completed"}
+    log.add(kinds.SIGNAL, "", type="child", **completed)
     found = attribute_run(log.entries)
     assert [(one.name, one.agent) for one in found.steps] == [
         (told["at"], "run r-1"),
