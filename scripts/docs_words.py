@@ -69,7 +69,10 @@ WORKFLOW: Mapping[str, str] = {
     "Budget.calls": "Calls of tools and models.",
     "Budget.then": "What happens when it is used up: `ask` (as without it) puts a question into the inbox and waits.",
     "Limits.turns": "Turns of agents in a run.",
-    "Limits.calls": "Calls of tools and models in a run, refused and cached ones included.",
+    "Limits.calls": (
+        "Calls of tools and models in a run, refused and cached ones included; looks at the shared context and at "
+        "boards, and what is written there, count too."
+    ),
     "Limits.requests": (
         "Attempts at tools and models for one user's request: the run's and those of all runs below it, retries too. A "
         "resume gives no new ones."
@@ -192,7 +195,8 @@ STEPS: Mapping[str, str] = {
     "Manager.replans": "How often.",
     "Manager.deadline": "The manager's time; then `fallback` takes its place.",
     "Manager.fallback": (
-        "What is done in the manager's place when its plans do not stand, tasks fail for good, or it is late."
+        "What is done in the manager's place when its plans do not stand, tasks fail for good, it breaks, "
+        "or it is late."
     ),
     "Worker.do": "The step that does such a task.",
     "Worker.input": "What a task of this kind has to be given; a plan that gives something else does not stand.",

@@ -142,7 +142,16 @@ async def everything(ws: Workspace) -> None:
     await (await ws.ledger()).erase("default", "C-1", by="ann")
 
 
-BESIDE = {kinds.SCHEDULE, kinds.BASELINE, kinds.DRIFT, kinds.RESET, kinds.MODEL, kinds.AUDIT, kinds.BREAKER}
+BESIDE = {
+    kinds.SCHEDULE,
+    kinds.BASELINE,
+    kinds.DRIFT,
+    kinds.RESET,
+    kinds.MODEL,
+    kinds.AUDIT,
+    kinds.BREAKER,
+    kinds.LEAKS,
+}
 BESIDE |= {kinds.ASSIGNED, kinds.REMINDED, kinds.DELIVERY, kinds.THRESHOLD}
 """What is made beside runs, by declarations that these runs do without."""
 

@@ -52,6 +52,28 @@ def test_a_run_is_judged_by_its_ledger() -> None:
     assert attribute_run([]).agents == ()
 
 
+def test_what_patterns_have_noted_speaks_against_whom_it_is_about() -> None:
+    log = Log()
+    for name in ("maker", "checker"):
+        log.add(kinds.TURN, f"mc/1/{name}/1", agent=name, hash="h", out="o")
+    log.add(kinds.NOTE, "mc/1/note:maker_checker.round/1", type="maker_checker.round", round=1, passed=False)
+    for name in ("maker", "checker"):
+        log.add(kinds.TURN, f"mc/2/{name}/1", agent=name, hash="h", out="o")
+    log.add(kinds.NOTE, "mc/2/note:maker_checker.round/1", type="maker_checker.round", round=2, passed=True)
+    log.add(kinds.TURN, "desk/1/desk/1", agent="desk", hash="h", out="o")
+    log.add(kinds.NOTE, "desk/1/note:handoff.returned/1", type="handoff.returned", source="desk", kind="brief")
+    told: dict[str, Any] = {"child": "r-1", "at": "report/tasks/a/child:below/1", "outcome": "escalated"}
+    log.add(kinds.SIGNAL, "", type="child", **told)
+    completed: dict[str, Any] = {**told, "child": "r-2", "outcome": "completed"}
+    log.add(kinds.SIGNAL, "", type="child", **completed)
+    found = attribute_run(log.entries)
+    assert [(one.name, one.agent) for one in found.steps] == [
+        (told["at"], "run r-1"),
+        ("desk/1/desk/1", "desk"),
+        ("mc/1/maker/1", "maker"),
+    ]
+
+
 def test_a_log_of_nothing_but_a_task_is_refused() -> None:
     with pytest.raises(InputRejected, match="nothing to attribute"):
         attribute([TASK])

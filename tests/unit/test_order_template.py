@@ -186,6 +186,26 @@ def test_a_customer_above_the_limit_buys_only_with_a_persons_consent(
     alone(tmp_path, story, "above_credit_limit")
 
 
+@pytest.mark.parametrize(
+    "gives",
+    [
+        '"now": [{"sku": "SKU-510", "quantity": 1}], "later": []',
+        '"now": [{"sku": "SKU-501", "quantity": 2}], "later": []',
+        '"now": [{"sku": "SKU-501", "quantity": 1}], "later": [{"sku": "SKU-510", "quantity": 1}]',
+    ],
+)
+def test_nothing_is_done_with_goods_that_were_not_ordered(tmp_path: Path, gives: str) -> None:
+    async def story(shop: Shop, order: dict[str, Any]) -> None:
+        code = shop.folder / "agents" / "cash.py"
+        answer = 'return {"now": now, "later": later'
+        assert order["items"] == [{"sku": "SKU-501", "quantity": 1}] and answer in code.read_text()
+        code.write_text(code.read_text().replace(answer, f"return {{{gives}"))
+        before, run = shop.standing(), await shop.run(order)
+        assert run.outcome == "escalated" and shop.standing() == before
+
+    alone(tmp_path, story, "clear")
+
+
 def test_what_does_not_answer_for_a_while_undoes_nothing(tmp_path: Path) -> None:
     async def story(shop: Shop, order: dict[str, Any]) -> None:
         run = await shop.run(order)

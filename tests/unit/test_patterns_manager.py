@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightship.core import kinds
-from tightship.core.errors import LoadError, Unavailable
+from tightship.core.errors import LoadError, OutOfScope, Unavailable
 from tightship.core.signals import OverBudget
 from tightship.patterns import Manager, load_all
 from tightship.patterns._plan import Bounds, Task, problems, read_plan
@@ -137,6 +137,73 @@ def test_a_plan_that_is_poor_twice_is_replaced_or_goes_to_a_person(fallback: boo
         else:
             assert (run.outcome, run.reason) == ("escalated", "PlanRejected")
             assert "there is no worker 'nobody'" in str(run.package)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize(
+    ("breaks", "how", "reason"),
+    [
+        ("plan", "raises", "AgentRaised"),
+        ("plan", "hangs", "AgentHung"),
+        ("plan", "is away", "Unavailable"),
+        ("plan", "gives no plan", "WrongShape"),
+        ("write", "raises", "AgentRaised"),
+        ("write", "hangs", "AgentHung"),
+    ],
+)
+def test_a_manager_that_breaks_is_replaced_and_what_was_done_is_kept(
+    breaks: str, how: str, reason: str, fallback: bool
+) -> None:
+    async def broken(ctx: Any, given: dict[str, Any]) -> Any:
+        if how == "raises":
+            raise RuntimeError("it is broken")
+        if how == "hangs":
+            await asyncio.sleep(3600)
+        if how == "is away":
+            raise Unavailable("its model does not answer")
+        return {"tasks": "later"}
+
+    async def rest(ctx: Any, given: dict[str, Any]) -> Any:
+        return {"kept": [one["id"] for one in given["results"]], "why": given["failed"][0]["error"]}
+
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+        plan = broken if breaks == "plan" else planner([task("a")])
+        fields = {"input": {"items": "list"}, "output": {"tasks": "list"}, "within": "5s", "tools": []}
+        desk.agent("plan", plan, **fields)
+        looks(desk)
+        desk.agent("write", broken, input={"results": "list"}, within="5s", tools=[])
+        add(desk, "rest", rest, results="list", failed="list")
+        more = {"fallback": "rest"} if fallback else {}
+        desk.workflow(Manager(plan="plan", workers={"look": "look"}, synthesise="write", within="1m", **more))
+        run = await desk.run()
+        if fallback:
+            assert run.output == {"kept": ["a"] if breaks == "write" else [], "why": reason}
+            assert len(notes(run, "manager.replaced")) == 1
+        else:
+            assert run.outcome == "escalated" and run.reason in (reason, "unavailable")
+
+    simulate(story)
+
+
+def test_what_a_planner_says_of_the_case_goes_to_a_person_whatever_the_fallback() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        async def plan(ctx: Any, given: dict[str, Any]) -> Any:
+            raise OutOfScope("this is no case for us")
+
+        async def rest(ctx: Any, given: dict[str, Any]) -> Any:
+            return {"made": "up"}
+
+        plans(desk, plan)
+        looks(desk)
+        add(desk, "rest", rest)
+        desk.workflow(Manager(plan="plan", workers={"look": "look"}, fallback="rest"))
+        run = await desk.run()
+        assert (run.outcome, run.reason) == ("escalated", "out_of_scope")
 
     simulate(story)
 

@@ -382,6 +382,93 @@ def test_asks_that_go_back_and_forth_are_found() -> None:
     simulate(story)
 
 
+@pytest.mark.parametrize("ring", [("a", "b"), ("a", "b", "c")])
+def test_several_delegated_at_once_that_only_go_round_are_found_however_many_pass_them_on(
+    ring: tuple[str, ...],
+) -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        def passes(to: str, claims: bool) -> Any:
+            async def peer(ctx: Any, given: dict[str, Any]) -> Any:
+                gives = [{"to": to, "kind": "delegate", "about": key} for key in keys(given["mine"])]
+                return {"claim": keys(given["open"]) if claims else [], "messages": gives}
+
+            return peer
+
+        for name, following in zip(ring, (*ring[1:], ring[0]), strict=True):
+            add(desk, name, passes(following, claims=name == "a"))
+        desk.workflow(step(*ring, turns=100), **BOARD)
+        found = await run(desk, "x", "y")
+        assert found.outcome == "escalated"
+        assert "LoopFound" in str(found.package["evidence"])
+        assert sum(entry.kind == kinds.TURN for entry in found.entries) < 20
+
+    simulate(story)
+
+
+def test_work_that_is_shared_out_to_and_fro_is_no_loop() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        def shares(to: str, claims: bool) -> Any:
+            async def peer(ctx: Any, given: dict[str, Any]) -> Any:
+                first, *rest = keys(given["mine"]) or [""]
+                gives = [{"to": to, "kind": "delegate", "about": key} for key in rest]
+                results = [{"key": first, "value": first}] if first else []
+                return {"claim": keys(given["open"]) if claims else [], "messages": gives, "results": results}
+
+            return peer
+
+        add(desk, "a", shares("b", claims=True))
+        add(desk, "b", shares("a", claims=False))
+        desk.workflow(step("a", "b", turns=100), **BOARD)
+        found = await run(desk, *(f"t{number}" for number in range(12)))
+        assert found.outcome == "completed" and len(found.output["results"]) == 12
+
+    simulate(story)
+
+
+def test_a_peer_that_says_what_was_refused_again_gets_no_turn_for_that_alone() -> None:
+    async def story(sim: Simulation) -> None:
+        desk, turns = Desk(sim), list[Any]()
+
+        async def wrong(ctx: Any, given: dict[str, Any]) -> Any:
+            turns.append(list(ctx.feedback))
+            return {"claim": ["nowhere"], "messages": [{"to": "boss", "kind": "tell"}]}
+
+        add(desk, "a", wrong)
+        add(desk, "b", diligent(60.0))
+        desk.workflow(step("a", "b", turns=100, lease=300), **BOARD)
+        found = await run(desk, "x", "y")
+        assert found.outcome == "completed"
+        assert turns[0] == [] and len(turns[1]) == 2 and len(turns) <= 5  # told once; then only what is new wakes it
+
+    simulate(story)
+
+
+def test_nobody_waits_for_a_peer_that_may_not_even_give_back_what_it_holds() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+
+        def passes(to: str, claims: bool) -> Any:
+            async def peer(ctx: Any, given: dict[str, Any]) -> Any:
+                tells = [{"to": to, "kind": "tell", "text": given["inbox"][0]["id"] if given["inbox"] else "hello"}]
+                return {"claim": keys(given["open"]) if claims else [], "messages": tells}
+
+            return peer
+
+        add(desk, "a", passes("b", claims=True))
+        add(desk, "b", passes("a", claims=False))
+        desk.workflow(step("a", "b", turns=100, lease="1h", within="2h"), **BOARD, limits={"calls": 20})
+        began = sim.world().clock.now()
+        found = await run(desk, "x", "y")
+        assert found.outcome == "escalated" and "used up its 20 calls" in str(found.package)
+        assert sim.world().clock.now() - began < 60
+
+    simulate(story)
+
+
 def test_a_refused_budget_of_one_peer_ends_the_run_and_the_others_do_not_wait_for_it() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)

@@ -107,6 +107,22 @@ def test_an_order_above_the_limit_waits_for_a_person(tmp_path: Path, decision: A
     simulate(story)
 
 
+def test_two_orders_at_one_supplier_are_not_each_filled_up_to_its_least_value(tmp_path: Path) -> None:
+    async def story(sim: Simulation) -> None:
+        desk = BuyingDesk(sim, tmp_path / "workspace")
+        code = tmp_path / "workspace" / "agents" / "stock.py"
+        figures = '"position": position,\n                "wanted": wanted,'
+        drifted = figures.replace("position,", "position * 3 + 1,").replace("wanted,", "wanted * 3 + 1,")
+        assert figures in code.read_text()
+        code.write_text(code.read_text().replace(figures, drifted))
+        run = await desk.run(next(one for one in ROUNDS if one["id"] == "R-06"))
+        assert (run.outcome, run.reason) == ("escalated", "rule_conflict")
+        assert desk.orders() == []
+        await desk.close()
+
+    simulate(story)
+
+
 def test_check_has_nothing_to_say_but_advice() -> None:
     connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://127.0.0.1:1")
     tools = {name: connector.spec(name) for name in connector.tools()}

@@ -42,7 +42,32 @@ def noted(body: Mapping[str, Any], step: str) -> Noted | None:
         return Noted("exception", f"{body.get('title') or step}: {error}", (Rule("on", kind, "declared behaviour"),))
     if type == "budget.alert":
         return Noted("condition", alert_text(body), (Rule("budget", str(body.get("scope") or ""), "alert at 80 %"),))
-    return None
+    return _coordinated(type, body, step)
+
+
+def _coordinated(type: str, body: Mapping[str, Any], step: str) -> Noted | None:
+    """What managers, peers and handoffs have come to."""
+    problems, message = [str(one) for one in body.get("problems") or ()], str(body.get("message") or "")
+    failed = f"{step.rpartition('/')[2]} failed: {body.get('error')}"
+    found = {
+        "plan.rejected": Noted("checkpoint", "the plan does not stand", reason="; ".join(problems)),
+        "manager.replan": Noted("condition", f"planned anew: {body.get('title')}"),
+        "manager.replaced": Noted("exception", "the fallback took the manager's place", reason=message),
+        "task.failed": Noted("exception", failed, reason=message),
+        "branch.failed": Noted("exception", failed, reason=message),
+        "handoff": Noted("condition", f"{body.get('source')} handed over to {body.get('target')}"),
+        "handoff.returned": Noted("checkpoint", "the handoff went back to its sender", reason="; ".join(problems)),
+        "handoff.refused": Noted("exception", "the handoff does not stand", reason="; ".join(problems)),
+        "peers.end": Noted("condition", f"the board: {body.get('title')}"),
+    }
+    return found.get(type)
+
+
+def child_told(body: Mapping[str, Any]) -> Noted:
+    """How a run below this one has ended."""
+    outcome, workflow = str(body["outcome"]), str(body["at"]).rpartition("child:")[2].partition("/")[0]
+    said = f"the run {body['child']} of {workflow} {'completed' if outcome == 'completed' else f'ended: {outcome}'}"
+    return Noted("condition" if outcome == "completed" else "exception", said, reason=str(body.get("reason") or ""))
 
 
 def _settled(body: Mapping[str, Any]) -> Noted:

@@ -10,11 +10,13 @@ from typing import Any
 from tightship.core import kinds
 from tightship.core.money import show_usd
 from tightship.core.ports import EntryView, Json
-from tightship.insight._reading import Effect, State, Turn, duration, effects, turns
+from tightship.insight._reading import Effect, State, Turn, base_of, duration, effects, turns
 from tightship.insight.costs import Cost, cost_of
 
 _PLUMBING = re.compile(r"(?:tool|model|ask|budget|undo|\d+|p\d+)\Z")
 """Parts of a key that only number or sort what is below; they are not shown as steps of their own."""
+_LOST = frozenset({"task.failed", "branch.failed"})
+"""Notes by which a pattern tells that a task or a branch has failed and it went on."""
 _FEW = 3
 """So many calls that read alike are each shown."""
 
@@ -26,11 +28,12 @@ class StepNode:
     Attributes:
         key: its key.
         label: what to call it (an agent, a tool, a step).
-        kind: `step`, `turn`, `read`, `write`, `model`, `undo` or `question`.
+        kind: `step`, `turn`, `read`, `write`, `model`, `undo`, `question`, or `run` (one below it that has ended).
         state: as recorded, or as the steps below it stand.
         cost: with everything below it.
         n: the position of its first entry. began, ended: store time (s); ended is 0 while it goes on.
         note: what there is to say (an error's name, `cached`, who decided).
+        lost: the error by which it has failed though nothing recorded below it did.
     """
 
     key: str
@@ -45,6 +48,7 @@ class StepNode:
     attempts: int = 0
     note: str = ""
     recorded: bool = False
+    lost: str = ""
     children: list[StepNode] = field(default_factory=list["StepNode"])
 
     def walk(self) -> Iterator[StepNode]:
@@ -82,6 +86,10 @@ def step_tree(entries: Sequence[EntryView], ended: bool) -> list[StepNode]:
             node.kind, node.label, node.recorded, node.state = "hand", "by hand", True, "done"
             node.n, node.began, node.ended = node.n or entry.n, node.began or entry.at, entry.at
             node.note = f"done by hand by {entry.body.get('by') or 'somebody'}"
+        elif entry.kind == kinds.SIGNAL and entry.body.get("type") == "child":
+            _take_child(_node(known, str(entry.body["at"])), entry)
+        elif entry.kind == kinds.NOTE and entry.body.get("type") in _LOST:
+            _node(known, base_of(entry.key)).lost = str(entry.body.get("error") or "")
     for entry in entries:
         if entry.kind == kinds.NODE:
             node = _node(known, entry.key)
@@ -118,6 +126,17 @@ def _take_effect(node: StepNode, effect: Effect, ended: bool) -> None:
     node.note = ", ".join(part for part in said if part)
 
 
+def _take_child(node: StepNode, entry: EntryView) -> None:
+    """A run below this one: how it ended. What it cost and did is its own."""
+    body: Any = entry.body
+    completed = body["outcome"] == "completed"
+    workflow = node.key.rpartition("child:")[2].partition("/")[0]
+    node.kind, node.label, node.recorded = "run", f"{workflow}: run {body['child']}", True
+    node.n, node.began, node.ended = entry.n, entry.at, entry.at
+    node.state = "done" if completed else "failed"
+    node.note = "" if completed else ": ".join(part for part in (body["outcome"], body.get("reason")) if part)
+
+
 def _take_questions(known: dict[str, StepNode], entries: Sequence[EntryView], ended: bool) -> None:
     by_item: dict[str, StepNode] = {}
     for entry in entries:
@@ -151,6 +170,8 @@ def _finish(node: StepNode, ended: bool) -> None:
             node.ended = 0.0 if going else max(child.ended for child in node.children)
             if all(_going(child) for child in node.children) and ended:
                 node.state = "stopped"
+    if node.lost and not node.recorded and node.state != "failed":
+        node.state, node.note, node.recorded = "failed", node.lost, True
     node.children = [shown for child in node.children for shown in _shown(child)]
 
 
@@ -237,7 +258,7 @@ def describe(node: StepNode) -> str:
     parts = [node.label, MARKS[node.state]]
     if node.note:
         parts.append(f"({node.note})")
-    if node.ended and node.kind != "step":
+    if node.ended and node.kind not in ("step", "run"):
         parts.append(duration(max(0.0, node.ended - node.began)))
     if node.cost.usd:
         parts.append(show_usd(node.cost.usd))

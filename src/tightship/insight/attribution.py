@@ -19,6 +19,7 @@ from tightship.controls.transcript import Said, transcript
 from tightship.core import kinds
 from tightship.core.errors import InputRejected
 from tightship.core.ports import WORKFLOW, EntryView
+from tightship.insight._reading import base_of
 
 CAVEAT: Final = "a ranking of evidence, and no finding: it says where to look first, not who is to blame"
 
@@ -164,14 +165,18 @@ def _from_messages(told: Sequence[Said]) -> Iterable[Evidence]:
 
 
 def _from_entries(entries: Sequence[EntryView]) -> Iterable[Evidence]:
+    turns = list[tuple[str, str]]()  # the key and the agent of each that was taken until then
     for entry in entries:
         body = entry.body
         agent = str(body.get("agent") or "")
         if entry.kind == kinds.NOTE:
-            yield from _from_note(entry)
+            yield from _from_note(entry, turns)
+        elif entry.kind == kinds.SIGNAL and body.get("type") == "child" and body.get("outcome") != "completed":
+            yield Evidence(str(body["at"]), f"run {body['child']}", 0.7, f"the run below ended: {body['outcome']}")
         elif not agent or agent == WORKFLOW:
             continue
         elif entry.kind == kinds.TURN:
+            turns.append((entry.key, agent))
             yield from _from_turn(entry, agent)
         elif entry.kind == kinds.SETTLED:
             yield from _from_effect(entry, agent)
@@ -201,13 +206,27 @@ _NOTES: Final[Mapping[str, tuple[float, str]]] = {
     "maker_checker.round": (0.3, "its checker objected"),
     "exception": (0.5, "raised an exception"),
     "branch.failed": (0.5, "its branch failed"),
+    "task.failed": (0.5, "its task failed"),
+    "plan.rejected": (0.5, "its plan did not stand"),
+    "handoff.returned": (0.5, "its handoff came back"),
+    "handoff.refused": (0.8, "its handoff did not stand"),
+    "peers.refused": (0.2, "asked for what its board did not let through"),
     "loop": (0.8, "went round in circles"),
 }
 
 
-def _from_note(entry: EntryView) -> Iterable[Evidence]:
-    found = _NOTES.get(str(entry.body.get("type")))
-    if found is not None:
-        weight, reason = found
-        agent = entry.body.get("agent") or entry.body.get("title") or entry.key
-        yield Evidence(entry.key, str(agent), weight, reason)
+def _from_note(entry: EntryView, turns: Sequence[tuple[str, str]]) -> Iterable[Evidence]:
+    """What a note says against somebody: whom it names, else whose turn it is about."""
+    body, step = entry.body, base_of(entry.key)
+    type = str(body.get("type"))
+    if type not in _NOTES or body.get("passed"):
+        return
+    weight, reason = _NOTES[type]
+    below = [one for one in turns if one[0] == step or one[0].startswith(f"{step}/")]
+    around = [one for one in turns if one[0].startswith(step.rpartition("/")[0])]
+    if type == "maker_checker.round":  # the maker's is the first of its round
+        key, agent = below[0] if below else (entry.key, step)
+    else:
+        key, agent = below[-1] if below else around[-1] if around else (entry.key, step)
+    named = str(body.get("agent") or body.get("source") or (body.get("title") if type == "exception" else "") or "")
+    yield Evidence(entry.key if named and named != agent else key, named or agent, weight, reason)

@@ -13,7 +13,7 @@ from tightship.core.errors import UnknownName
 from tightship.core.ports import EntryView, Json
 from tightship.insight._accountable import Declared
 from tightship.insight._decision import Datum, Decision, DecisionKind, Rule, RunDecisions, Trigger
-from tightship.insight._noted import noted
+from tightship.insight._noted import child_told, noted
 from tightship.insight._reading import (
     ERASED,
     HANDS,
@@ -351,8 +351,13 @@ class _Explaining:
         )
 
     def _signalled(self, entry: EntryView) -> None:
-        """Somebody stops the run from outside, or has it in hand."""
+        """Somebody stops the run from outside, or has it in hand; or a run below it has ended."""
         body, by, type = entry.body, str(entry.body.get("by") or ""), str(entry.body.get("type"))
+        if type == "child":
+            told = child_told(body)
+            step = str(body["at"]).rpartition("/child:")[0]
+            self._plain(entry, told.kind, told.action, reason=told.reason, key=step)
+            return
         if type not in ("cancel", "halt", *HANDS):
             return
         scope = str(body.get("scope") or "")
@@ -423,17 +428,24 @@ class _Explaining:
     # --- helpers ---------------------------------------------------------------------------------
 
     def _plain(
-        self, entry: EntryView, kind: DecisionKind, action: str, rules: list[Rule] | None = None, reason: str = ""
+        self,
+        entry: EntryView,
+        kind: DecisionKind,
+        action: str,
+        rules: list[Rule] | None = None,
+        reason: str = "",
+        key: str | None = None,
     ) -> None:
-        """A decision of the workflow itself."""
+        """A decision of the workflow itself; at the entry's step where no other is given."""
+        step = base_of(entry.key) if key is None else key
         self._add(
             Decision(
                 n=entry.n,
                 at=entry.at,
-                key=base_of(entry.key),
+                key=step,
                 kind=kind,
                 actor="workflow",
-                trigger=self._previous(base_of(entry.key)),
+                trigger=self._previous(step),
                 action=action,
                 rules=rules or [],
                 reason=reason,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from tightship.context.board import Move
-from tightship.controls.loops import LoopDetector
+from tightship.controls.loops import LoopDetector, LoopLimits
+from tightship.core.errors import LoopFound
 from tightship.core.ports import Json
 from tightship.patterns._settle import alike
 from tightship.workflow.types import Shape, shape_of
@@ -180,23 +182,50 @@ def _wrong(one: Mapping[str, Any], circle: Circle) -> str:
 
 
 class Chatter:
-    """Finds out, in one peer's own order of things, that two only ask each other back and forth (F1)."""
+    """Finds out, in one peer's own order of things, that they only ask or delegate in circles (F1).
 
-    def __init__(self) -> None:
-        self._loops = LoopDetector()
+    Between two of them it counts how often the direction changes, so several messages at once are one; and for each
+    sub-problem, how often it has come back, whatever way it has taken round.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._known: set[str] = set()
+        self._pairs: dict[frozenset[str], LoopDetector] = {}
+        self._last: dict[frozenset[str], str] = {}
+        self._came: Counter[str] = Counter()
 
     def heard(self, message: Message | Mapping[str, Any], target: str) -> None:
         """A message has come or goes out.
 
         Raises:
-            LimitReached: asks and delegated work only go to and fro, and nothing new was learned.
+            LoopFound: asks and delegated work only go round, and nothing new was learned.
         """
         told = message.to_json() if isinstance(message, Message) else message
-        if told["kind"] in ("ask", "delegate"):
-            self._loops.handoff(str(told["id"]), str(told["from"]), target)
-        else:
+        if told["kind"] not in ("ask", "delegate"):
             self.learned([told.get("text"), told.get("data"), told.get("value")])
+            return
+        source = str(told["from"])
+        pair = frozenset((source, target))
+        if self._last.get(pair) != source:
+            self._last[pair] = source
+            self._pairs.setdefault(pair, LoopDetector()).handoff(str(told["id"]), source, target)
+        if told["kind"] == "delegate" and target == self._name:
+            self._returned(str(told["about"]))
+
+    def _returned(self, item: str) -> None:
+        self._came[item] += 1
+        if self._came[item] >= LoopLimits().cycles:
+            raise LoopFound(
+                f"{item} was delegated to {self._name} {self._came[item]} times, and nothing new was learned",
+                fix="let one of the peers do it or give it back; the way it took stands in `tightship runs show`",
+            )
 
     def learned(self, what: Json) -> None:
-        """Something is known that was not."""
-        self._loops.news(alike(what))
+        """Something is known that may be new."""
+        told = alike(what)
+        if told not in self._known:
+            self._known.add(told)
+            self._pairs.clear()
+            self._last.clear()
+            self._came.clear()

@@ -76,7 +76,8 @@ class Peer:
         self._offered = frozenset[str]()
         self._acted = self._told = self._fresh = False
         self._sent = self._turns = self._looks = 0
-        self._chatter = Chatter()
+        self._chatter = Chatter(self.name)
+        self._refusals: set[tuple[str, ...]] = set()
 
     async def work(self, frame: Frame) -> Json:
         """Take part until the end."""
@@ -221,6 +222,12 @@ class Peer:
         if refused:
             self._table.refused += len(refused)
             await frame.note("peers.refused", title=f"{len(refused)} refused", source=self.name, problems=refused)
+        if granted:
+            self._refusals.clear()
+        if refused and tuple(refused) in self._refusals:
+            refused = []  # it was told so before and has done nothing since: no turn for that alone
+        elif refused:
+            self._refusals.add(tuple(refused))
         self._notices += [*refused, *lost]
         self._told = bool(refused)
         moved = bool({kind for kind, _ in granted} & {"claim", "result"})
@@ -272,6 +279,8 @@ class Peer:
                 self._gave.add(move.item)
         self._seat.mine = tuple(mine)
         kinds = {kind for kind, _ in granted}
+        if "result" in kinds:
+            self._chatter.learned(sorted(self._done))
         if kinds & {"result", "release"}:
             self._table.changed(branch, self.name, returned="release" in kinds)
         return granted, lost, refused
@@ -295,9 +304,11 @@ class Peer:
 
     async def _let_go(self, frame: Frame) -> None:
         """It takes no further turn: what it holds goes back to the others. At the end of all the step sees to that."""
-        if self._seat.mine and not self._table.over:
-            releases = [Move("release", key) for key in self._seat.mine]
-            await frame.at("leave").move(self._board, self.name, releases)
-            self._seat.mine = ()
-            self._table.changed(frame, self.name, returned=True)
-        self._table.leave(frame, self._seat)
+        try:
+            if self._seat.mine and not self._table.over:
+                releases = [Move("release", key) for key in self._seat.mine]
+                await frame.at("leave").move(self._board, self.name, releases)
+                self._seat.mine = ()
+                self._table.changed(frame, self.name, returned=True)
+        finally:  # also where it may not even give back: nobody waits for it
+            self._table.leave(frame, self._seat)

@@ -11,12 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from tightship.core.errors import (
     BranchFailed,
+    ContextChanged,
     DataMissing,
     FormatMismatch,
-    NoConsensus,
+    OutcomeUnknown,
     PlanRejected,
-    TimedOut,
     WorkException,
+    WrongShape,
 )
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, Frame
@@ -81,8 +82,8 @@ class Manager(TimedStep):
     item is covered by what is done, a plan without tasks says that this is enough. Nearly the same plan that fails in
     nearly the same way ends by `limits.similar`. Items that several tasks cover are
     settled by `settle`. `synthesise` puts the results together; without it the output holds `results`, `settled` and
-    `failed`. A manager that is late, or whose plans are poor, is replaced by `fallback`, which finds in `results` what
-    was done until then.
+    `failed`. A manager that is late, that breaks, or whose plans are poor, is replaced by `fallback`, which finds in
+    `results` what was done until then.
     """
 
     named = frozenset({"tasks"})
@@ -174,7 +175,9 @@ class Manager(TimedStep):
                 output = await self._manage(frame)
             else:
                 output = await frame.bounded(self.deadline, self.part, lambda: self._manage(frame))
-        except (TimedOut, PlanRejected, BranchFailed, NoConsensus) as error:
+        except (WorkException, WrongShape) as error:
+            if not _is_stuck(error):
+                raise
             output = await self._replaced(frame, error)
         for name in NAMES:
             frame.scope.names.pop(name, None)
@@ -374,11 +377,12 @@ class Manager(TimedStep):
         error.kind = str(first.get("kind") or error.kind)
         return error
 
-    async def _replaced(self, frame: Frame, error: WorkException) -> Json:
+    async def _replaced(self, frame: Frame, error: WorkException | WrongShape) -> Json:
         """The fallback in the manager's place, with what was done until then; or a person."""
         tasks, done = await self._finished(frame)
         if self.fallback is None:
-            error.evidence = {**error.evidence, "partial": done}
+            if isinstance(error, WorkException):
+                error.evidence = {**error.evidence, "partial": done}
             raise error
         await frame.note("manager.replaced", step=self.part, **error_data(error))
         frame.bind("results", _told(tasks, done))
@@ -397,6 +401,17 @@ class Manager(TimedStep):
                 if kept is not None:
                     done[task.id] = kept["value"]
         return tasks, done
+
+
+def _is_stuck(error: WorkException | WrongShape) -> bool:
+    """Whether the manager cannot go on: it is late, its plans or tasks failed, planner or writer broke or hung.
+
+    What a planner says of the case itself (data is missing, this is out of scope, …) is for people, as is a write of
+    which nobody knows whether it was done.
+    """
+    if isinstance(error, WrongShape | BranchFailed):
+        return True
+    return error.kind in ("unavailable", "unforeseen") and not isinstance(error, OutcomeUnknown | ContextChanged)
 
 
 def _told(tasks: Mapping[str, Task], done: Mapping[str, Json]) -> list[Json]:

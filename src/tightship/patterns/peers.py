@@ -261,6 +261,7 @@ class Peers(TimedStep):
             "held": dict(table.held),
             "messages": table.messages,
             "refused": table.refused,
+            "failed": {name: error_data(error) for name, error in failed},
         }
         return await frame.observe("end", lambda: told)
 
@@ -333,13 +334,16 @@ class Peers(TimedStep):
         held = [f"{one['key']} is held by {one['held_by']}" for one in output["open"] if one["held_by"]]
         free = [str(one["key"]) for one in output["open"] if not one["held_by"]]
         waits = [f"{one['by']} waits for {one['for']}" for one in ended["waits"]]
-        why = "; ".join([*held[:5], *([f"nobody takes {', '.join(free[:5])}"] if free else []), *waits[:5]])
+        failed: Mapping[str, Any] = ended.get("failed", {})  # runs of before have no such field
+        lost = [f"{name} failed: {error['message']}" for name, error in failed.items()]
+        free = [f"nobody takes {', '.join(free[:5])}"] if free else []
+        why = "; ".join([*held[:5], *free, *waits[:5], *lost[:5]])
         made = TimedOut if ended["late"] else NobodyMoves
         late = f"not done after {show_duration(self.limit)}" if ended["late"] else "no peer can move any more"
         return made(
             f"{self.part}: {late}, and {len(output['open'])} of the board are left: {why}",
             needed="do what is left, or say who should",
-            evidence={**output, "waits": ended["waits"]},
+            evidence={**output, "waits": ended["waits"], "failed": dict(failed)},
         )
 
 

@@ -63,7 +63,8 @@ async def recheck(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
     terms = contracts.get(stock["supplier"])
     if terms is None:
         raise DataMissing(f"there is no contract with {stock['supplier']}", needed="its packs, and its least value")
-    most, quantity = allowed(short, int(terms["pack"]), terms["least"], stock["unit_price"]), bought["quantity"]
+    left = max(0.0, terms["least"] - await beside(ctx, input, item["sku"], stock["supplier"]))
+    most, quantity = allowed(short, int(terms["pack"]), left, stock["unit_price"]), bought["quantity"]
     if bought["sku"] != item["sku"] or not short <= quantity <= most or quantity % int(terms["pack"]):
         raise RuleConflict(
             f"{quantity} of {item['sku']} is not what is short and what {stock['supplier']} delivers",
@@ -73,6 +74,16 @@ async def recheck(ctx: AgentContext, input: dict[str, Any]) -> dict[str, Any]:
     return {"sku": item["sku"], "quantity": quantity, "amount": round(quantity * stock["unit_price"], 2)}
 
 
+async def beside(ctx: AgentContext, input: dict[str, Any], sku: str, supplier: str) -> float:
+    """The value of what else is ordered from a supplier in this round: it counts towards the supplier's least value."""
+    value = 0.0
+    for one in input["bought"]["results"]:
+        if one["item"]["sku"] != sku:
+            stock: dict[str, Any] = (await ctx.read(f"stock/{one['item']['sku']}")).value
+            value += one["value"]["quantity"] * stock["unit_price"] if stock["supplier"] == supplier else 0.0
+    return value
+
+
 def allowed(short: int, pack: int, least: float, price: float) -> int:
-    """The most that may be ordered: a pack more than is short, or what alone reaches the supplier's least value."""
+    """The most that may be ordered: a pack more than is short, or what reaches what is left of the least value."""
     return pack * max(math.ceil((short + pack) / pack), math.ceil(least / (pack * price)))
