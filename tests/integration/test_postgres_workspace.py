@@ -112,24 +112,20 @@ def test_a_store_may_leave_the_server_to_the_environment(desk: Path, monkeypatch
     assert outside(desk) == ["pay O-1"]
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
+def test_a_store_that_is_named_wrongly_is_refused_in_words_of_ours(desk: Path) -> None:
+    (desk / "tightship.yaml").write_text(CONFIG)
+    answer(desk, "run", "pay", "--data", pay("O-1"), "--detach")
+    for target, said in (
         ("mysql://shop:hunter2@db/shop", "no store of the kind 'mysql'"),
         ("sqlite:", "does not begin with a kind of store"),
         ("host=db port=1 password=hunter2 options=a:b", "does not begin with a kind of store"),
         ("postgresql://shop:hunter2@db/shop?sslmde=require", "no option 'sslmde'"),
         ("postgresql://shop:hun?ter2=x@db/shop", "cannot be read"),
-    ],
-)
-def test_a_store_that_is_named_wrongly_is_refused_in_words_of_ours(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, target: str, said: str
-) -> None:
-    (desk / "tightship.yaml").write_text(CONFIG)
-    copied = wrong(desk, "store", "copy", "sqlite:.tightship", target)
-    assert said in copied["message"]
-    assert copied["error"] in ("StoreMissing", "StoreError")
-    assert "hun" not in json.dumps(copied)
+    ):
+        error = wrong(desk, "store", "copy", "sqlite:.tightship", target)
+        assert said in error["message"]
+        assert error["error"] in ("StoreMissing", "StoreError")
+        assert not any(part in json.dumps(error) for part in ("hun", "ter2")), "a password may stand in any of it"
 
 
 def test_what_is_wrong_with_the_url_is_said_without_the_password(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
