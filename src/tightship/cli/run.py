@@ -12,10 +12,10 @@ import click
 
 from tightship.cli._exit import ERROR
 from tightship.cli._shell import Shell, as_error, command, fail, run_async
-from tightship.core.errors import InputRejected
+from tightship.core.errors import InputRejected, Overloaded
 
 if TYPE_CHECKING:
-    from tightship.cli._batch import Batch
+    from tightship.cli._batch import Batch, Line
     from tightship.cli._work import Record, Work
     from tightship.runtime.workspace import Workspace
     from tightship.workflow.models import WorkflowSpec
@@ -158,9 +158,7 @@ async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Ba
     runs: list[dict[str, Any]] = []
     with progress(shell, options.workflow, batch.fitting) as bar:
         for line in batch.lines():
-            run = await workspace.submit(
-                options.workflow, line.input, reference=line.reference, linked=options.linked, by=person(options.by)
-            )
+            run = await queue(shell, options, workspace, line, person(options.by))
             runs.append({"line": line.number, "reference": line.reference, "run": run})
             bar.advance(run)
     shell.emit({"workflow": options.workflow, "batch": batch.name, "queued": runs, "problems": batch.problems})
@@ -172,6 +170,27 @@ async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Ba
         ]
     )
     return 0
+
+
+async def queue(shell: Shell, options: Options, workspace: Workspace, line: Line, by: str) -> str:
+    """Queue a line; gives its run. One of a file waits for room, as it does where it is carried out here.
+
+    Raises:
+        Overloaded: too many wait already, and it is the only one.
+    """
+    told = False
+    while True:
+        try:
+            return await workspace.submit(
+                options.workflow, line.input, reference=line.reference, linked=options.linked, by=by
+            )
+        except Overloaded as error:
+            if options.data is not None:
+                raise
+            if not told:
+                shell.note(f"line {line.number} waits for room: {error.message}")
+            told = True
+            await asyncio.sleep(error.retry_after)
 
 
 async def work_through(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> Work:
