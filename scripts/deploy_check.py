@@ -43,14 +43,6 @@ VALUES: Mapping[str, Sequence[str]] = {
         "image.pullSecrets={registry}",
         "worker.nodeSelector.pool=agents",
     ),
-    "webhooks behind a balancer": (
-        "listener.enabled=true",
-        "listener.secretEnv[0].name=BANK_KEY",
-        "listener.secretEnv[0].secret=feeds",
-        "listener.secretEnv[0].key=bank",
-        "listener.egress[0].cidr=203.0.113.0/24",
-        "listener.egress[0].ports={6379}",
-    ),
 }
 REFUSED: Mapping[str, str] = {
     "a password in the values": "postgres.password.value=hunter2",
@@ -61,7 +53,6 @@ REFUSED: Mapping[str, str] = {
     "no encryption by accident": "postgres.sslmode=prefer",
     "no time to drain": "worker.drainSeconds=0",
     "no such autoscaler": "autoscaling.mode=vpa",
-    "webhooks from everywhere": "listener.from=null",
 }
 
 

@@ -19,7 +19,6 @@ import deploy_check
 
 import tightship
 from docs_pages import ROOT, page
-from tightship.cli.context import context
 from tightship.cli.metrics import metrics
 
 DEPLOY = ROOT / "deploy"
@@ -47,18 +46,6 @@ def test_metrics_are_started_as_the_command_line_understands_it() -> None:
         assert found is not None
         words = re.sub(r"\{\{.*?\}\}", "9464", found[1]).replace('"', "").replace(",", "").split()
         metrics.make_context("metrics", words)
-
-
-def test_webhooks_are_taken_by_several_replicas_as_the_command_line_understands_it() -> None:
-    text = read("helm/tightship/templates/listener.yaml")
-    found = re.search(r"args: \[context, listen, (.+)\]", text)
-    assert found is not None
-    words = re.sub(r"\{\{.*?\}\}", "8788", found[1]).replace('"', "").replace(",", "").split()
-    given = context.commands["listen"].make_context("listen", words).params
-    assert given["behind_tls"], "the ingress ends TLS; any other address is refused without that word"
-    values = YAML(typ="safe").load(read("helm/tightship/values.yaml"))["listener"]
-    assert (values["enabled"], values["replicas"]) == (False, 2)
-    assert values["from"], "nobody but the ingress reaches them"
 
 
 def test_versions_are_pinned_and_go_together() -> None:
