@@ -3,7 +3,7 @@
     python -m benchmarks.capacity              print the table of docs/scale.md
     python -m benchmarks.capacity --measure    measure the bytes of an effect and write results/capacity.json
 
-Rates that were measured on SQLite come from results/latest.json. What was not measured is an assumption and says so.
+Rates that were measured come from results/latest.json. What was not measured is an assumption and says so.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def inputs() -> dict[str, Input]:
         "concurrency": Input(64, "runs a worker", "counted", "the default of `--concurrency`"),
         "fill": Input(0.5, "of these", "counted", "the scaling policy's target: half, so that a peak has room"),
         "rate": Input(
-            latest["effects_per_s_32_runs_sqlite"],
+            latest["effects_per_s_postgres_1_workers"],
             "effects/s a process",
             "measured",
-            "`effects_per_s_32_runs_sqlite`; on Postgres it is not measured yet",
+            "`effects_per_s_postgres_1_workers`, beside its server",
         ),
         "cpu": Input(
             latest["effect_alone_cpu_ms"], "ms an effect", "measured", "`effect_alone_cpu_ms`, the dearest case"
@@ -68,7 +68,7 @@ def inputs() -> dict[str, Input]:
         ),
         "commits": Input(4400, "commits/s, one connection", "measured by hand", by_hand),
         "trip": Input(0.25, "ms a round trip", "assumed", "one zone of a cloud"),
-        "trips": Input(4, "round trips under the head's lock", "assumed", "lock, guards, rows, commit"),
+        "trips": Input(2, "round trips under the head's lock", "counted", "lock and facts; rows and commit"),
         "notify": Input(1, "notice a transaction", "counted", "a NOTIFY takes a lock of the whole cluster at commit"),
         "slots": Input(500, "connections an instance takes", "assumed", "at some 10 MB each"),
         "heard": Input(100_000, "notices an instance hands out a second", "assumed", "to be measured"),

@@ -32,7 +32,7 @@ def test_a_billion_a_day_is_what_the_arithmetic_says() -> None:
 
 def test_what_was_measured_is_what_the_result_files_say() -> None:
     latest = {row["figure"]: row["ours"] for row in json.loads(capacity.LATEST.read_text())}
-    assert INPUTS["rate"].value == latest["effects_per_s_32_runs_sqlite"]
+    assert INPUTS["rate"].value == latest["effects_per_s_postgres_1_workers"]
     assert INPUTS["bytes"].value == json.loads(capacity.SIZES.read_text())["bytes_per_effect"]
 
 

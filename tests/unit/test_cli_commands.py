@@ -70,6 +70,26 @@ def test_one_run_prints_its_output_and_cost_and_the_same_data_is_the_same_run(li
     assert outside(line.folder) == ["pay O-1"]
 
 
+def test_runs_belong_to_the_tenant_that_is_named_and_its_bounds_hold_for_them(line: Line) -> None:
+    text = (line.folder / "tightship.yaml").read_text()
+    (line.folder / "tightship.yaml").write_text(text + "admission: {tenants: {acme: {queued: 1}}}\n")
+    assert line.pay("O-1", 10.0, "--tenant", "acme")["state"] == "completed"
+    order = json.dumps({"order": "O-2", "amount": 10.0})
+    mine = line.json("run", "pay", "--data", order, "--tenant", "acme", "--priority", "0", "--detach")["queued"][0]
+    more = json.dumps({"order": "O-3", "amount": 10.0})
+    refused = line.json("run", "pay", "--data", more, "--tenant", "acme", "--detach", code=5)
+    assert "tenant acme" in refused["message"]
+    theirs = line.json("run", "pay", "--data", order, "--detach")["queued"][0]
+    assert mine["run"] != theirs["run"], "the same words of two tenants are two pieces of work"
+    again = line.json("run", "pay", "--data", order, "--tenant", "acme", "--detach")["queued"][0]
+    assert again["run"] == mine["run"]
+    halted = line.json("halt", "tenant:acme", "--dry-run")
+    assert [run["run"] for run in halted["runs"]] == [mine["run"]]
+    for name in ("", " acme", "a\nb", "x" * 201):
+        line.text("run", "pay", "--data", order, "--tenant", name, code=2)
+    line.text("run", "pay", "--data", order, "--priority", "10", code=2)
+
+
 def test_exit_codes_tell_what_became_of_the_runs(line: Line) -> None:
     assert line.pay("O-1", 10.0)["state"] == "completed"
     assert line.pay("O-2", 500.0)["state"] == "waiting"

@@ -453,6 +453,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS702", shared("{max_age: 5s, source: {tool: desk.get, with: {ticket_id: sku}}}")),
     ("TS702", shared("{max_age: 5s, source: {tool: desk.get}}")),
     ("TS702", shared("{max_age: 5s, source: {tool: desk.nothing}}")),
+    ("TS702", shared("{max_age: 5s, source: {tool: nowhere.get}}")),
     ("TS702", shared("{max_age: 5s, source: {tool: desk.get, with: {ticket_id: key}, value: other.x}}")),
     ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:nothing'}}")),
     ("TS703", shared("{writers: [triage], conflict: {merge: 'desk:triage'}}")),

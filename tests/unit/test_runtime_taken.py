@@ -68,6 +68,22 @@ def test_a_run_in_a_persons_hands_does_not_go_on_also_when_what_it_waited_for_co
     simulate(story)
 
 
+def test_a_run_that_is_still_queued_can_be_taken_and_says_what_its_steps_wait_for() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = three_steps(sim)
+        run = await desk.ws.submit("flow", {"case": "one"})
+        operator = await desk.operator()
+        await operator.take(run, PERSON)
+        with pytest.raises(ActRefused, match="still queued") as refused:
+            await operator.do(run, "read", {"text": "by hand"}, PERSON)
+        assert "runs resume" in (refused.value.fix or "")
+        await settle(desk)  # whoever executes puts it down, and begins nothing
+        await operator.do(run, "read", {"text": "by hand"}, PERSON)
+        assert (await states(operator, run))["read"] == "by hand"
+
+    simulate(story)
+
+
 def test_a_write_in_flight_settles_and_nothing_after_it_begins() -> None:
     async def story(sim: Simulation) -> None:
         slow = Gated(write("mail.send", {"id": "m-1"}, timeout=60.0))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tightship.cli._shell import Shell
 from tightship.core.errors import StoreMissing, WorkspaceMissing
@@ -86,17 +88,46 @@ def open_leniently(folder: Path) -> Workspace:
     return Workspace(loaded.workspace, World())
 
 
-def executor(workspace: Workspace) -> int | None:
-    """The id of the process that executes on this workspace, or None.
+@dataclass(frozen=True, slots=True)
+class Executing:
+    """Who executes on a workspace: a process where one does, or the living workers of a store that many share.
 
-    A hint for people: the truth is the lock, which only who wants to execute may try.
+    A hint for people: the truth is the lock, or who claims.
     """
+
+    pid: int | None = None
+    workers: int = 0
+
+    def __bool__(self) -> bool:
+        return self.pid is not None or self.workers > 0
+
+    @property
+    def one(self) -> str:
+        """Who does what one of them does."""
+        if self.pid is not None:
+            return f"process {self.pid}"
+        return "the one worker" if self.workers == 1 else f"one of {self.workers} workers"
+
+    @property
+    def each(self) -> str:
+        """Who does what each of them does."""
+        return self.one if self.pid is not None or self.workers == 1 else f"each of {self.workers} workers"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"executor": self.pid, "workers": self.workers}
+
+
+async def executing_now(workspace: Workspace) -> Executing:
+    """Who executes on this workspace at the moment."""
+    if workspace.place.url is not None:
+        return Executing(workers=len(await (await workspace.ledger()).living()))
     try:
         pid = int((workspace.folder / "executor.lock").read_text().strip() or "0")
         os.kill(pid, 0)
     except (OSError, ValueError, OverflowError):
-        return None
-    return pid if pid > 0 else None
+        return Executing()
+    return Executing(pid if pid > 0 else None)
 
 
 def person(by: str | None) -> str:

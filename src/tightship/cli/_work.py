@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _TOGETHER = 64
 """Lines that are looked up at once."""
-_TENANT = "default"
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ class Work:
     Attributes:
         workspace, workflow: what is run. lines: the inputs. concurrency: runs at once.
         keep_going: go on after a run that could not be started. linked: an earlier run that these follow.
-        by: who starts them.
+        by: who starts them. tenant: whose they are. priority: 0 goes first, 9 last; the workflow's own by default.
         outputs: keep what each run gives.
         patient: wait where too much is taken in already (a file); else that is an error (one input).
         watch: called with each record and the run behind it (None when it could not be started).
@@ -106,6 +105,8 @@ class Work:
     keep_going: bool = False
     linked: str = ""
     by: str = ""
+    tenant: str = "default"
+    priority: int | None = None
     outputs: bool = False
     patient: bool = False
     watch: Callable[[Line, Record, Run | None], None] = lambda line, record, run: None
@@ -146,7 +147,7 @@ class Work:
             return self._ahead.popleft() if self._ahead else None
 
     async def _without_ended(self, lines: list[Line]) -> list[Line]:
-        ids = [derived_id("r", _TENANT, self.workflow, line.reference) for line in lines]
+        ids = [derived_id("r", self.tenant, self.workflow, line.reference) for line in lines]
         ledger = await self.workspace.ledger()
         rows = await ledger.select("runs", [("id", "in", ids), ("state", "=", "ended")])
         ended = {run.id: run for run in await Run.many(ledger, rows)}
@@ -167,7 +168,13 @@ class Work:
                 return
             try:
                 run = await self.workspace.run(
-                    self.workflow, line.input, reference=line.reference, linked=self.linked, by=self.by
+                    self.workflow,
+                    line.input,
+                    reference=line.reference,
+                    tenant=self.tenant,
+                    priority=self.priority,
+                    linked=self.linked,
+                    by=self.by,
                 )
             except (StoreError, LedgerError, Signal) as error:
                 self.fatal = self.fatal or error

@@ -11,6 +11,7 @@ from tightship.cli._exit import DONE, ERROR
 from tightship.cli._shell import Shell, command, run_async
 
 if TYPE_CHECKING:
+    from tightship.cli._open import Executing
     from tightship.insight.halting import Preview
 
 _BY = click.option("--by", help="Who does it (default: whoever is logged in).")
@@ -64,10 +65,10 @@ def halt(
         if not click.confirm("Halt it?", default=False):
             shell.say("nothing was halted")
             return ERROR
-    pid = run_async(lambda: _halt(shell, scope, by, reason))
-    shell.emit({"scope": scope, "halted": True, "runs": found.counts(), "executor": pid, "stops": found.as_dict()})
-    shell.say(f"{scope} is halted" + (f"; process {pid} stops it now" if pid else ""), "warn")
-    if pid is None and found.runs:
+    who = run_async(lambda: _halt(shell, scope, by, reason))
+    shell.emit({"scope": scope, "halted": True, "runs": found.counts(), **who.as_dict(), "stops": found.as_dict()})
+    shell.say(f"{scope} is halted" + (f"; {who.each} stops it now" if who else ""), "warn")
+    if not who and found.runs:
         shell.say(f"no process executes here; what it stops ends with: tightship runs resume --all{shell.place}")
     return DONE
 
@@ -117,12 +118,12 @@ async def _has_runs(workspace: Any, workflow: str) -> bool:
     return bool(await (await workspace.ledger()).select("runs", [("workflow", "=", workflow)], limit=1))
 
 
-async def _halt(shell: Shell, scope: str, by: str | None, reason: str) -> int | None:
-    from tightship.cli._open import executor, looking, person
+async def _halt(shell: Shell, scope: str, by: str | None, reason: str) -> Executing:
+    from tightship.cli._open import executing_now, looking, person
 
     async with looking(shell) as workspace:
         await (await workspace.operator()).halt(scope, person(by), reason)
-        return executor(workspace)
+        return await executing_now(workspace)
 
 
 async def _unhalt(shell: Shell, scope: str, by: str | None, reason: str) -> bool:

@@ -15,6 +15,7 @@ from tightship.cli._shell import Shell, command, dumps, run_async
 from tightship.cli._value import parse_value
 
 if TYPE_CHECKING:
+    from tightship.cli._open import Executing
     from tightship.runtime.operator import Operator
     from tightship.runtime.steps import StepState
 
@@ -32,11 +33,11 @@ def take(shell: Shell, run: str, by: str | None, reason: str) -> None:
 
     Runs below it come along. Whoever takes it has to hold the role that gets the workflow's escalations.
     """
-    pid, state = run_async(lambda: _act(shell, by, lambda operator, name: operator.take(run, name, reason), run))
-    shell.emit({"run": run, "taken": True, "state": state, "executor": pid})
+    who, state = run_async(lambda: _act(shell, by, lambda operator, name: operator.take(run, name, reason), run))
+    shell.emit({"run": run, "taken": True, "state": state, **who.as_dict()})
     shell.say(f"{run} is in your hands", "good")
     if state != "parked":
-        _carried_out(shell, run, pid, "what it had begun settles")
+        _carried_out(shell, run, who, "what it had begun settles")
     shell.next_steps([(f"tightship runs steps {run}{shell.place}", "what is done, and what is open")])
 
 
@@ -47,10 +48,10 @@ def take(shell: Shell, run: str, by: str | None, reason: str) -> None:
 @command
 def give(shell: Shell, run: str, by: str | None, reason: str) -> None:
     """Give RUN back: it goes on from where it stands, with what was done by hand."""
-    pid, _ = run_async(lambda: _act(shell, by, lambda operator, name: operator.give(run, name, reason), run))
-    shell.emit({"run": run, "taken": False, "executor": pid})
+    who, _ = run_async(lambda: _act(shell, by, lambda operator, name: operator.give(run, name, reason), run))
+    shell.emit({"run": run, "taken": False, **who.as_dict()})
     shell.say(f"{run} is given back", "good")
-    _carried_out(shell, run, pid, "it goes on")
+    _carried_out(shell, run, who, "it goes on")
 
 
 @click.command()
@@ -117,10 +118,10 @@ def undo(shell: Shell, run: str, step: str, by: str | None, reason: str) -> None
     async def act(operator: Operator, name: str) -> None:
         await operator.undo(run, step, name, reason)
 
-    pid, _ = run_async(lambda: _act(shell, by, act, run))
-    shell.emit({"run": run, "step": step, "undoing": True, "executor": pid})
+    who, _ = run_async(lambda: _act(shell, by, act, run))
+    shell.emit({"run": run, "step": step, "undoing": True, **who.as_dict()})
     shell.say(f"{step} is asked to be undone")
-    _carried_out(shell, run, pid, "it is undone")
+    _carried_out(shell, run, who, "it is undone")
 
 
 @click.command()
@@ -170,18 +171,18 @@ HANDS: Final = (take, steps, do, edit, undo, give, stalled)
 
 async def _act(
     shell: Shell, by: str | None, act: Callable[[Operator, str], Awaitable[None]], run: str
-) -> tuple[int | None, str]:
-    """Do it; the process that executes, and the run's state afterwards."""
-    from tightship.cli._open import executor, looking, person
+) -> tuple[Executing, str]:
+    """Do it; who executes, and the run's state afterwards."""
+    from tightship.cli._open import executing_now, looking, person
 
     async with looking(shell) as workspace:
         await act(await workspace.operator(), person(by))
-        return executor(workspace), str((await workspace.row(run))["state"])
+        return await executing_now(workspace), str((await workspace.row(run))["state"])
 
 
-def _carried_out(shell: Shell, run: str, pid: int | None, what: str) -> None:
-    if pid is not None:
-        shell.say(f"process {pid}: {what}")
+def _carried_out(shell: Shell, run: str, who: Executing, what: str) -> None:
+    if who:
+        shell.say(f"{who.one}: {what}")
     else:
         shell.say(f"no process executes here; {what} with: tightship runs resume {run}{shell.place}")
 
@@ -202,10 +203,10 @@ def _inputs(step: StepState, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _stalled(shell: Shell) -> list[Any]:
-    from tightship.cli._open import executor, looking
+    from tightship.cli._open import executing_now, looking
     from tightship.runtime.sweep import stalled as standing_still
 
     async with looking(shell) as workspace:
         bound = workspace.files.config.limits.stall
         ledger = await workspace.ledger()
-        return await standing_still(ledger, workspace.world.clock.now(), bound, executor(workspace) is not None)
+        return await standing_still(ledger, workspace.world.clock.now(), bound, bool(await executing_now(workspace)))

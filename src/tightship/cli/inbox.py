@@ -13,6 +13,7 @@ from tightship.cli._value import parse_value
 from tightship.core.errors import UnknownName
 
 if TYPE_CHECKING:
+    from tightship.cli._open import Executing
     from tightship.review.inbox import DecisionType, InboxItem
 
 
@@ -177,17 +178,17 @@ def _deciding(decision: DecisionType, text: str, takes_value: bool) -> None:
 
     def decide(shell: Shell, item: str, by: str | None, reason: str, value: str | None = None) -> None:
         given = parse_value(value)
-        closed, pid = run_async(lambda: _decide(shell, item, decision, by, reason, given))
+        closed, who = run_async(lambda: _decide(shell, item, decision, by, reason, given))
         follows = _following(closed, given)
-        shell.emit({**_told(closed), "executor": pid, **({"linked": follows} if follows else {})})
+        shell.emit({**_told(closed), **who.as_dict(), **({"linked": follows} if follows else {})})
         shell.say(f"{item}: {closed.decision} by {closed.decided_by}")
         if closed.type in ("escalation", "residual", "drift", "leak") and not follows:
             return
         goes_on = follows or closed.run
         if follows:
             shell.say(f"{follows} follows {closed.run}, with this answer in its input")
-        if pid is not None:
-            shell.say(f"process {pid} goes on with {goes_on}")
+        if who:
+            shell.say(f"{who.one} goes on with {goes_on}")
         else:
             shell.say(f"no process executes here; to go on: tightship runs resume {goes_on}{shell.place}")
 
@@ -227,11 +228,11 @@ def _following(closed: InboxItem, value: Any) -> str:
 
 async def _decide(
     shell: Shell, item: str, decision: DecisionType, by: str | None, reason: str, value: Any
-) -> tuple[InboxItem, int | None]:
-    from tightship.cli._open import executor, looking, person
+) -> tuple[InboxItem, Executing]:
+    from tightship.cli._open import executing_now, looking, person
     from tightship.review.inbox import Decision
 
     async with looking(shell) as workspace:
         operator = await workspace.operator()
         closed = await operator.decide(item, Decision(decision, person(by), value, reason))
-        return closed, executor(workspace)
+        return closed, await executing_now(workspace)

@@ -12,10 +12,10 @@ import click
 
 from tightship.cli._exit import ERROR
 from tightship.cli._shell import Shell, as_error, command, fail, run_async
-from tightship.core.errors import InputRejected
+from tightship.core.errors import InputRejected, Overloaded
 
 if TYPE_CHECKING:
-    from tightship.cli._batch import Batch
+    from tightship.cli._batch import Batch, Line
     from tightship.cli._work import Record, Work
     from tightship.runtime.workspace import Workspace
     from tightship.workflow.models import WorkflowSpec
@@ -36,6 +36,15 @@ class Options:
     linked: str
     detach: bool
     by: str
+    tenant: str = "default"
+    priority: int | None = None
+
+
+def _tenant(_: click.Context, __: click.Parameter, name: str) -> str:
+    """A tenant's name, as plain as what is typed elsewhere to name it: blanks around it would make another tenant."""
+    if not name.strip() or name != name.strip() or len(name) > 200 or not name.isprintable():
+        raise click.BadParameter("a name has 1 to 200 printable characters, and no blanks around them")
+    return name
 
 
 @click.command()
@@ -50,6 +59,10 @@ class Options:
 @click.option("--linked", default="", metavar="RUN", help="An earlier run that this one follows.")
 @click.option("--detach", is_flag=True, help="Queue the runs for `serve` or workers, and do not wait for them.")
 @click.option("--by", default="", help="Who starts them (default: whoever is logged in); see `four_eyes`.")
+@click.option("--tenant", default="default", callback=_tenant, metavar="NAME", help="Whose runs they are.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=None, help="0 goes first, 9 last (default: the workflow's own)."
+)
 @command
 def run(shell: Shell, **options: Any) -> int:
     """Run WORKFLOW on every line of a file (--input), or on one input (--data).
@@ -112,7 +125,7 @@ async def _carry_out(shell: Shell, options: Options, workspace: Workspace, batch
 
     total = batch.fitting + len(batch.problems)
     if not batch.problems or options.keep_going:
-        before = await batch.compare(await workspace.ledger())
+        before = await batch.compare(await workspace.ledger(), options.tenant)
     else:
         before = 0
     if batch.problems:
@@ -158,9 +171,7 @@ async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Ba
     runs: list[dict[str, Any]] = []
     with progress(shell, options.workflow, batch.fitting) as bar:
         for line in batch.lines():
-            run = await workspace.submit(
-                options.workflow, line.input, reference=line.reference, linked=options.linked, by=person(options.by)
-            )
+            run = await queue(shell, options, workspace, line, person(options.by))
             runs.append({"line": line.number, "reference": line.reference, "run": run})
             bar.advance(run)
     shell.emit({"workflow": options.workflow, "batch": batch.name, "queued": runs, "problems": batch.problems})
@@ -172,6 +183,33 @@ async def _leave(shell: Shell, options: Options, workspace: Workspace, batch: Ba
         ]
     )
     return 0
+
+
+async def queue(shell: Shell, options: Options, workspace: Workspace, line: Line, by: str) -> str:
+    """Queue a line; gives its run. One of a file waits for room, as it does where it is carried out here.
+
+    Raises:
+        Overloaded: too many wait already, and it is the only one.
+    """
+    told = False
+    while True:
+        try:
+            return await workspace.submit(
+                options.workflow,
+                line.input,
+                reference=line.reference,
+                tenant=options.tenant,
+                priority=options.priority,
+                linked=options.linked,
+                by=by,
+            )
+        except Overloaded as error:
+            if options.data is not None:
+                raise
+            if not told:
+                shell.note(f"line {line.number} waits for room: {error.message}")
+            told = True
+            await asyncio.sleep(error.retry_after)
 
 
 async def work_through(shell: Shell, options: Options, workspace: Workspace, batch: Batch) -> Work:
@@ -197,6 +235,8 @@ async def work_through(shell: Shell, options: Options, workspace: Workspace, bat
             keep_going=options.keep_going,
             linked=options.linked,
             by=person(options.by),
+            tenant=options.tenant,
+            priority=options.priority,
             outputs=shell.json,
             patient=options.data is None,
             watch=watch,

@@ -13,6 +13,7 @@ from tightship.cli._shell import Shell, command, fail, run_async
 from tightship.cli.hands import HANDS
 
 if TYPE_CHECKING:
+    from tightship.cli._open import Executing
     from tightship.ledger import Entry, Ledger
     from tightship.runtime.engine import Ended
 
@@ -337,21 +338,21 @@ def _error(one: Ended) -> dict[str, Any]:
 @command
 def cancel(shell: Shell, run: str, by: str | None, reason: str) -> None:
     """Cancel a run: it undoes what it has done, in reverse order, and ends as cancelled."""
-    pid = run_async(lambda: _cancel(shell, run, by, reason))
-    shell.emit({"run": run, "cancelling": True, "executor": pid})
-    if pid is None:
+    who = run_async(lambda: _cancel(shell, run, by, reason))
+    shell.emit({"run": run, "cancelling": True, **who.as_dict()})
+    if not who:
         shell.say(f"{run} is asked to stop; no process executes here, so it ends with:")
         shell.say(f"  tightship runs resume {run}{shell.place}")
     else:
-        shell.say(f"{run} is asked to stop; process {pid} carries it out")
+        shell.say(f"{run} is asked to stop; {who.one} carries it out")
 
 
-async def _cancel(shell: Shell, run: str, by: str | None, reason: str) -> int | None:
-    from tightship.cli._open import executor, looking, person
+async def _cancel(shell: Shell, run: str, by: str | None, reason: str) -> Executing:
+    from tightship.cli._open import executing_now, looking, person
 
     async with looking(shell) as workspace:
         await (await workspace.operator()).cancel(run, person(by), reason)
-        return executor(workspace)
+        return await executing_now(workspace)
 
 
 @runs.command()

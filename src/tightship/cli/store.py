@@ -33,15 +33,14 @@ def copy(shell: Shell, source: str, target: str) -> None:
     """
     from tightship.cli._open import open_leniently
     from tightship.ledger.copying import copy_store
-    from tightship.runtime.place import FOLDER, expand, place_of
+    from tightship.runtime.place import FOLDER, expand, place_at
     from tightship.runtime.workspace import projections
-    from tightship.workflow.config import Store
 
     workspace = open_leniently(shell.folder)
     root = workspace.files.root
 
     def where(text: str) -> Path | str:
-        return place_of(Store(url=expand(text, os.environ)), root).where
+        return place_at(expand(text, os.environ), root).where
 
     def work(progress: Progress) -> Coroutine[Any, Any, CopyReport]:
         folder = (root / FOLDER).resolve()

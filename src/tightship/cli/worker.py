@@ -89,7 +89,7 @@ async def _keep(shell: Shell, concurrency: int, least: int, most: int) -> None:
             return await load(ledger, await ledger.living(), build)
 
         await supervise(
-            child, bounds, demand, stop, policy=Policy(runs=concurrency), tell=lambda event: _tell(shell, event)
+            child, bounds, demand, stop, policy=Policy.of(concurrency), tell=lambda event: _tell(shell, event)
         )
 
 

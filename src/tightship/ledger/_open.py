@@ -155,12 +155,25 @@ def open_server(
         new = not store.page("", 1)
         if new and create and not os.environ.get(MASTER_VARIABLE):
             make_key_folder(folder)
-        master = load_master(folder / "keys" / "master.key", create=new and create)
+        master = _shared_master(folder / "keys" / "master.key", create=new and create)
         world.clock = clock = ServerClock.over(world.clock)  # whatever this process decides by time follows the store's
         return PostgresBackend(address, master, name, create, clock), Keyring(store, master, world)
     except BaseException:
         store.close()
         raise
+
+
+def _shared_master(path: Path, create: bool) -> bytes:
+    """The master key of a store that many machines share; as `load_master`."""
+    try:
+        return load_master(path, create)
+    except StoreMissing as error:
+        raise StoreMissing(
+            error.message,
+            where=error.where,
+            fix=f"copy it from a machine or a backup that has it, or set {MASTER_VARIABLE};"
+            " a workspace that never used this store needs a schema of its own: ?schema=NAME in the store's URL",
+        ) from None
 
 
 def make_key_folder(folder: Path) -> None:

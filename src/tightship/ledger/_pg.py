@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from zlib import crc32
 
 from tightship.core.errors import (
@@ -90,22 +91,24 @@ class Address:
         driver = load_driver()
         from psycopg.conninfo import conninfo_to_dict
 
+        options: list[tuple[str, str]] = []
         try:
             parts = urlsplit(url)
             query = parts.query.replace("+", "%2B")  # libpq takes a plus for a plus
             options = parse_qsl(query, keep_blank_values=True)
             schema = next((value for name, value in reversed(options) if name == "schema"), SCHEMA)
             rest = urlencode([(name, value) for name, value in options if name != "schema"], quote_via=quote)
-            plain = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
+            # not urlunsplit, which drops the slashes before an empty host: `postgresql:///`, where PGHOST says it
+            plain = f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{rest}" if rest else "")
             given = conninfo_to_dict(plain)
         except (ValueError, driver.Error):  # its message may hold a part of the password
-            raise StoreError("the store's URL cannot be read", fix=_FIX_URL) from None
+            raise StoreError(f"the store's URL cannot be read{_unknown(url, options)}", fix=_FIX_URL) from None
         if not _SCHEMA_NAME.fullmatch(schema) or schema.startswith("pg_"):
             raise StoreError(
                 f"{schema[:80]!r} cannot be the name of the store's schema",
                 fix="small letters, digits and underscores, at most 58 of them",
             )
-        place = "/".join(str(given.get(name) or "") for name in ("host", "dbname")).rstrip("/")
+        place = "/".join(_said(given, *names) for names in (("host", "PGHOST"), ("dbname", "PGDATABASE"))).rstrip("/")
         shown = f"postgresql://{place}" + ("" if schema == SCHEMA else f"?schema={schema}")
         return cls({**_CONNECTION, **given}, schema, shown)
 
@@ -128,6 +131,20 @@ class Address:
     def lock(self, purpose: str) -> tuple[int, int]:
         """The two numbers of the advisory lock for a purpose; the database's own, so schemas have locks apart."""
         return _signed(crc32(f"tightship {self.schema}".encode())), _signed(crc32(purpose.encode()))
+
+
+def _said(given: Mapping[str, Any], name: str, variable: str) -> str:
+    """What a URL says, else the variable from which the client library takes it."""
+    return str(given.get(name) or os.environ.get(variable, ""))
+
+
+def _unknown(url: str, options: Sequence[tuple[str, str]]) -> str:
+    """The option that the client library does not know, where it is none and no part of an unquoted password."""
+    from psycopg.pq import Conninfo
+
+    known = {"schema", "ssl", *(option.keyword.decode() for option in Conninfo.get_defaults())}
+    strange = next((name for name, _ in options if name not in known), "")
+    return f": it has no option {strange[:40]!r}" if strange and "@" not in url.partition("?")[2] else ""
 
 
 def _signed(number: int) -> int:

@@ -223,9 +223,13 @@ class Hands:
             if row["state"] == "parked":
                 return row
             if self._clock.monotonic() >= until:
+                queued = row["state"] == "queued"
+                said = (
+                    "is still queued: no process has put it down for you" if queued else "has begun what is not settled"
+                )
                 raise ActRefused(
-                    f"what run {run} had begun has not settled yet",
-                    fix=f"wait for the process that executes, or have it settled: `tightship runs resume {run}`",
+                    f"run {run} {said} yet",
+                    fix=f"wait for the process that executes, or put it down here: `tightship runs resume {run}`",
                 )
             await self._clock.sleep(_LOOK)
 

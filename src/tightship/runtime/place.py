@@ -13,6 +13,7 @@ from tightship.core.errors import StoreError, StoreMissing
 from tightship.workflow.config import Store
 
 FOLDER = ".tightship"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -46,14 +47,26 @@ def place_of(store: Store, root: Path, environ: Mapping[str, str] | None = None)
         StoreError: a variable is not set. StoreMissing: there is no store of that kind.
     """
     environ = os.environ if environ is None else environ
-    url = expand(store.url, environ)
+    keys = expand(store.keys, environ) if store.keys else None
+    return place_at(expand(store.url, environ), root, keys)
+
+
+def place_at(url: str, root: Path, keys: str | None = None) -> Place:
+    """The place that a URL names in which nothing has to be put any more.
+
+    Raises:
+        StoreMissing: there is no store of that kind.
+    """
     scheme, _, rest = url.partition(":")
     if scheme in ("postgresql", "postgres"):
-        return Place((root / FOLDER).resolve(), url, expand(store.keys, environ) if store.keys else None)
-    if scheme != "sqlite":
+        return Place((root / FOLDER).resolve(), url, keys)
+    if scheme != "sqlite" or not rest.removeprefix("//"):
+        named = bool(rest) and _SCHEME.fullmatch(scheme)  # what is no URL at all may hold a password
         raise StoreMissing(
-            f"there is no store of the kind {scheme[:40]!r} that runs could be kept in",
-            fix="use `store: sqlite:.tightship`, or `store: postgresql://…`",
+            f"there is no store of the kind {scheme[:40]!r} that runs could be kept in"
+            if named
+            else "the store's URL does not begin with a kind of store",
+            fix="use `sqlite:.tightship`, or `postgresql://…`",
         )
     return Place((root / rest.removeprefix("//")).resolve())
 

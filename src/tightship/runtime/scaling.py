@@ -72,6 +72,11 @@ class Policy:
     tolerance: float = 0.1
     window: float = 300.0
 
+    @classmethod
+    def of(cls, concurrency: int) -> Policy:
+        """The policy for workers that drive so many runs at once."""
+        return cls(runs=max(concurrency // 2, 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Past:

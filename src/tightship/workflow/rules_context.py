@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tightship.workflow.context_feeds import NAMES
 from tightship.workflow.context_keys import matches
@@ -76,16 +76,24 @@ def no_source(check: Check, rule: Rule) -> Iterator[Finding]:
                 yield rule.found(f"{key}: {expression.source} uses more than `result`", mark)
         tool = check.tool(source.tool)
         if tool is None:
-            service = source.tool.partition(".")[0] + "."
             known = {*check.offered, *(check.tools or {})}
-            if source.tool not in known and any(name.startswith(service) for name in known):
-                yield rule.found(f"{key}: there is no tool {source.tool!r}", mark)
+            if source.tool not in known and _was_read(check, source.tool, known):
+                yield rule.found(f"{key}: there is no tool {source.tool!r}", mark, fix=did_you_mean(source.tool, known))
             continue
         if tool.effect != "read":
             yield rule.found(f"{key}: {source.tool} changes something outside", mark)
         missing = [name for name in tool.input_schema.get("required", ()) if name not in source.with_]
         if missing:
             yield rule.found(f"{key}: {source.tool} needs {', '.join(missing)}", mark)
+
+
+def _was_read(check: Check, tool: str, known: Collection[str]) -> bool:
+    """Whether what would give such a tool was read: its connector's contract, or the files of tools/."""
+    services, connectors = {name.partition(".")[0] for name in known}, check.files.config.connectors
+    service = tool.partition(".")[0]
+    if service in connectors:
+        return service in services
+    return not services <= set(connectors) or not (check.files.root / "tools").is_dir()
 
 
 @rule(
