@@ -138,7 +138,7 @@ CONTRACT = {
     "paths": {
         "/": {
             "get": {"operationId": "a.read", "responses": {}},
-            "post": {"operationId": "a.write", "responses": {}, "x-timeout": 0.3},
+            "post": {"operationId": "a.write", "responses": {}},
         }
     },
 }
