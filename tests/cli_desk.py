@@ -79,7 +79,7 @@ workflow: pay
 owner: shop
 purpose: pay what is due for an order
 input: {order: str, amount: float}
-budget: {usd: 0.50, seconds: 120, then: escalate}
+budget: {usd: 0.50, seconds: 1200, then: escalate}
 escalate_to: lead
 steps:
   - judge
@@ -108,7 +108,7 @@ workflow: pay-and-wait
 owner: shop
 purpose: pay, and then take a long time
 input: {order: str, amount: float}
-budget: {usd: 0.50, seconds: 120, then: escalate}
+budget: {usd: 0.50, seconds: 1200, then: escalate}
 escalate_to: lead
 steps:
   - action: desk.pay

@@ -66,7 +66,7 @@ instructions: Find the order, note on the ticket that you looked, and say what i
 input: {ticket_id: str, order_id: str}
 output: {status: str, summary: str}
 tools: [orders.get, customers.get, helpdesk.note]
-within: 60s
+within: 10m
 """,
     "agents/writer.yaml": """\
 agent: writer
@@ -88,7 +88,7 @@ workflow: desk
 owner: customer-care
 purpose: answer a ticket
 input: {ticket_id: str, order_id: str}
-budget: {usd: 0.50, tokens: 400000, seconds: 120, then: escalate}
+budget: {usd: 0.50, tokens: 400000, seconds: 1200, then: escalate}
 escalate_to: lead
 steps: [clerk, writer]
 """,
