@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import random
 import re
 import socket
 import subprocess
@@ -211,10 +212,12 @@ class Runner:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of this machine that nobody uses now, and that the system gives nobody who asks for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
