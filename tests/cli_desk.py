@@ -17,7 +17,7 @@ from typing import Any
 import tightship
 from cli_warm import Forked, warm
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds after which what has to happen counts as not happening; a busy machine needs some."""
 
 FILES: Mapping[str, str] = {

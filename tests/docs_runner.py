@@ -32,7 +32,7 @@ from tightship.cli.init import make_workspace
 
 PORT = "8765"
 """The port of the sample company in the template and on the pages."""
-SECONDS = 300
+SECONDS = 600
 FEW_AT_ONCE = {
     "make demo": "tightship demo --concurrency 2",
     "run support --input tickets.jsonl --batch monday\n": "run support -c 2 --input tickets.jsonl --batch monday\n",
