@@ -17,7 +17,7 @@ from tightship.core.errors import StoreError, Unavailable
 from tightship.runtime.crew import Event, supervise
 from tightship.runtime.scaling import Bounds, Load, Policy
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that a test waits for what has to come."""
 TETHERED = "from tightship.runtime.tether import end_with_parent; end_with_parent(5)\n"
 WORK = TETHERED + "import time; print('ready', flush=True)\nwhile True: time.sleep(0.05)"
