@@ -387,11 +387,11 @@ async def test_a_stream_that_breaks_off_is_unavailable_and_may_have_been_charged
 async def test_nobody_listening_was_not_charged() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    async with desk(base_url=f"http://127.0.0.1:{port}/v1") as made:
-        with pytest.raises(Unavailable) as caught:
-            await made.ask()
-        assert caught.value.evidence["sent"] is False
+        port = probe.getsockname()[1]  # taken for as long as the test goes on, and nobody listens
+        async with desk(base_url=f"http://127.0.0.1:{port}/v1") as made:
+            with pytest.raises(Unavailable) as caught:
+                await made.ask()
+            assert caught.value.evidence["sent"] is False
 
 
 async def test_a_cancelled_attempt_ends_at_once_and_the_next_one_works() -> None:
