@@ -17,7 +17,7 @@ from typing import Any
 import tightship
 from cli_warm import Forked, warm
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds after which what has to happen counts as not happening; a busy machine needs some."""
 
 FILES: Mapping[str, str] = {
@@ -79,7 +79,7 @@ workflow: pay
 owner: shop
 purpose: pay what is due for an order
 input: {order: str, amount: float}
-budget: {usd: 0.50, seconds: 120, then: escalate}
+budget: {usd: 0.50, seconds: 1200, then: escalate}
 escalate_to: lead
 steps:
   - judge
@@ -108,7 +108,7 @@ workflow: pay-and-wait
 owner: shop
 purpose: pay, and then take a long time
 input: {order: str, amount: float}
-budget: {usd: 0.50, seconds: 120, then: escalate}
+budget: {usd: 0.50, seconds: 1200, then: escalate}
 escalate_to: lead
 steps:
   - action: desk.pay

@@ -210,7 +210,7 @@ def script(store: Path, text: str) -> list[str]:
 def run_script(store: Path, text: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
-        script(store, text), capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        script(store, text), capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment}
     )
 
 

@@ -33,7 +33,6 @@ async def at_once(desk: Fleet, dead: str) -> dict[str, int]:
 async def test_workers_together_keep_to_the_bounds_and_every_place_is_used_again(tmp_path: Path) -> None:
     config = (DESK / "tightship.yaml").read_text() + ADMISSION
     async with fleet(tmp_path, postgres_desk.new_store(), {"tightship.yaml": config}) as desk:
-        await desk.fault(kind="latency", operation="*", seconds=0.2)
         await desk.start(3)
         busy = await desk.submit(8, tenant="busy")
         other = await desk.submit(12, tenant="other", start=8)
@@ -45,7 +44,14 @@ async def test_workers_together_keep_to_the_bounds_and_every_place_is_used_again
         [victim, *_] = await at_work() or desk.workers
         victim.signal(signal.SIGKILL)
         dead = victim.owner
-        await desk.finish()  # the places of the dead one are free again
+
+        async def places_are_used() -> bool:
+            at_work = [row for row in await desk.rows() if row["state"] == "running" and row["owner"] != dead]
+            full = len(at_work) == BOUND + 2 and sum(row["tenant"] == "busy" for row in at_work) == BOUND
+            return full or await desk.all_ended()
+
+        await desk.until(places_are_used)  # the places of the dead one are free again
+        await desk.finish()
         assert await desk.problems([*busy, *other]) == []
         found = await at_once(desk, dead)
         assert found["busy"] == BOUND, "it had its places, and no more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -36,9 +37,10 @@ async def test_what_is_due_is_due_by_the_stores_time(tmp_path: Path, ahead: floa
         opened = next(one for one in entries if one.kind == kinds.OPENED and one.body["type"] == "review")
         ended = next(one for one in entries if one.kind == kinds.ENDED)
         assert ended.body["outcome"] == "escalated"
-        assert abs(opened.body["due"] - opened.at - WITHIN) < WITHIN
+        assert abs(opened.body["due"] - opened.at - WITHIN) < MINUTES / 2
         assert opened.body["due"] <= ended.at < opened.at + MINUTES / 2
-        assert f"600 seconds {said} the store's server" in worker.log.read_text()
+        [seconds] = re.findall(rf"(\d+) seconds {said} the store's server", worker.log.read_text())
+        assert abs(float(seconds) - MINUTES) < 60  # as exact as the server's answer was quick
 
 
 async def test_a_write_in_doubt_is_not_taken_for_over_by_a_clock_that_is_ahead(tmp_path: Path):

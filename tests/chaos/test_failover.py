@@ -41,6 +41,8 @@ async def check(desk: Fleet, runs: list[str]) -> None:
 async def test_undisturbed_workers_share_the_runs_and_do_each_once(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
+    for number in range(2):
+        await desk.busy(number)
     await check(desk, runs)
     entries = [entry for run in runs for entry in await desk.ledger.run_entries(run)]
     owners = {entry.body["owner"] for entry in entries if entry.kind == "run.claimed"}

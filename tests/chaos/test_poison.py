@@ -96,7 +96,7 @@ workflow: pay
 owner: shop
 purpose: pay what is due for an order
 input: {order: str, amount: float}
-budget: {usd: 0.50, seconds: 120, then: escalate}
+budget: {usd: 0.50, seconds: 1200, then: escalate}
 limits: {restarts: 3}
 escalate_to: lead
 steps:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fleet import TOKEN, Fleet, Worker, fleet, program
+from fleet import PATIENCE, TOKEN, Fleet, Worker, fleet, program
 
 import postgres_desk
 import tightship
@@ -49,7 +49,7 @@ async def said_by(command: tuple[str, ...], *args: str) -> tuple[int | None, str
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "COMPANY_TOKEN": TOKEN},
     )
-    said = (await asyncio.wait_for(process.communicate(), 120))[0].decode()
+    said = (await asyncio.wait_for(process.communicate(), PATIENCE))[0].decode()
     return process.returncode, said
 
 
@@ -80,7 +80,7 @@ async def test_old_workers_go_on_under_a_newer_schema_and_nothing_is_lost_or_don
         await desk.finish()
         assert second.process.poll() is None, second.log.read_text()[-2000:]
         second.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(second.process.wait, 60) == 0
+        assert await asyncio.to_thread(second.process.wait, PATIENCE) == 0
         runs = await desk.submit(18)  # two more, for the new one alone
         await desk.finish()
         assert await desk.problems(runs) == []
@@ -90,7 +90,7 @@ async def test_old_workers_go_on_under_a_newer_schema_and_nothing_is_lost_or_don
         assert (code, error["error"]) == (1, "StoreVersionError"), told
         assert "newer tightship" in error["fix"]
         third.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(third.process.wait, 60) == 0
+        assert await asyncio.to_thread(third.process.wait, PATIENCE) == 0
         code, told = await said_by(command, "audit", "verify", "-w", str(desk.folder))
         assert code == 0, told
 

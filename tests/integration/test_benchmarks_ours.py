@@ -20,4 +20,5 @@ def test_a_measurement_yields_its_figures(measurement: str, tmp_path: Path) -> N
     physical = {"group_commit", "commit_alone", "fsync_alone", "asyncio_runs"}
     asked = {one.name for one in FIGURES if one.measurement == measurement and not one.name.startswith(tuple(physical))}
     assert asked == set(figures)
-    assert all(value > 0 for value in figures.values())
+    # Of a rate over the second that `quick` measures nothing is left where other processes have taken it.
+    assert all(value >= 0 if "_per_s_" in name else value > 0 for name, value in figures.items())

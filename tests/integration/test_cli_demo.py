@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cli_desk import answer, cli, event, process, serving, until, wrong
+from docs_runner import free_port
 
 DEMO = ("demo", "--concurrency", "2")
 """Few at once: on a busy machine sixteen agents side by side do not all end within the 30 s that the template gives them."""
@@ -175,11 +176,7 @@ def test_calibration_prints_held_out_figures(tmp_path: Path) -> None:
 
 def _other_port(desk: Path) -> None:
     """A port of this test's own."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     path = desk / "tightship.yaml"
     path.write_text(path.read_text().replace(":8765", f":{port}"))
 

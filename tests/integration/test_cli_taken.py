@@ -34,7 +34,7 @@ def states(desk: Path, run: str) -> dict[str, str]:
 
 def test_a_run_is_taken_from_a_second_terminal_while_another_process_executes_it(desk: Path) -> None:
     with process(desk, "run", "pay-and-wait", "--data", pay("O-1"), "--json") as runner:
-        until(lambda: outside(desk), "the payment")
+        until(lambda: _recorded(desk, "effect.settled%desk.pay"), "the payment")
         run = only(desk)["id"]
         assert answer(desk, "runs", "take", run, "--by", "ann")["executor"] == runner.pid
         out, _ = runner.communicate(timeout=PATIENCE)
@@ -73,7 +73,7 @@ def test_serve_lets_a_run_rest_in_a_persons_hands_also_after_kill_9_and_goes_on_
 
 def test_what_a_killed_process_left_open_settles_before_a_person_acts(desk: Path) -> None:
     with process(desk, "run", "pay", "--data", pay("held-1")) as runner:
-        until(lambda: _admitted(desk), "a payment under way")
+        until(lambda: _recorded(desk, "effect.admitted"), "a payment under way")
         runner.kill()
         runner.wait()
     run = only(desk)["id"]
@@ -109,7 +109,7 @@ def test_only_the_role_takes_and_a_taken_run_can_be_cancelled(desk: Path) -> Non
 def test_a_dry_run_of_a_halt_says_what_it_would_stop_and_stops_nothing(desk: Path) -> None:
     cli(desk, "run", "pay", "--data", pay("O-1", 500.0))
     with process(desk, "run", "pay-and-wait", "--data", pay("O-2"), "--json"):
-        until(lambda: outside(desk), "the payment")
+        until(lambda: _recorded(desk, "effect.settled%desk.pay"), "the payment")
         told = answer(desk, "halt", "all", "--dry-run")
         assert answer(desk, "halt", "--list") == []
     assert told["by_workflow"] == {"pay": {"parked": 1}, "pay-and-wait": {"running": 1}}
@@ -148,7 +148,8 @@ def test_a_run_that_nobody_moves_is_listed_as_standing_still(tmp_path: Path) -> 
     assert stall["state"] == "running" and "nothing was recorded after action" in stall["waits_for"]
 
 
-def _admitted(desk: Path) -> bool:
+def _recorded(desk: Path, what: str) -> bool:
+    """Whether the store's file has an entry like this."""
     import sqlite3
 
     path = desk / ".tightship" / "ledger.db"
@@ -156,7 +157,7 @@ def _admitted(desk: Path) -> bool:
         return False
     db = sqlite3.connect(path)
     try:
-        return bool(db.execute("SELECT 1 FROM entries WHERE data LIKE '%effect.admitted%'").fetchone())
+        return bool(db.execute("SELECT 1 FROM entries WHERE data LIKE ?", (f"%{what}%",)).fetchone())
     except sqlite3.OperationalError:
         return False
     finally:

@@ -32,7 +32,7 @@ ABORT = "import os\nasync def judge(ctx, input):\n    os.abort()\n"
 def test_a_command_says_and_returns_the_same_as_one_that_is_started(tmp_path: Path, args: tuple[str, ...]) -> None:
     desk = make(tmp_path / "shop")
     started = subprocess.run(
-        command(*args), cwd=desk, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command(*args), cwd=desk, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     forked = cli(desk, *args)
     assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,10 +127,12 @@ async def test_many_calls_at_once_share_few_connections() -> None:
         assert [reply.value["id"] for reply in replies] == [f"O-{n}" for n in numbers]
 
 
-def closed_port() -> int:
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        yield int(probe.getsockname()[1])
 
 
 CONTRACT = {
@@ -138,20 +140,21 @@ CONTRACT = {
     "paths": {
         "/": {
             "get": {"operationId": "a.read", "responses": {}},
-            "post": {"operationId": "a.write", "responses": {}, "x-timeout": 0.3},
+            "post": {"operationId": "a.write", "responses": {}},
         }
     },
 }
 
 
 async def test_nobody_listening_means_not_done() -> None:
-    made = OpenApiConnector("a", CONTRACT, f"http://127.0.0.1:{closed_port()}")
-    for tool in ("a.read", "a.write"):
-        with pytest.raises(Unavailable) as caught:
-            await made.tool(tool).perform(request({}))
-        assert type(caught.value) is Unavailable
-        assert caught.value.evidence["done"] is False
-    await made.aclose()
+    with closed_port() as port:
+        made = OpenApiConnector("a", CONTRACT, f"http://127.0.0.1:{port}")
+        for tool in ("a.read", "a.write"):
+            with pytest.raises(Unavailable) as caught:
+                await made.tool(tool).perform(request({}))
+            assert type(caught.value) is Unavailable
+            assert caught.value.evidence["done"] is False
+        await made.aclose()
 
 
 async def test_a_host_without_an_address_means_not_done() -> None:
@@ -251,6 +254,6 @@ async def test_broken_answers(answer: bytes | None, read: Any, write: Any) -> No
 
 
 async def test_a_contract_that_nobody_serves_is_a_load_error() -> None:
-    settings = connector_settings("a", {"openapi": f"http://127.0.0.1:{closed_port()}/openapi.json"})
-    with pytest.raises(LoadError, match="cannot be fetched"):
+    with closed_port() as port, pytest.raises(LoadError, match="cannot be fetched"):
+        settings = connector_settings("a", {"openapi": f"http://127.0.0.1:{port}/openapi.json"})
         await open_connector("a", settings, Path(), World(), EnvironmentSecrets(environment={}))

@@ -32,8 +32,8 @@ class Secrets:
         return SECRET
 
 
-def target(url: str) -> Notify:
-    return Notify.model_validate({"webhook": {"url": url, "secret": "${S}", "timeout": 1}})
+def target(url: str, timeout: float = 60) -> Notify:
+    return Notify.model_validate({"webhook": {"url": url, "secret": "${S}", "timeout": timeout}})
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -55,7 +55,7 @@ async def test_a_process_that_dies_before_it_could_record_has_the_same_name_sent
             "    folder = None if {2!r} is None else Path({2!r})\n"
             "    ledger = await Ledger.open({1!r}, World(), projections(), folder=folder)\n"
             "    await ledger.append(Draft('r-1', kinds.OPENED, 'k', ITEM))\n"
-            "    await Deliveries(ledger, {{'duty': target({3!r})}}, Secrets).look()\n"
+            "    await Deliveries(ledger, {{'duty': target({3!r}, 2)}}, Secrets).look()\n"
             "    await asyncio.sleep(60)\n"
             "asyncio.run(main())\n"
         ).format(str(Path(__file__).parent), where, None if folder is None else str(folder), receiver.url)

@@ -31,12 +31,12 @@ def run(name: str, folder: Path) -> tuple[int, str]:
     """The exit code of a page's run, and what it said."""
     if name in ANEW:
         command = [sys.executable, "-W", "error", str(RUNNER), name, str(folder)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
         return done.returncode, done.stdout + done.stderr
     code = f"import sys; sys.path.insert(0, {str(RUNNER.parent)!r}); {FORKED}"
     given = {**environment(), "TIGHTSHIP_WARM": str(warm().path)}
     with contextlib.closing(warm().start((name, str(folder)), ROOT, given, code=code)) as page:
-        said = "".join(page.communicate(900))
+        said = "".join(page.communicate(1500))
         return page.wait(), said
 
 

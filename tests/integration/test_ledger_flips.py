@@ -90,7 +90,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Sample:
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run(script(folder, text), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(script(folder, text), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (folder / "ledger.db-wal").stat().st_size > 100_000
     return Sample(folder)

@@ -66,7 +66,7 @@ instructions: Find the order, note on the ticket that you looked, and say what i
 input: {ticket_id: str, order_id: str}
 output: {status: str, summary: str}
 tools: [orders.get, customers.get, helpdesk.note]
-within: 60s
+within: 10m
 """,
     "agents/writer.yaml": """\
 agent: writer
@@ -88,7 +88,7 @@ workflow: desk
 owner: customer-care
 purpose: answer a ticket
 input: {ticket_id: str, order_id: str}
-budget: {usd: 0.50, tokens: 400000, seconds: 120, then: escalate}
+budget: {usd: 0.50, tokens: 400000, seconds: 1200, then: escalate}
 escalate_to: lead
 steps: [clerk, writer]
 """,
@@ -99,7 +99,7 @@ INPUT = {"ticket_id": "T-3007", "order_id": "O-2001"}
 class Desk:
     """A workspace on disk between a model server and the sample company."""
 
-    def __init__(self, folder: Path, server: OpenAiServer, url: str, company: Running, timeout: float = 20.0) -> None:
+    def __init__(self, folder: Path, server: OpenAiServer, url: str, company: Running, timeout: float = 60.0) -> None:
         self.folder, self.server, self.company = folder, server, company
         self.environment = {"MODEL_KEY": "practice-key", "COMPANY_TOKEN": company.token}
         for name, text in FILES.items():
@@ -405,7 +405,7 @@ def support(folder: Path, url: str, company: Running) -> None:
         path.write_text(path.read_text().replace(line, f"model: cheap\ninstructions: {json.dumps(instructions)}\n"))
     config = folder / "tightship.yaml"
     text = config.read_text().replace("http://127.0.0.1:8765", company.url)
-    config.write_text(text + TIERS.format(url=url, timeout=20))
+    config.write_text(text + TIERS.format(url=url, timeout=60))
 
 
 def support_brain(body: Body) -> Turn:

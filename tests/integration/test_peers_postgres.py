@@ -50,7 +50,7 @@ purpose: work off a board that all share
 input: {items: "list[str]"}
 escalate_to: lead
 steps:
-  - peers: {agents: [one, other], board: input.items, scope: tenant, lease: 3s, within: 2m, then: keep}
+  - peers: {agents: [one, other], board: input.items, scope: tenant, lease: 3s, within: 10m, then: keep}
     name: shared
 """,
 }

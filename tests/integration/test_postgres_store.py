@@ -264,7 +264,7 @@ async def test_what_many_processes_append_is_one_log_without_a_gap(store: Store)
     processes = [
         await asyncio.create_subprocess_exec(*command, f"p{n}", stdout=asyncio.subprocess.PIPE) for n in range(3)
     ]
-    outputs = [await asyncio.wait_for(process.communicate(), 120) for process in processes]
+    outputs = [await asyncio.wait_for(process.communicate(), 300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     units = [tuple(unit) for out, _ in outputs for unit in json.loads(out)]
     assert all(b == a + 1 for a, b in units), "a unit is not torn apart"

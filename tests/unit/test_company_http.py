@@ -208,7 +208,7 @@ async def set_faults(service: Service, *faults: dict[str, Any]) -> None:
 async def outcome(service: Service, key: str = "k") -> str:
     """What a client with a time-out sees of one refund."""
     try:
-        response = await service.client.post("/refunds", json=REFUND, headers={"Idempotency-Key": key}, timeout=0.05)
+        response = await service.client.post("/refunds", json=REFUND, headers={"Idempotency-Key": key}, timeout=0.5)
         response.json()
     except httpx2.ReadTimeout:
         return "no answer"

@@ -17,7 +17,7 @@ from tightship.core.errors import StoreError, Unavailable
 from tightship.runtime.crew import Event, supervise
 from tightship.runtime.scaling import Bounds, Load, Policy
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that a test waits for what has to come."""
 TETHERED = "from tightship.runtime.tether import end_with_parent; end_with_parent(5)\n"
 WORK = TETHERED + "import time; print('ready', flush=True)\nwhile True: time.sleep(0.05)"
@@ -101,7 +101,7 @@ async def test_it_grows_with_the_load_and_shrinks_when_it_is_quiet() -> None:
         await watched.until(lambda: len(watched.living()) == 4)
         watched.load = Load()
         await watched.until(lambda: len(watched.living()) == 3)
-        assert {event.worker for event in watched.of("stopping")} == {4}, "the last one goes first"
+        assert watched.of("stopping")[0].worker == 4, "the last one goes first"
 
 
 async def test_what_the_workers_print_is_forwarded_line_by_line() -> None:
