@@ -139,14 +139,6 @@ class Secrets(Protocol):
         ...
 
 
-class Refresh(Protocol):
-    """A source that a stale context value is read from again."""
-
-    async def fetch(self, key: str) -> Reply:
-        """The value with its as-of time in `meta`."""
-        ...
-
-
 @dataclass(slots=True)
 class Delta:
     """A change of one row of a projection: columns to set, numbers to add."""

@@ -17,7 +17,6 @@ from tightship.ledger._schema import (
     insert_sql,
     load_rows,
     migrate,
-    projection_tables,
     replace_rows,
     require_current,
     select_sql,
@@ -32,7 +31,6 @@ from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.public_keys import PUBLIC_KEYS, read_keys, write_keys
 from tightship.ledger.snapshot import Snapshot
 
-projection_columns = projection_tables
 BUNDLES_AT_ONCE = 4
 """Bundles packed in one transaction, so that no commit waits long."""
 
