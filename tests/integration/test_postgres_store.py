@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import postgres_desk
 from ledger_desk import Store, begin, fill, note, projections, script, until
 from postgres_desk import Server
+from store_desk import store_of
 from tightship.core.errors import (
     CommitUnknown,
     LedgerError,
@@ -45,11 +46,7 @@ def server() -> Server:
     return postgres_desk.server()
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("postgres", tmp_path)
-    yield store
-    await store.close()
+store = store_of("postgres")
 
 
 def url_of(store: Store) -> str:

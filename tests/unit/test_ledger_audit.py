@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import NOON, Store, fill, flip, note
+from store_desk import store_of
 from tightship.core.errors import LedgerError, StoreReadOnly, TamperError, UnknownName
 from tightship.ledger import Draft, Ledger
 from tightship.ledger.audit import AuditReport, export, prove, verify
@@ -29,12 +30,7 @@ from tightship.ledger.merkle.proof import verify_bundle
 from tightship.ledger.merkle.tree import leaf_hash, tree_root
 from tightship.ledger.sequencer import PUBLIC_KEYS, Sequencer, signer_of
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("sqlite", tmp_path)
-    yield store
-    await store.close()
+store = store_of("sqlite")
 
 
 @pytest.fixture
