@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from tightship.workflow._cel import Comparison, Ref
 from tightship.workflow.conditions import Condition, Expression, Values
@@ -15,8 +15,6 @@ from tightship.workflow.readiness import Check, Finding, Rule, expressions_of, r
 from tightship.workflow.source import Mark, did_you_mean
 from tightship.workflow.tree import Step
 from tightship.workflow.units import AMBIENT
-
-_NUMBERS: Final = frozenset({"integer", "number"})
 
 
 def _uses(check: Check) -> Iterator[tuple[Place, str, Expression, Mapping[str, Bound]]]:
