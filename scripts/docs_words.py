@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from docs_words_connectors import CONNECTORS
+
 WORKFLOW: Mapping[str, str] = {
     "WorkflowSpec.workflow": "Its name: lower-case letters and digits, `-` or `_` between.",
     "WorkflowSpec.owner": "Who answers for it.",
@@ -451,63 +453,6 @@ WORKSPACE: Mapping[str, str] = {
     "Settings.threshold": "The value of `threshold` in conditions.",
     "Settings.agent_seconds": "Time of an agent's turn that declares no `within`.",
     "Settings.input_bytes": "Bytes of one line of input.",
-}
-
-CONNECTORS: Mapping[str, str] = {
-    "ConnectorSpec.openapi": "The contract: a file of the workspace, or a URL.",
-    "ConnectorSpec.base_url": "Where the system answers. Without it: the contract's first server.",
-    "ConnectorSpec.auth": "How to sign in.",
-    "ConnectorSpec.operations": "What is known beyond the contract, by operationId or tool name.",
-    "ConnectorSpec.timeout": "Time until a call counts as unanswered.",
-    "ConnectorSpec.limits": "Bounds that hold whatever the other side sends.",
-    "ConnectorSpec.insecure_http": "Allows `http:` to another machine.",
-    "ConnectorSpec.proxy": "URL of an outgoing proxy. Those of the environment are not used.",
-    "Auth.bearer": "A bearer token (RFC 6750).",
-    "Auth.basic": "User name and password (RFC 7617).",
-    "Auth.api_key": "A key in a header or in the query.",
-    "Auth.oauth2": "OAuth 2.0 client credentials (RFC 6749, section 4.4).",
-    "Auth.none": "`auth: none` says that the system has no sign-in.",
-    "BasicAuth.username": "The user name.",
-    "BasicAuth.secret": "The name of the password.",
-    "KeyAuth.header": "The header that carries it; either this or `query`.",
-    "KeyAuth.query": "The query parameter that carries it; either this or `header`.",
-    "KeyAuth.secret": "The name of the key.",
-    "OAuth2.token_url": "Where the token is fetched.",
-    "OAuth2.client_id": "The client's id.",
-    "OAuth2.secret": "The name of the client's secret.",
-    "OAuth2.scope": "The scope that is asked for.",
-    "OAuth2.audience": "The audience that is asked for.",
-    "OAuth2.client_auth": "Whether id and secret go into a header or into the body.",
-    "Overlay.effect": "`read` changes nothing outside. Without it: by the HTTP method.",
-    "Overlay.idempotency": "What makes a repeated call one call.",
-    "Overlay.idempotency_header": "The header that carries the key. Without it: `Idempotency-Key`.",
-    "Overlay.lookup": "How to find out whether a write was done.",
-    "Overlay.undo": "How to take a write back.",
-    "Overlay.price": "The highest cost of one call: it is reserved before, and what `X-Cost-USD` says is charged.",
-    "Overlay.timeout": "Time until a call counts as unanswered.",
-    "Overlay.cache_seconds": "How long a read may be answered from the cache.",
-    "Overlay.requests_per_second": "The rate that the other side allows.",
-    "Overlay.hedge": (
-        "Time after which a read that was not answered is asked a second time ([hedged "
-        "reads](connectors.md#hedged-reads))."
-    ),
-    "Overlay.description": "What it does, for people and models.",
-    "LookupSettings.operation": "The operationId of a read.",
-    "LookupSettings.by": "The field by which the write is found among several. Without it: `reference`.",
-    "LookupSettings.with_": "The read's arguments: OpenAPI runtime expressions, or constants.",
-    "LookupSettings.reference": "The field of the write's body that carries our own reference.",
-    "LookupSettings.items": "The name of the list in the answer.",
-    "UndoSettings.operation": "The operationId that takes it back.",
-    "UndoSettings.with_": "Its arguments: OpenAPI runtime expressions, or constants.",
-    "PriceSettings.usd": "Money.",
-    "PriceSettings.tokens_in": "Tokens in, for a tool that runs a model.",
-    "PriceSettings.tokens_out": "Tokens out, for a tool that runs a model.",
-    "ConnectorLimits.document_bytes": "Bytes of the contract.",
-    "ConnectorLimits.response_bytes": "Bytes of one answer, after decompression.",
-    "ConnectorLimits.connections": "Connections at once.",
-    "ConnectorLimits.definitions": "Schema definitions that one operation carries; what lies beyond is not checked.",
-    "ConnectorLimits.ref_depth": "References to references.",
-    "ConnectorLimits.compiled": "Operations that are kept compiled.",
 }
 
 CONTEXT: Mapping[str, str] = {

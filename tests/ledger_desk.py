@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,3 @@ async def until(look: Callable[[], bool], ledger: Ledger | None = None) -> None:
             if ledger is not None:
                 await ledger.poll()
             await asyncio.sleep(0.01)
-
-
-Open = Callable[[], Awaitable[Ledger]]

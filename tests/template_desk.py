@@ -17,6 +17,14 @@ from tightship.ledger import Ledger
 from tightship.patterns import load_all
 from tightship.runtime.simulation import Simulation
 from tightship.runtime.workspace import Workspace, projections
+from tightship.workflow.loader import load_workspace
+from tightship.workflow.readiness import Finding, check_workspace
+
+
+def findings(template: Path) -> list[Finding]:
+    """What `check` says of a template beside the sample company's contract."""
+    connector = OpenApiConnector("company", CONTRACT.read_bytes(), "http://127.0.0.1:1")
+    return check_workspace(load_workspace(template), {name: connector.spec(name) for name in connector.tools()})
 
 
 class TemplateDesk:

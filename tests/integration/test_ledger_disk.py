@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,18 +18,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import Store, dump, flip, note, projections, run_script
+from store_desk import store_of
 from tightship.core.errors import StoreCorrupt, StoreFull, StoreMissing, StoreReadOnly, StoreVersionError
 from tightship.core.world import FolderDisk, World
 from tightship.ledger import Draft, Ledger
 from tightship.ledger._open import open_files
 from tightship.ledger.audit import verify, verify_folder
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("sqlite", tmp_path)
-    yield store
-    await store.close()
+store = store_of("sqlite")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import Store, dump, flip, note, run_script, script, until
+from store_desk import store_of
 from tightship.core import kinds
 from tightship.core.errors import ExecutorBusy, GuardRefused, StoreCorrupt
 from tightship.ledger import Draft, Guards, Ledger
@@ -24,12 +24,7 @@ from tightship.ledger._wal import scan
 from tightship.ledger.audit import verify
 from tightship.ledger.locks import ExecutorLock
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("sqlite", tmp_path)
-    yield store
-    await store.close()
+store = store_of("sqlite")
 
 
 def path_of(store: Store) -> Path:

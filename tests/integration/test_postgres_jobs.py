@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import postgres_desk
 from ledger_desk import Store, note, script, started, until
+from store_desk import ledger_of_store, store_of
 from tightship import Agent, Workflow, Workspace
 from tightship.controls.periods import period_key
 from tightship.core import kinds
@@ -37,16 +38,8 @@ from tightship.runtime.workspace import projections
 BUILD = "b1"
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("postgres", tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of("postgres")
+ledger = ledger_of_store()
 
 
 @pytest.fixture

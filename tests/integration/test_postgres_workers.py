@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import postgres_desk
 from ledger_desk import Store, note, script, started, until
+from store_desk import ledger_of_store, store_of
 from tightship.controls.breakers import BreakerRule, Breakers
 from tightship.controls.cache import ResultCache
 from tightship.controls.halts import Halts
@@ -34,16 +34,8 @@ from tightship.runtime.sharing import share_breakers
 RULE = BreakerRule(minimum=4, cooldown=200.0, longest=600.0, probes=1)
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("postgres", tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of("postgres")
+ledger = ledger_of_store()
 
 
 async def begin(ledger: Ledger, run: str, owner: str) -> None:

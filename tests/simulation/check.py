@@ -10,10 +10,9 @@ from typing import Any
 
 from tightship.core import kinds
 from tightship.core.money import to_nano
-from tightship.core.ports import Request
+from tightship.ledger._schema import projection_tables
 from tightship.ledger.entries import Entry
 from tightship.ledger.memory import MemoryBackend
-from tightship.ledger.sqlite import projection_columns
 
 from ._paths import held_by_one
 from .machines import SimLedger
@@ -179,7 +178,7 @@ class Checker:
         self._require(times == sorted(times), "store time goes back")
 
     def _projections(self) -> None:
-        fresh = MemoryBackend(projection_columns())
+        fresh = MemoryBackend(projection_tables())
         fresh.replace_projections(self.ledger.fold_all(), self.ledger.folder.tables)
         for table, keys in self.ledger.folder.tables.items():
             order = [(key, "asc") for key in keys]
@@ -477,10 +476,3 @@ class Checker:
 def _billed(lookups: Any) -> int:
     rows = lookups._db.all("SELECT usd FROM charges")
     return sum(to_nano(row["usd"]) for row in rows)
-
-
-def request_token(run: str, key: str) -> str:
-    """The token that a connector makes of an effect."""
-    from tightship.connectors._arguments import token_of
-
-    return token_of(Request({}, f"{run}/{key}", run, "", 0.0))

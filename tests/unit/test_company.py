@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import random
 import re
-import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from company_desk import opened, refund
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tightship.company import Answer, Call, Company, CompanyError, Refusal
+from tightship.company import Answer, Call, Company, Refusal
 from tightship.company._contract import contract
-from tightship.company._database import Database
-
-NOW = 1_800_000_000.0
-
-
-def opened(db: str | Path = ":memory:") -> Company:
-    return Company(db, clock=lambda: NOW, rng=random.Random(7))
 
 
 @pytest.fixture
@@ -42,10 +34,6 @@ def refused(company: Company, operation: str, call: Call) -> Refusal:
         company.perform(operation, call)
     assert (company.digest(), company.ledger()) == before, "a refusal changes nothing"
     return caught.value
-
-
-def refund(order_id: str, amount: float, key: str | None = None, **more: str) -> Call:
-    return Call(body={"order_id": order_id, "amount": amount, "reason": "goodwill", **more}, key=key)
 
 
 def everything(company: Company, operation: str) -> list[dict[str, Any]]:
@@ -401,43 +389,6 @@ def test_a_second_reply_shows_in_the_canonical_state(company: Company) -> None:
     assert company.digest() != once
 
 
-def test_the_database_is_kept_and_seeded_once(tmp_path: Path) -> None:
-    path = tmp_path / "company.db"
-    company = opened(path)
-    company.perform("refunds.create", refund("O-2001", 5.0, key="k"))
-    state = company.state()
-    company.close()
-    again = opened(path)
-    assert again.state() == state
-    assert again.perform("refunds.create", refund("O-2001", 5.0, key="k")).replayed
-    again.close()
-
-
-def test_a_write_that_breaks_half_way_leaves_nothing(tmp_path: Path) -> None:
-    db = Database(tmp_path / "company.db", lambda: NOW)
-    with pytest.raises(sqlite3.IntegrityError), db.transaction():
-        db.insert("charges", {"operation": "x", "usd": "1.0", "at": NOW})
-        db.insert("charges", {"operation": "x", "usd": None, "at": NOW})
-    with db.transaction():
-        db.insert("charges", {"operation": "y", "usd": "1.0", "at": NOW})
-    assert [row["operation"] for row in db.all("SELECT operation FROM charges")] == ["y"]
-    db.close()
-
-
-def test_a_start_that_was_cut_off_before_seeding_is_made_good(tmp_path: Path) -> None:
-    path = tmp_path / "company.db"
-    opened(path).close()
-    with sqlite3.connect(path) as raw:
-        tables = ("messages", "tickets", "refunds", "payments", "orders", "customers", "purchase_orders", "stock")
-        for table in (*tables, "trades", "instruments", "counterparties", "traders"):
-            raw.execute(f"DELETE FROM {table}")
-    raw.close()
-    whole, mended = opened(), opened(path)
-    assert mended.state() == whole.state()
-    whole.close()
-    mended.close()
-
-
 TRADE = {"instrument_id": "I-408", "counterparty_id": "CP-501", "trader_id": "TR-601", "side": "buy"}
 
 
@@ -491,17 +442,3 @@ def test_a_price_is_as_old_as_its_feed_is_behind_whenever_one_asks(company: Comp
         row = read(company, "desk.instrument", instrument_id=identifier)
         age = datetime.fromisoformat(row["as_of"]) - datetime.fromisoformat(row["priced_at"])
         assert age == timedelta(minutes=minutes)
-
-
-def test_a_database_that_is_not_the_company_s_is_refused_and_left_alone(tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.db"
-    with sqlite3.connect(foreign) as raw:
-        raw.execute("CREATE TABLE mine (x)")
-    raw.close()
-    text = tmp_path / "text.db"
-    text.write_text("not a database, but long enough to look like one\n" * 100)
-    before = foreign.read_bytes(), text.read_bytes()
-    for path in (foreign, text, tmp_path / "missing" / "company.db"):
-        with pytest.raises(CompanyError, match=re.escape(str(path))):
-            Company(path)
-    assert (foreign.read_bytes(), text.read_bytes()) == before

@@ -170,10 +170,6 @@ async def _variadic(*a: int) -> int:
     return len(a)
 
 
-async def _odd(a: object) -> int:
-    return 1
-
-
 class Opaque:
     pass
 

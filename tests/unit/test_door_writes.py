@@ -40,6 +40,18 @@ def once(sink: Any, claim: str | None = None) -> Any:
     return simulate(story)
 
 
+def slowed(sink: Any, seconds: float) -> Any:
+    """The tool, which takes so long for each call."""
+    inner = sink.perform
+
+    async def slow(request: Any) -> Any:
+        await asyncio.sleep(seconds)
+        return await inner(request)
+
+    sink.perform = slow
+    return sink
+
+
 def test_a_lost_answer_is_asked_for_again_under_the_same_key_where_the_sink_honours_keys() -> None:
     sink = write("post.send", lost, DONE, idempotency="key")
     run, settles, _, _ = once(sink)
@@ -187,14 +199,7 @@ def test_two_runs_that_race_for_one_key_do_it_once() -> None:
 
 def test_a_cut_branch_stops_waiting_and_its_write_goes_on() -> None:
     async def story(sim: Simulation) -> Any:
-        sink = write("post.send", DONE, timeout=10.0)
-        inner = sink.perform
-
-        async def slow(request: Any) -> Any:
-            await asyncio.sleep(5)
-            return await inner(request)
-
-        sink.perform = slow  # type: ignore[method-assign]
+        sink = slowed(write("post.send", DONE, timeout=10.0), 5)
         desk = Desk(sim, [sink])
 
         async def failing(ctx: Any, given: dict[str, Any]) -> Any:
@@ -244,14 +249,7 @@ def test_a_crash_after_a_branch_was_cut_leaves_no_write_open() -> None:
 
 def test_a_turn_that_is_taken_again_joins_its_write_that_is_still_under_way() -> None:
     async def story(sim: Simulation) -> Any:
-        sink = write("post.send", DONE, timeout=30.0)
-        inner = sink.perform
-
-        async def slow(request: Any) -> Any:
-            await asyncio.sleep(6)
-            return await inner(request)
-
-        sink.perform = slow  # type: ignore[method-assign]
+        sink = slowed(write("post.send", DONE, timeout=30.0), 6)
         desk = Desk(sim, [sink])
         desk.agent("a", writer())
         desk.workflow("a", budget={"seconds": 3})

@@ -114,7 +114,6 @@ input: {{id: str}}
 output: {{pay: bool, reason: str}}
 within: 10s
 """
-SETTLE = "majority"
 VOTE: tuple[Change, ...] = (
     *((f"agents/{name}.yaml", "", VOTER.format(name=name)) for name in ("a", "b", "c")),
     (DESK, "import os\n", "import os\n\n\nasync def say(ctx, input):\n    return {'pay': True, 'reason': 'fine'}\n"),

@@ -1,4 +1,4 @@
-"""The audit: what somebody has changed with care is found too, and proofs and exports stand without the store."""
+"""The audit: what somebody has changed with care is found too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,51 +14,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ledger_desk import NOON, Store, fill, flip, note
-from tightship.core.errors import LedgerError, StoreReadOnly, TamperError, UnknownName
+from ledger_desk import Store, fill, flip, note
+from store_desk import BASE, covered_ledger, one, rewrite, sql, store_of
 from tightship.ledger import Draft, Ledger
-from tightship.ledger.audit import AuditReport, export, prove, verify
+from tightship.ledger.audit import AuditReport, verify
 from tightship.ledger.bundles import WIDTH, bundle_crc, pack, unpack
 from tightship.ledger.entries import entry_crc, log_crc, payload_crc
 from tightship.ledger.findings import MAX_FINDINGS
-from tightship.ledger.merkle.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
-from tightship.ledger.merkle.export import FolderLog
-from tightship.ledger.merkle.keys import parse_vkey
-from tightship.ledger.merkle.proof import verify_bundle
+from tightship.ledger.merkle.checkpoint import Checkpoint, sign_checkpoint
 from tightship.ledger.merkle.tree import leaf_hash, tree_root
 from tightship.ledger.sequencer import PUBLIC_KEYS, Sequencer, signer_of
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("sqlite", tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    """Two bundles, a few entries in the table, all of it covered."""
-    ledger = await store.open()
-    await asyncio.gather(*(ledger.append(note(f"r-{n % 5}", n=n)) for n in range(2 * WIDTH + 20)))
-    await Sequencer(ledger).close()
-    return ledger
-
-
-async def sql(ledger: Ledger, statement: str, *values: Any) -> None:
-    """Change the database behind the ledger's back."""
-    await ledger.job(lambda: ledger.backend._db.execute(statement, values).fetchall())  # type: ignore[union-attr]
-
-
-def one(ledger: Ledger, statement: str, *values: Any) -> Any:
-    return ledger.backend._read(statement, values)[0]  # type: ignore[union-attr]
+store = store_of("sqlite")
+ledger = covered_ledger()
 
 
 def said(report: AuditReport) -> list[str]:
     return [str(found) for found in report.findings]
-
-
-BASE = 1 << 40
 
 
 # --- reports -----------------------------------------------------------------------------------------
@@ -133,14 +104,6 @@ async def test_findings_are_bounded_and_counted(ledger: Ledger) -> None:
 
 
 # --- entries, bundles, tiles, checkpoints ----------------------------------------------------------------
-
-
-async def rewrite(ledger: Ledger, n: int, change: Callable[[str], str]) -> None:
-    """Change an entry of the table as somebody would who knows of the checksums."""
-    run, data = one(ledger, "SELECT run, data FROM entries WHERE id = ?", BASE | n)
-    data = change(data)
-    crc = entry_crc(log_crc("default"), run.encode(), data.encode())
-    await sql(ledger, "UPDATE entries SET data = ?, crc = ? WHERE id = ?", data, crc, BASE | n)
 
 
 async def test_a_forged_entry_is_found_by_the_tree(ledger: Ledger) -> None:
@@ -424,105 +387,3 @@ async def test_a_log_that_was_set_aside_is_reported_until_it_is_removed(store: S
     assert line.startswith("ledger.db-wal.cut-1: write-ahead log: an earlier process left this log")
     aside.unlink()
     assert (await verify(ledger)).ok
-
-
-# --- proofs ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "memory"])
-async def test_a_proof_stands_without_the_store(kind: str, tmp_path: Path) -> None:
-    store = Store(kind, tmp_path)
-    ledger = await store.open()
-    await asyncio.gather(*(ledger.append(note(n=n)) for n in range(WIDTH + 20)))
-    await Sequencer(ledger).close()
-    last = ledger.backend.checkpoint(1)
-    assert last is not None
-    vkey = signer_of(ledger, "tightship/default").vkey
-    for n in (1, 2, WIDTH, WIDTH + 1, WIDTH + 20):
-        text = await prove(ledger, n)
-        proven = verify_bundle(text, vkey)
-        assert (proven.index, proven.checkpoint.size) == (n - 1, WIDTH + 20)
-        assert json.loads(proven.entry)["body"]["n"] == n - 1
-        with pytest.raises(TamperError):
-            verify_bundle(text.replace(f"index {n - 1}", f"index {n}"), vkey)
-    await store.close()
-
-
-async def test_what_cannot_be_proven_says_why(ledger: Ledger) -> None:
-    for n in (0, -1, 533, 10**9):
-        with pytest.raises(UnknownName, match="its entries are 1 to 532"):
-            await prove(ledger, n)
-    with pytest.raises(UnknownName, match="there are: default"):
-        await prove(ledger, 1, "nothing")
-    await ledger.append(note())
-    with pytest.raises(LedgerError, match="no checkpoint covers entry 533 yet"):
-        await prove(ledger, 533)
-    await rewrite(ledger, 520, lambda data: data.replace('"n":519', '"n":999'))
-    with pytest.raises(TamperError):
-        await prove(ledger, 520)
-
-
-# --- exports -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "memory"])
-async def test_an_export_is_what_others_read_and_holds_no_values(kind: str, tmp_path: Path) -> None:
-    store = Store(kind, tmp_path)
-    ledger = await store.open()
-    await fill(ledger)
-    steps: list[tuple[str, int, int]] = []
-    report = await export(ledger, tmp_path / "out", lambda *step: steps.append(step))
-    assert report.uncovered == 0
-    assert report.logs == {"default": await ledger.head(), "acme & sons": await ledger.head("acme & sons")}
-    assert steps[-1] == ("entries", sum(report.logs.values()), sum(report.logs.values()))
-    for log, name in (("default", "default"), ("acme & sons", "acme%20%26%20sons")):
-        folder = FolderLog(tmp_path / "out" / name)
-        vkey = (tmp_path / "out" / f"{name}.vkey").read_text().strip()
-        head = parse_checkpoint(folder.note, [parse_vkey(vkey)]).checkpoint
-        entries = list(folder.entries())
-        assert head.root == tree_root([leaf_hash(entry) for entry in entries])
-        lines = [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
-        assert lines == [entry.as_dict() for entry in await ledger.entries(limit=10_000, log=log)]
-        assert all(set(line) == {"n", "at", "log", "run", "kind", "key", "epoch", "body"} for line in lines)
-    assert report.as_dict()["values"] == 0
-    await store.close()
-
-
-async def test_a_plain_export_holds_the_values_and_names_what_was_erased(tmp_path: Path) -> None:
-    store = Store("sqlite", tmp_path)
-    ledger = await store.open()
-    await fill(ledger)
-    report = await export(ledger, tmp_path / "out", plain=True)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "default.jsonl").read_text().splitlines()]
-    [first] = [line for line in lines if line["run"] == "r-001" and line["kind"] == "run.started"]
-    assert first["values"][first["body"]["input"]]["ticket"] == "where is order 1?"
-    [gone] = [line for line in lines if line["run"] == "r-003" and line["kind"] == "run.started"]
-    assert gone["erased"] == [gone["body"]["input"]]
-    assert gone["body"]["input"] not in gone["values"]
-    assert report.erased > 0
-    assert report.values > 100
-    await store.close()
-
-
-async def test_an_export_is_brought_up_to_date(ledger: Ledger, tmp_path: Path) -> None:
-    await export(ledger, tmp_path / "out")
-    await ledger.append(note())
-    report = await export(ledger, tmp_path / "out", integrate=False)
-    assert (report.logs, report.uncovered) == ({"default": 532}, 1)
-    report = await export(ledger, tmp_path / "out")
-    assert (report.logs, report.uncovered) == ({"default": 533}, 0)
-    assert len((tmp_path / "out" / "default.jsonl").read_text().splitlines()) == 533
-
-
-async def test_an_export_never_writes_what_does_not_fit(ledger: Ledger, tmp_path: Path) -> None:
-    await rewrite(ledger, 520, lambda data: data.replace('"n":519', '"n":999'))
-    with pytest.raises(TamperError):
-        await export(ledger, tmp_path / "out")
-    assert not (tmp_path / "out" / "default" / "checkpoint").exists()
-
-
-async def test_an_export_to_where_nothing_can_be_written_says_so(ledger: Ledger, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreReadOnly, match="cannot be written"):
-        await export(ledger, tmp_path / "file" / "out")
-    assert NOON

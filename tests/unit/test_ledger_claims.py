@@ -16,23 +16,15 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import KINDS, Store, note, started
+from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
 from tightship.core.errors import StaleOwner
 from tightship.ledger import Draft, Guards, Ledger
 from tightship.ledger.claiming import Bounds, Claiming, due_rows
 from tightship.ledger.presence import Presence
 
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(request.param, tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,17 +12,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import Store, note
+from store_desk import store_of
 from tightship.core.errors import StoreCorrupt
 from tightship.ledger import Ledger
 from tightship.ledger.audit import verify
 from tightship.ledger.sequencer import Sequencer
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store("sqlite", tmp_path)
-    yield store
-    await store.close()
+store = store_of("sqlite")
 
 
 async def written(store: Store, signed: int = 5, unsigned: int = 0) -> None:

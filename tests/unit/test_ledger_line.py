@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ledger_desk import KINDS, Store, begin, note
+from ledger_desk import KINDS, begin, note
+from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, LedgerError, StoreFull
 from tightship.ledger import Draft, Guards, Ledger, Line
 
-
-@pytest.fixture(params=KINDS)
-async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    store = Store(request.param, tmp_path)
-    yield await store.open()
-    await store.close()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 async def test_a_unit_behind_one_that_the_disk_refused_is_not_written(ledger: Ledger) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import KINDS, SteppedClock, Store, note
+from store_desk import ledger_of_store, store_of
 from tightship.core.errors import (
     LedgerError,
     PayloadErased,
@@ -42,16 +42,8 @@ json = st.recursive(
 )
 
 
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(request.param, tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 def vault() -> Vault:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from entry_samples import VirtualClock
 
 from ledger_desk import KINDS, Store, note
+from store_desk import ledger_of_store, store_of
 from tightship.core.errors import LedgerError, StoreFull, StoreMissing, TamperError
 from tightship.ledger import Draft, Ledger
 from tightship.ledger.bundles import WIDTH
@@ -26,17 +26,8 @@ from tightship.ledger.merkle.tiles import TileTree
 from tightship.ledger.merkle.tree import leaf_hashes, tree_root
 from tightship.ledger.sequencer import CHUNK, PUBLIC_KEYS, BackendTiles, Sequencer, cover, origin_of
 
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(request.param, tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 async def add(ledger: Ledger, count: int, log: str = "default") -> None:

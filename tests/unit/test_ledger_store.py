@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import KINDS, NOON, Store, begin, note, started
+from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, LedgerError, PayloadTooLarge, StaleOwner
 from tightship.ledger import Draft, Entry, Guards, Ledger
 
-
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(request.param, tmp_path)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def ledger(store: Store) -> Ledger:
-    return await store.open()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 async def row(ledger: Ledger, run: str) -> dict[str, Any]:

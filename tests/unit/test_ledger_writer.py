@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ledger_desk import KINDS, Store, note
+from store_desk import ledger_of_store, store_of
 from tightship.core.errors import StoreError, StoreFull
 from tightship.ledger import Entry, Ledger
 from tightship.ledger.entries import Unit
 from tightship.ledger.writer import MAX_BATCH, ThreadWriter
 
-
-@pytest.fixture(params=KINDS)
-async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledger]:
-    store = Store(request.param, tmp_path)
-    yield await store.open()
-    await store.close()
+store = store_of(*KINDS)
+ledger = ledger_of_store()
 
 
 def batches(ledger: Ledger) -> list[int]:

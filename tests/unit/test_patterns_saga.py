@@ -249,10 +249,6 @@ def test_a_cancel_undoes_the_whole_run_and_nothing_twice() -> None:
     simulate(story)
 
 
-class Dying(Exception):
-    """The process ends here."""
-
-
 def test_a_process_that_dies_at_any_append_leaves_the_same_behind_and_does_nothing_twice() -> None:
     """Every entry of the undisturbed run is a point to die at, before it is written and after."""
 

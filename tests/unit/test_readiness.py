@@ -2,132 +2,45 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_workspace import FILES, TOOLS, changed, load
-
-from tightship.connectors import load_tools
-from tightship.core.errors import LoadError
-from tightship.workflow.readiness import Finding, all_rules, check_workspace, rules_page
-
-SUPPORT, TRIAGE, RESPOND, QUALITY = (
-    "workflows/support.yaml",
-    "agents/triage.yaml",
-    "agents/respond.yaml",
-    "agents/quality.yaml",
+from readiness_samples import (
+    CLAIMING,
+    CODE,
+    CONFIG,
+    HEAD,
+    IDLE,
+    IN_CLEAR,
+    LOOPED,
+    PINGED,
+    PLANNED,
+    QUALITY,
+    RESPOND,
+    RETRACT,
+    REVIEWED,
+    ROUTED,
+    SUPPORT,
+    TRIAGE,
+    agents,
+    found,
+    gated,
+    managed,
+    more,
+    needing,
+    passing,
+    peering,
+    settling,
+    shared,
+    tool,
+    voting,
 )
-CONFIG, CODE = "tightship.yaml", "agents/desk.py"
+from sample_workspace import FILES, TOOLS, changed
+
+from tightship.workflow.readiness import all_rules, rules_page
+
 DOCS = Path(__file__).parents[2] / "docs" / "readiness.md"
-
-IN_CLEAR = "{oauth2: {token_url: 'http://id.example/token', client_id: desk, secret: DESK_TOKEN}}"
-
-HEAD = """\
-workflow: more
-owner: care
-purpose: try one more workflow
-trigger: t
-systems: [desk]
-data: d
-completion: c
-escalation: e
-escalate_to: lead
-input: {id: str, ticket: str}
-budget: {usd: 0.30, seconds: 120}
-steps:
-"""
-
-
-def more(steps: str, head: str = HEAD) -> dict[str, str]:
-    """One more workflow with these steps, and its evals."""
-    return {"workflows/more.yaml": head + steps, "evals/more.yaml": "workflow: more\n"}
-
-
-CLAIMING = changed(TRIAGE, "urgent: bool}", "urgent: bool, claims: [{claim: str, source: str}]}")
-"""An agent that cites, and nobody looks whether its sources say so."""
-
-
-def agents(count: int) -> dict[str, str]:
-    """Agents n0, n1, … each with a purpose of its own, and the code for them."""
-    files = {
-        f"agents/n{i}.yaml": f"agent: n{i}\nowner: o\npurpose: job{i} of its own{i}\npython: many:n{i}\n"
-        "input: {ticket: str}\noutput: {x: int}\n"
-        for i in range(count)
-    }
-    return {**files, "agents/many.py": "".join(f"async def n{i}(ctx, input): ...\n" for i in range(count))}
-
-
-def tool(name: str, **fields: Any) -> dict[str, Any]:
-    return {**TOOLS, name: replace(TOOLS[name], **fields)}
-
-
-RETRACT = "  - action: desk.retract\n    with: {reply_id: input.id}\n    undo: none\n"
-LOOPED = (
-    "  - foreach: {{in: '[input.id]', max: 5, steps: "
-    "[{{action: desk.retract, with: {{reply_id: item}}, claim: {}, undo: none}}]}}\n"
-)
-IDLE = "  idle:\n    model: openai:x-2025-01-01\n    price: {input: 1, output: 1, source: s, as_of: 2025-01-01}\n"
-CONTINUE = "{then: continue, give: {topic: refund, confidence: 1, urgent: false}}"
-OPTIONAL = "try:\n    import quicker\nexcept ImportError:\n    quicker = None\n"
-
-
-def shared(key: str) -> dict[str, Any]:
-    """The workspace with one key of the shared context, declared like this."""
-    return {CONFIG: FILES[CONFIG] + f"context:\n  stock/*: {key}\n"}
-
-
-def gated(before: str, gate: str) -> dict[str, Any]:
-    """An action with a gate after these steps."""
-    steps = f"{before}  - action: desk.ping\n    with: {{to: '\"b\"'}}\n    undo: none\n    gate: {gate}\n"
-    return more(steps) | shared("{writers: [triage]}")
-
-
-def managed(manager: str, head: str = HEAD) -> dict[str, Any]:
-    """A workflow with a manager."""
-    return more(f"  - manager: {manager}\n", head) | agents(2)
-
-
-def peering(peers: str, agent: str = "input: {open: list}\noutput: {claim: list, results: list}") -> dict[str, Any]:
-    """A workflow with peers, who are such agents."""
-    files = {
-        name: re.sub(r"(?m)^(in|out)put: .*\n?", "", text) + f"\n{agent}\n" if name.endswith(".yaml") else text
-        for name, text in agents(2).items()
-    }
-    return more(f"  - peers: {peers}\n") | files
-
-
-def passing(handoff: str, output: str = "{x: int}") -> dict[str, Any]:
-    """A workflow in which agents with this output hand over."""
-    files = {
-        name: text.replace("output: {x: int}", f"output: {output}") if name.endswith(".yaml") else text
-        for name, text in agents(2).items()
-    }
-    return more(f"  - handoff: {handoff}\n") | files
-
-
-def voting(vote: str, head: str = HEAD) -> dict[str, Any]:
-    """A workflow in which agents, or a person, vote like this."""
-    person = "agent: person\nowner: o\npurpose: sign\nhuman: lead\ninput: {ticket: str}\noutput: {x: int}\nwithin: 1h\n"
-    return more(f"  - vote: {vote}\n", head) | agents(3) | {"agents/person.yaml": person}
-
-
-def settling(rule: str) -> dict[str, Any]:
-    """A vote of two agents that is settled like this."""
-    return voting(f"{{voters: [n0, n1], within: 30s, settle: {rule}}}")
-
-
-def needing(need: str, steps: str) -> dict[str, Any]:
-    """A workflow that declares what its work is like, with agents for its steps."""
-    return more(steps, HEAD.replace("steps:", f"need: {need}\nsteps:")) | agents(3)
-
-
-ROUTED = "  - handoff: {first: n0, peers: {n0: [n1], n1: []}, brief: {problem: str}}\n"
-PLANNED = "  - manager: {plan: n0, workers: {do: n1}, within: 1m}\n"
-PINGED = "  - n0\n  - checkpoint: n0.x > 0\n  - action: desk.ping\n    with: {to: '\"b\"'}\n    undo: none\n"
-REVIEWED = "  - n0\n  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("TS001", {"agents/broken.yaml": "agent: [\n"}),
@@ -516,10 +429,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 TOOLS_FOR = {"TS502": tool("desk.reply", can_lookup=False), "TS606": TOOLS}
 
 
-def found(root: Path, files: dict[str, Any] | None = None, tools: Any = TOOLS) -> list[Finding]:
-    return check_workspace(load(root, files), tools)
-
-
 def test_in_the_healthy_workspace_no_rule_speaks(tmp_path: Path):
     assert [str(one) for one in found(tmp_path)] == []
 
@@ -553,185 +462,3 @@ def test_there_are_many_rules_and_each_says_why_and_how():
 
 def test_the_page_of_rules_is_what_the_registry_says():
     assert DOCS.read_text() == rules_page(), "write docs/readiness.md anew from workflow.readiness.rules_page()"
-
-
-def test_problems_of_loading_are_findings_with_their_place(tmp_path: Path):
-    findings = found(tmp_path, changed(SUPPORT, "rounds: 2", "rounds: two"))
-    first = findings[0]
-    assert (first.rule, first.severity, first.file, first.line) == ("TS001", "error", SUPPORT, 22)
-    assert first.as_dict()["column"] == 63
-
-
-def test_errors_come_first_and_nothing_is_said_twice(tmp_path: Path):
-    findings = found(
-        tmp_path, {**changed(SUPPORT, "seconds: 120, ", ""), **changed(CONFIG, "lead: [ann, ben]", "lead: [ann]")}
-    )
-    severities = [one.severity for one in findings]
-    assert severities == sorted(severities, key=["error", "warning", "advice"].index)
-    assert len(findings) == len(set(findings))
-
-
-def test_without_contracts_the_rules_about_tools_are_silent(tmp_path: Path):
-    files = changed(SUPPORT, "body: respond.text", "text: respond.text")
-    assert "TS503" not in {one.rule for one in found(tmp_path, files, None)}
-
-
-def test_a_text_without_its_own_quotes_is_explained(tmp_path: Path):
-    finding = next(
-        one for one in found(tmp_path, changed(SUPPORT, "body: respond.text", "body: solved")) if one.rule == "TS400"
-    )
-    assert "'\"solved\"'" in finding.fix and (finding.file, finding.line) == (SUPPORT, 25)
-
-
-def test_a_name_bound_only_later_is_told_from_one_bound_nowhere(tmp_path: Path):
-    files = changed(SUPPORT, 'checkpoint: triage.topic in ["refund", "order"]', "checkpoint: respond.amount > 1.0")
-    finding = next(one for one in found(tmp_path, files) if one.rule == "TS400")
-    assert "does not run before" in finding.message
-
-
-QUIET = [
-    (
-        "TS405",
-        more(
-            "  - when: {if: 'input.id == \"x\"', then: triage}\n  - checkpoint: has(triage.urgent) && triage.urgent\n"
-        ),
-    ),
-    ("TS405", more("  - when: {if: 'input.id == \"x\"', then: triage, else: triage}\n  - checkpoint: triage.urgent\n")),
-    ("TS104", changed(SUPPORT, "escalate_to: lead\n", "")),
-    ("TS120", needing("{order: free}", ROUTED)),
-    ("TS120", needing("{order: fixed}", "  - n0\n  - n1\n")),
-    ("TS121", needing("{order: free}", ROUTED)),
-    ("TS121", needing("{}", "  - n0\n  - n1\n")),
-    ("TS122", needing("{independent: true}", "  - concurrent: [n0, n1]\n")),
-    ("TS123", needing("{complexity: high}", PLANNED)),
-    ("TS124", needing("{complexity: high}", PLANNED)),
-    ("TS125", needing("{regulated: true}", "  - review: {by: lead, within: 1h, otherwise: escalate}\n" + PINGED)),
-    ("TS125", needing("{regulated: false}", PINGED)),
-    ("TS128", more(REVIEWED, HEAD.replace("steps:", "four_eyes: true\nneed: {regulated: true}\nsteps:")) | agents(3)),
-    ("TS128", needing("{regulated: true}", PINGED)),
-    ("TS129", more(REVIEWED) | agents(3)),
-    ("TS126", needing("{sovereignty: true}", "  - workflow: support\n")),
-    ("TS573", needing("{}", "  - workflow: support\n")),
-    ("TS573", needing("{sovereignty: true}", "  - workflow: support\n    escalated: {x: '1'}\n")),
-    ("TS127", needing("{volume: high, complexity: high}", "  - vote: {voters: [n0, n1], within: 1m}\n")),
-    (
-        "TS127",
-        needing(
-            "{volume: high}", "  - when: {if: 'input.id == \"x\"', then: {vote: {voters: [n0, n1], within: 1m}}}\n"
-        ),
-    ),
-    ("TS304", changed(CONFIG, "https://desk.example", "http://127.0.0.1:8000")),
-    ("TS304", changed(CONFIG, "https://desk.example", "http://[::1]:8000")),
-    (
-        "TS218",
-        {CODE: "import desk_rulebook, json\nfrom tightship import tool\n" + FILES[CODE], "agents/desk_rulebook.py": ""},
-    ),
-    ("TS218", {CODE: OPTIONAL + FILES[CODE], "agents/unused.py": "import nowhere_to_be_found\n"}),
-    ("TS218", {"tools/till.py": OPTIONAL + "import json\nfrom tightship import tool\n"}),
-    ("TS218", {"tools/_drawer.py": "import nowhere_to_be_found\n", "tools/old/till.py": "from . import nothing\n"}),
-    ("TS301", changed(CONFIG, "openai:gpt-4.1-mini-2025-04-14", "anthropic:claude-haiku-4-5-20251001")),
-    ("TS301", changed(CONFIG, "model: openai:gpt-4.1-mini-2025-04-14", "model: ollama:qwen3\n    undated: true")),
-    ("TS303", changed(CONFIG, "auth: {bearer: {secret: DESK_TOKEN}}", "auth: none")),
-    ("TS305", changed(SUPPORT, "a ticket comes in", "the password reset form is sent")),
-    ("TS115", changed(SUPPORT, "within: 4h", "within: 2d")),
-    ("TS408", {**more("  - n0\n  - n1: {with: {ticket: n0.x}}\n"), **agents(2)}),
-    (
-        "TS552",
-        more(LOOPED.format("'\"r:\" + item'")),
-    ),
-    ("TS500", changed(SUPPORT, "undo: desk.retract", "undo: none")),
-    ("TS606", changed(SUPPORT, "  - triage\n", f"  - triage: {{on: {{data_missing: {CONTINUE}}}}}\n")),
-    ("TS403", changed(SUPPORT, 'triage.topic in ["refund", "order"]', 'triage.topic != ""')),
-    (
-        "TS202",
-        {
-            TRIAGE: FILES[TRIAGE] + "on: {unavailable: {use: spare}}\n",
-            "agents/spare.yaml": FILES[TRIAGE].replace("agent: triage", "agent: spare"),
-        },
-    ),
-]
-
-
-@pytest.mark.parametrize(("rule", "files"), QUIET, ids=[f"{rule}-{i}" for i, (rule, _) in enumerate(QUIET)])
-def test_the_rule_is_silent_where_all_is_well(tmp_path: Path, rule: str, files: dict[str, Any]):
-    findings = found(tmp_path, files)
-    assert [str(one) for one in findings if one.rule in (rule, "TS001")] == []
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        changed(SUPPORT, "  - triage\n", "  - triagee\n"),
-        changed(SUPPORT, "rounds: 2", "rounds: two"),
-        changed(CONFIG, "store: sqlite:.tightship", "store: sqlite:.tightship\nlimits: soon"),
-    ],
-    ids=["agent", "rounds", "config"],
-)
-def test_one_mistake_is_one_error_and_what_follows_from_it_is_not_said(tmp_path: Path, files: dict[str, Any]):
-    findings = found(tmp_path, files)
-    assert [one.rule for one in findings if one.severity != "advice"] == ["TS001"], [str(one) for one in findings]
-
-
-def test_a_tool_that_nothing_else_uses_is_what_is_meant(tmp_path: Path):
-    files = changed(SUPPORT, "action: desk.reply", "action: desk.replyy")
-    findings = check_workspace(load(tmp_path, files), {"desk.get": TOOLS["desk.get"]}, {"desk.get", "desk.reply"})
-    assert next(one for one in findings if one.rule == "TS206").fix == "did you mean 'desk.reply'?"
-
-
-def test_a_bad_time_of_a_review_is_named_as_it_is_written(tmp_path: Path):
-    finding = found(tmp_path, changed(SUPPORT, "within: 4h", "within: soon"))[0]
-    text = FILES[SUPPORT].splitlines()
-    assert finding.message.startswith("within of the step 'review'")
-    assert "within: 4h" in text[(finding.line or 0) - 1]
-
-
-def test_functions_of_the_module_alone_are_not_suggested(tmp_path: Path):
-    code = FILES[CODE] + "async def _helper(ctx, input): ...\n"
-    finding = found(tmp_path, changed(TRIAGE, "desk:triage", "desk:zzz") | {CODE: code})[0]
-    assert "_helper" not in finding.fix
-    assert "triage" in finding.fix
-
-
-def test_roles_are_not_called_unused_where_workflows_are_written_in_python(tmp_path: Path):
-    files: dict[str, Any] = {name: None for name in FILES if name.startswith(("workflows/", "evals/"))}
-    assert "TS310" not in {one.rule for one in found(tmp_path, files)}
-
-
-def test_a_role_that_is_told_of_leaks_is_used(tmp_path: Path):
-    idle = "lead: [ann, ben]\n  idle: [cleo, dan]"
-    files = changed(CONFIG, "lead: [ann, ben]", idle)
-    assert "TS310" in {one.rule for one in found(tmp_path / "unused", files)}
-    files = {name: f"leaks: {{role: idle}}\n{text}" for name, text in files.items()}
-    assert "TS310" not in {one.rule for one in found(tmp_path / "used", files)}
-
-
-def test_a_missing_import_is_named_with_its_line_also_below_what_is_imported(tmp_path: Path):
-    files = {
-        CODE: "import desk_rulebook\n" + FILES[CODE],
-        "agents/desk_rulebook.py": "X = 1\nimport desk_rulebook_more\n",
-    }
-    finding = found(tmp_path, files)[0]
-    assert (finding.rule, finding.file, finding.line) == ("TS218", "agents/desk_rulebook.py", 2)
-    assert "agents/desk_rulebook_more.py" in finding.message
-
-
-def test_a_missing_import_of_a_tool_is_named_with_its_line_and_nothing_is_run(tmp_path: Path):
-    finding = found(tmp_path, {"tools/till.py": "raise SystemExit\nfrom nowhere_to_be_found import x\n"})[0]
-    assert (finding.rule, finding.file, finding.line) == ("TS218", "tools/till.py", 2)
-    assert "no such package is installed" in finding.message
-
-
-def test_a_file_of_tools_that_imports_another_is_told_that_it_finds_none(tmp_path: Path):
-    (tmp_path / "tools").mkdir()
-    for name, text in (("_drawer", "coins = 1\n"), ("till", "import _drawer\n")):
-        (tmp_path / "tools" / f"{name}.py").write_text(text, "utf-8")
-    with pytest.raises(LoadError, match="_drawer"):  # so it is, when a run begins
-        load_tools(tmp_path / "tools")
-    [finding] = [one for one in found(tmp_path, {}) if one.rule == "TS218"]
-    assert "imported on its own" in finding.message
-    assert "same file" in finding.fix
-
-
-def test_an_imported_file_that_is_no_python_is_said_once(tmp_path: Path):
-    findings = found(tmp_path, {CODE: "import desk_rulebook\n" + FILES[CODE], "agents/desk_rulebook.py": "def f(:\n"})
-    assert [(one.rule, one.file, one.line) for one in findings] == [("TS001", "agents/desk_rulebook.py", 1)]

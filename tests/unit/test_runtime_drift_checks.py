@@ -145,6 +145,17 @@ class Watched:
         return [one for one in await (await self.desk.operator()).items() if one.type == "drift"]
 
 
+async def drifted(sim: Simulation) -> Watched:
+    """Twelve runs for a baseline, then sixteen with another topic, and a check."""
+    watched = Watched(sim)
+    await watched.work(12)
+    await watched.next_slot()
+    watched.topic = "refund"
+    await watched.work(16)
+    await watched.next_slot()
+    return watched
+
+
 def test_a_check_is_made_once_a_slot_however_many_look() -> None:
     async def story(sim: Simulation) -> Json:
         watched = Watched(sim)
@@ -167,12 +178,7 @@ def test_a_check_is_made_once_a_slot_however_many_look() -> None:
 
 def test_a_drift_is_an_entry_a_metric_and_an_item_with_its_evidence_until_somebody_accepts_it() -> None:
     async def story(sim: Simulation) -> Json:
-        watched = Watched(sim)
-        await watched.work(12)
-        await watched.next_slot()
-        watched.topic = "refund"
-        await watched.work(16)
-        await watched.next_slot()
+        watched = await drifted(sim)
         [item] = await watched.items()
         operator = await watched.desk.operator()
         _, package = await operator.item(item.item)
@@ -225,12 +231,7 @@ def test_what_is_halted_by_a_drift_goes_on_once_it_is_decided() -> None:
 
 def test_a_halt_that_a_person_has_set_is_not_lifted_by_the_decision() -> None:
     async def story(sim: Simulation) -> Json:
-        watched = Watched(sim)
-        await watched.work(12)
-        await watched.next_slot()
-        watched.topic = "refund"
-        await watched.work(16)
-        await watched.next_slot()
+        watched = await drifted(sim)
         operator = await watched.desk.operator()
         await operator.halt("agent:work", PERSON, "by hand")
         [item] = await watched.items()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from engine_desk import OTHER, PERSON, Desk, Gated, Hanging, simulate, tool, write
 
+from tightship import Run
 from tightship.core import kinds
 from tightship.core.errors import ActRefused, BoundaryError, InputRejected, NotTaken, UnknownName
 from tightship.runtime.operator import Operator
@@ -33,6 +34,15 @@ def three_steps(sim: Simulation, send: Any = None, config: str = "") -> Desk:
         output={"read": "read.text", "answer": "answer.text"},
     )
     return desk
+
+
+async def taken(sim: Simulation) -> tuple[Desk, Operator, Run]:
+    """Those three steps, which wait, in a person's hands."""
+    desk = three_steps(sim)
+    run = await desk.run()
+    operator = await desk.operator()
+    await operator.take(run.id, PERSON)
+    return desk, operator, run
 
 
 async def settle(desk: Desk) -> None:
@@ -156,10 +166,7 @@ def test_only_who_holds_the_role_takes_a_run_and_only_who_has_it_acts() -> None:
 
 def test_a_run_that_is_taken_can_be_cancelled_and_is_free_again_afterwards() -> None:
     async def story(sim: Simulation) -> None:
-        desk = three_steps(sim)
-        run = await desk.run()
-        operator = await desk.operator()
-        await operator.take(run.id, PERSON)
+        desk, operator, run = await taken(sim)
         await operator.cancel(run.id, PERSON)
         await settle(desk)
         assert (await desk.only()).outcome == "cancelled"
@@ -197,10 +204,7 @@ def test_runs_below_come_along_and_go_back_with_it() -> None:
 
 def test_a_step_done_by_hand_counts_and_its_question_is_withdrawn() -> None:
     async def story(sim: Simulation) -> None:
-        desk = three_steps(sim)
-        run = await desk.run()
-        operator = await desk.operator()
-        await operator.take(run.id, PERSON)
+        desk, operator, run = await taken(sim)
         found = {step.key: step for step in await operator.steps(run.id)}
         assert (found["read"].state, found["review"].state, found["answer"].state) == ("done", "waits", "open")
         await operator.do(run.id, "review", None, PERSON)
@@ -222,10 +226,7 @@ def test_a_step_done_by_hand_counts_and_its_question_is_withdrawn() -> None:
 
 def test_what_is_done_by_hand_has_the_declared_shape_and_is_open() -> None:
     async def story(sim: Simulation) -> None:
-        desk = three_steps(sim)
-        run = await desk.run()
-        operator = await desk.operator()
-        await operator.take(run.id, PERSON)
+        _, operator, run = await taken(sim)
         with pytest.raises(InputRejected, match="does not fit"):
             await operator.do(run.id, "answer", {"txt": 1}, PERSON)
         with pytest.raises(ActRefused, match="read is done"):
@@ -268,10 +269,7 @@ def test_a_branch_is_done_by_hand_and_the_others_run() -> None:
 
 def test_an_edit_counts_for_open_steps_and_the_old_value_stays_in_the_log() -> None:
     async def story(sim: Simulation) -> None:
-        desk = three_steps(sim)
-        run = await desk.run()
-        operator = await desk.operator()
-        await operator.take(run.id, PERSON)
+        desk, operator, run = await taken(sim)
         old = await desk.ledger.value((await desk.entries(kinds.TURN, "read"))[0].body["out"])
         assert await operator.edit(run.id, "read", {"text": "corrected"}, PERSON) == []
         assert [item.type for item in await operator.items()] == []  # the review of the old value is withdrawn
@@ -381,10 +379,7 @@ def test_a_turn_under_way_that_read_the_value_begins_anew_with_the_new_one() -> 
 
 def test_a_halt_does_not_end_what_a_person_has_in_hand_until_they_give_it_back() -> None:
     async def story(sim: Simulation) -> None:
-        desk = three_steps(sim)
-        run = await desk.run()
-        operator = await desk.operator()
-        await operator.take(run.id, PERSON)
+        desk, operator, run = await taken(sim)
         await operator.halt("workflow:flow", PERSON, "practice")
         await settle(desk)
         assert (await desk.only()).state == "parked"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sample_workspace import FILES, TOOLS, changed, load, write
+from sample_workspace import FILES, TOOLS, changed, load
 
 from tightship.core.errors import LoadError
 from tightship.patterns import (
@@ -28,7 +28,7 @@ from tightship.patterns import Sequence as Steps
 from tightship.workflow.blueprint import blueprint
 from tightship.workflow.build import Agent, Workflow, agent, step
 from tightship.workflow.config import ConnectorSpec
-from tightship.workflow.definition import canonical, child_definition, from_definition, to_definition, version_hash
+from tightship.workflow.definition import canonical, from_definition, to_definition, version_hash
 from tightship.workflow.loader import load_workspace
 from tightship.workflow.models import WorkflowSpec
 from tightship.workflow.source import parse_source
@@ -129,18 +129,6 @@ def test_what_is_live_or_only_said_otherwise_is_the_same_version(tmp_path: Path,
     before = to_definition("support", load(tmp_path / "a").raise_first(), TOOLS)
     after = to_definition("support", load(tmp_path / "b", files).raise_first(), TOOLS)
     assert version_hash(before) == version_hash(after)
-
-
-def test_a_child_keeps_the_version_that_its_parent_was_started_with(tmp_path: Path):
-    parent = "workflow: parent\nowner: o\npurpose: p\nsteps:\n  - workflow: child\n"
-    child = "workflow: child\nowner: o\npurpose: p\nsteps:\n  - triage: {on: {unavailable: {use: quality}}}\n"
-    files = load(tmp_path, {"workflows/p.yaml": parent, "workflows/c.yaml": child}).raise_first()
-    definition = to_definition("parent", files)
-    write(tmp_path, {"workflows/c.yaml": child.replace("triage", "respond")})
-    found = from_definition(child_definition(definition, "child"))
-    assert found.workflow.workflow == "child" and found.workflow.agents() == ["triage", "quality"]
-    with pytest.raises(LoadError):
-        child_definition(definition, "stranger")
 
 
 def test_a_definition_of_another_format_is_refused():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +15,6 @@ from tightship.workflow.source import (
     find_mark,
     parse_source,
     plain,
-    read_source,
 )
 
 
@@ -121,11 +118,6 @@ def test_aliases_count_in_full_so_a_small_file_cannot_grow():
 
 def test_a_few_aliases_are_fine():
     assert parse_source("a: &x [1, 2]\nb: *x\n", "f.yaml") == {"a": [1, 2], "b": [1, 2]}
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(LoadError, match=r"agents/a\.yaml"):
-        read_source(tmp_path / "a.yaml", "agents/a.yaml")
 
 
 def test_the_same_text_read_again_has_values_and_places_of_its_own():

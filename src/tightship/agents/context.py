@@ -168,7 +168,7 @@ class AgentContext(SharedHands):
         return self._turn.workspace
 
     def knowledge(self, name: str = "knowledge") -> Path:
-        """A folder of the workspace's own data.
+        """The folder of this name in the workspace, for data of its own.
 
         Raises:
             UnknownName: there is no such folder in the workspace.

@@ -51,6 +51,10 @@ class Call:
         """The parameter `name` as text; it must be present (path parameters always are)."""
         return str(self.params[name])
 
+    def given(self, *names: str) -> dict[str, object]:
+        """The parameters of these names; None for one that was not given."""
+        return {name: self.params.get(name) for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

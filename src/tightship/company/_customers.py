@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import orjson
 
-from tightship.company._call import Answer, Call, Json, Refusal, etag, not_found, require_match, to_time
+from tightship.company._call import Answer, Call, Json, Refusal, etag, require_match, to_time
 from tightship.company._database import Database, Row
 
 CURRENCIES = {"DE": "EUR", "FR": "EUR", "NL": "EUR", "GB": "GBP", "US": "USD"}
@@ -47,17 +47,13 @@ class Customers:
 
     def row(self, customer_id: str) -> Row:
         """The customer's row. Raises: Refusal 404."""
-        row = self._db.one("SELECT * FROM customers WHERE id = ?", customer_id)
-        if row is None:
-            raise not_found("customer", customer_id)
-        return row
+        return self._db.row("customers", "customer", customer_id)
 
     def list(self, call: Call) -> Answer:
         """Customers by e-mail address (in any letter case) and market."""
         email = call.params.get("email")
         filters = {"lower(email)": str(email).lower() if email else None, "market": call.params.get("market")}
-        rows, following = self._db.page("customers", filters, call)
-        return Answer({"items": [_as_kept(row) for row in rows], "next": following})
+        return self._db.listing("customers", filters, call, _as_kept)
 
     def get(self, call: Call) -> Answer:
         """One customer, as kept or converted. Raises: Refusal 404, 406 when the source cannot convert it."""

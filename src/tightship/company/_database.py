@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tightship.company._call import Call, CompanyError
+from tightship.company._call import Answer, Call, CompanyError, Json, not_found
 
 APPLICATION_ID = 0x54534370  # "TSCp": tells this database from any other SQLite file
 Row = sqlite3.Row
@@ -79,9 +79,15 @@ class Database:
 
     def update(self, table: str, row_id: str, values: Mapping[str, object]) -> None:
         """Set columns of the row whose `id` (`sku` in stock) is given; names come from the program."""
-        column = "sku" if table == "stock" else "id"
         sets = ", ".join(f"{name} = ?" for name in values)
-        self._connection.execute(f"UPDATE {table} SET {sets} WHERE {column} = ?", (*values.values(), row_id))
+        self._connection.execute(f"UPDATE {table} SET {sets} WHERE {_key(table)} = ?", (*values.values(), row_id))
+
+    def row(self, table: str, what: str, row_id: str) -> Row:
+        """The row whose `id` (`sku` in stock) is given; `what` it is called in the refusal. Raises: Refusal 404."""
+        row = self.one(f"SELECT * FROM {table} WHERE {_key(table)} = ?", row_id)
+        if row is None:
+            raise not_found(what, row_id)
+        return row
 
     def one(self, sql: str, *values: object) -> Row | None:
         """The first row, or None."""
@@ -112,3 +118,12 @@ class Database:
         )
         following = str(rows[limit - 1]["n"]) if len(rows) > limit else None
         return rows[:limit], following
+
+    def listing(self, table: str, filters: Mapping[str, object], call: Call, view: Callable[[Row], Json]) -> Answer:
+        """A page as it is served: each row as `view` shows it."""
+        rows, following = self.page(table, filters, call)
+        return Answer({"items": [view(row) for row in rows], "next": following})
+
+
+def _key(table: str) -> str:
+    return "sku" if table == "stock" else "id"

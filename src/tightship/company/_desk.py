@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import orjson
 
-from tightship.company._call import Answer, Call, Json, Refusal, from_cents, not_found, to_cents, to_time
+from tightship.company._call import Answer, Call, Json, Refusal, from_cents, to_cents, to_time
 from tightship.company._database import Database, Row
 
 _TRADE_FIELDS = ("id", "instrument_id", "counterparty_id", "trader_id", "side", "quantity", "status", "client_ref")
@@ -52,12 +52,6 @@ class Desk:
             limit, interests = to_cents(row["trade_limit"]), orjson.dumps(row["interests"]).decode()
             self._db.insert("traders", {**row, "trade_limit": limit, "interests": interests})
 
-    def _row(self, table: str, what: str, identifier: str) -> Row:
-        row = self._db.one(f"SELECT * FROM {table} WHERE id = ?", identifier)
-        if row is None:
-            raise not_found(what, identifier)
-        return row
-
     def _instrument_view(self, row: Row) -> Json:
         now = self._db.clock()
         return {
@@ -70,49 +64,46 @@ class Desk:
 
     def instruments(self, call: Call) -> Answer:
         """All instruments."""
-        rows, following = self._db.page("instruments", {}, call)
-        return Answer({"items": [self._instrument_view(row) for row in rows], "next": following})
+        return self._db.listing("instruments", {}, call, self._instrument_view)
 
     def instrument(self, call: Call) -> Answer:
         """One instrument. Raises: Refusal 404."""
-        return Answer(self._instrument_view(self._row("instruments", "instrument", call.text("instrument_id"))))
+        return Answer(self._instrument_view(self._db.row("instruments", "instrument", call.text("instrument_id"))))
 
     def position(self, call: Call) -> Answer:
         """What is held of an instrument. Raises: Refusal 404."""
-        row = self._row("instruments", "instrument", call.text("instrument_id"))
+        row = self._db.row("instruments", "instrument", call.text("instrument_id"))
         now = to_time(self._db.clock())
         body: Json = {"instrument_id": row["id"], "quantity": row["held"], "limit": row["held_limit"], "as_of": now}
         return Answer(body)
 
     def counterparty(self, call: Call) -> Answer:
         """One counterparty. Raises: Refusal 404."""
-        row = self._row("counterparties", "counterparty", call.text("counterparty_id"))
+        row = self._db.row("counterparties", "counterparty", call.text("counterparty_id"))
         money = {name: from_cents(row[name]) for name in ("credit_line", "used")}
         as_of = to_time(self._db.clock())
         return Answer({**{name: row[name] for name in ("id", "name", "status")}, **money, "as_of": as_of})
 
     def trader(self, call: Call) -> Answer:
         """One trader. Raises: Refusal 404."""
-        row = self._row("traders", "trader", call.text("trader_id"))
+        row = self._db.row("traders", "trader", call.text("trader_id"))
         limit, interests = from_cents(row["trade_limit"]), orjson.loads(row["interests"])
         return Answer({"id": row["id"], "name": row["name"], "trade_limit": limit, "interests": interests})
 
     def trades(self, call: Call) -> Answer:
         """Trades by instrument, status and client_ref."""
-        filters = {name: call.params.get(name) for name in ("instrument_id", "status", "client_ref")}
-        rows, following = self._db.page("trades", filters, call)
-        return Answer({"items": [_trade_view(row) for row in rows], "next": following})
+        return self._db.listing("trades", call.given("instrument_id", "status", "client_ref"), call, _trade_view)
 
     def trade(self, call: Call) -> Answer:
         """One trade. Raises: Refusal 404."""
-        return Answer(_trade_view(self._row("trades", "trade", call.text("trade_id"))))
+        return Answer(_trade_view(self._db.row("trades", "trade", call.text("trade_id"))))
 
     def book(self, call: Call) -> Answer:
         """Book a trade: position and credit move at once. Raises: Refusal 404, 409, 422."""
         body = call.body
-        instrument = self._row("instruments", "instrument", body["instrument_id"])
-        counterparty = self._row("counterparties", "counterparty", body["counterparty_id"])
-        self._row("traders", "trader", body["trader_id"])
+        instrument = self._db.row("instruments", "instrument", body["instrument_id"])
+        counterparty = self._db.row("counterparties", "counterparty", body["counterparty_id"])
+        self._db.row("traders", "trader", body["trader_id"])
         price = to_cents(body["price"])
         change = body["quantity"] if body["side"] == "buy" else -body["quantity"]
         amount = price * body["quantity"]
@@ -135,14 +126,14 @@ class Desk:
                 "created_at": self._db.clock(),
             },
         )
-        return Answer(_trade_view(self._row("trades", "trade", trade_id)), status=201, result_id=trade_id)
+        return Answer(_trade_view(self._db.row("trades", "trade", trade_id)), status=201, result_id=trade_id)
 
     def _move(self, instrument_id: str, counterparty_id: str, change: int, amount: int) -> None:
         self._db.run("UPDATE instruments SET held = held + ? WHERE id = ?", change, instrument_id)
         self._db.run("UPDATE counterparties SET used = used + ? WHERE id = ?", amount, counterparty_id)
 
     def _open(self, call: Call) -> Row:
-        row = self._row("trades", "trade", call.text("trade_id"))
+        row = self._db.row("trades", "trade", call.text("trade_id"))
         if row["status"] != "booked":
             raise Refusal(409, "trade_not_open", f"Trade {row['id']} is already {row['status']}.")
         return row
@@ -153,12 +144,12 @@ class Desk:
         change = -row["quantity"] if row["side"] == "buy" else row["quantity"]
         self._db.update("trades", row["id"], {"status": "cancelled"})
         self._move(row["instrument_id"], row["counterparty_id"], change, -row["price"] * row["quantity"])
-        return Answer(_trade_view(self._row("trades", "trade", row["id"])), result_id=row["id"])
+        return Answer(_trade_view(self._db.row("trades", "trade", row["id"])), result_id=row["id"])
 
     def confirm(self, call: Call) -> Answer:
         """Have the counterparty confirm a trade. Raises: Refusal 404, 409 when it refuses."""
         row = self._open(call)
-        if not self._row("counterparties", "counterparty", row["counterparty_id"])["confirms"]:
+        if not self._db.row("counterparties", "counterparty", row["counterparty_id"])["confirms"]:
             raise Refusal(409, "counterparty_refused", f"{row['counterparty_id']} does not confirm {row['id']}.")
         self._db.update("trades", row["id"], {"status": "confirmed"})
-        return Answer(_trade_view(self._row("trades", "trade", row["id"])), result_id=row["id"])
+        return Answer(_trade_view(self._db.row("trades", "trade", row["id"])), result_id=row["id"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from tightship.company._call import Answer, Call, Json, Refusal, etag, from_cents, not_found, to_cents, to_time
+from tightship.company._call import Answer, Call, Json, Refusal, etag, from_cents, to_cents, to_time
 from tightship.company._customers import CURRENCIES, Customers
 from tightship.company._database import Database, Row
 from tightship.company._orders import Orders, payment_view
@@ -56,9 +56,7 @@ class Fulfilment:
         return Answer(order, status=201, etag=etag(order["version"]), result_id=order["id"])
 
     def _priced(self, line: Json) -> Json:
-        row = self._db.one("SELECT * FROM stock WHERE sku = ?", line["sku"])
-        if row is None:
-            raise not_found("stock item", line["sku"])
+        row = self._db.row("stock", "stock item", line["sku"])
         return {**line, "name": row["name"], "unit_price": from_cents(row["unit_price"])}
 
     # --- reservations -----------------------------------------------------------------------------
@@ -68,9 +66,7 @@ class Fulfilment:
         order = self._orders.row(call.body["order_id"])
         lines = call.body["lines"]
         for line in lines:
-            row = self._db.one("SELECT * FROM stock WHERE sku = ?", line["sku"])
-            if row is None:
-                raise not_found("stock item", line["sku"])
+            row = self._db.row("stock", "stock item", line["sku"])
             if row["on_hand"] < line["quantity"]:
                 raise Refusal(409, "out_of_stock", f"Of {row['sku']} there are {row['on_hand']} left.")
             self._move(line["sku"], -line["quantity"])
@@ -79,7 +75,7 @@ class Fulfilment:
 
     def release(self, call: Call) -> Answer:
         """Put goods back that were set aside. Raises: Refusal 404, 409."""
-        row = self._row("reservations", "reservation", call.text("reservation_id"))
+        row = self._db.row("reservations", "reservation", call.text("reservation_id"))
         self._only(row, "held")
         for line in orjson.loads(row["lines"]):
             self._move(line["sku"], line["quantity"])
@@ -116,10 +112,7 @@ class Fulfilment:
         return Answer(payment_view(self._payment(payment["id"])), result_id=payment["id"])
 
     def _payment(self, payment_id: str) -> Row:
-        row = self._db.one("SELECT * FROM payments_view WHERE id = ?", payment_id)
-        if row is None:
-            raise not_found("payment", payment_id)
-        return row
+        return self._db.row("payments_view", "payment", payment_id)
 
     # --- shipments --------------------------------------------------------------------------------
 
@@ -135,13 +128,13 @@ class Fulfilment:
 
     def cancel_shipment(self, call: Call) -> Answer:
         """Cancel a parcel that the carrier does not have yet. Raises: Refusal 404, 409."""
-        row = self._row("shipments", "shipment", call.text("shipment_id"))
+        row = self._db.row("shipments", "shipment", call.text("shipment_id"))
         self._only(row, "booked")
         return self._set("shipments", row, "cancelled")
 
     def hand_over(self, call: Call) -> Answer:
         """Give a parcel to the carrier, from where nothing brings it back. Raises: Refusal 404, 409."""
-        row = self._row("shipments", "shipment", call.text("shipment_id"))
+        row = self._db.row("shipments", "shipment", call.text("shipment_id"))
         self._only(row, "booked")
         order = self._orders.row(row["order_id"])
         if order["status"] == "paid":
@@ -162,13 +155,13 @@ class Fulfilment:
 
     def void_invoice(self, call: Call) -> Answer:
         """Declare an invoice void. Raises: Refusal 404, 409."""
-        row = self._row("invoices", "invoice", call.text("invoice_id"))
+        row = self._db.row("invoices", "invoice", call.text("invoice_id"))
         self._only(row, "open", "sent")
         return self._set("invoices", row, "voided")
 
     def send_invoice(self, call: Call) -> Answer:
         """Send an invoice to the customer, as the order's confirmation. Raises: Refusal 404, 409."""
-        row = self._row("invoices", "invoice", call.text("invoice_id"))
+        row = self._db.row("invoices", "invoice", call.text("invoice_id"))
         self._only(row, "open")
         return self._set("invoices", row, "sent")
 
@@ -188,37 +181,29 @@ class Fulfilment:
 
     def get_reservation(self, call: Call) -> Answer:
         """One reservation. Raises: Refusal 404."""
-        return Answer(_view(self._row("reservations", "reservation", call.text("reservation_id"))))
+        return Answer(_view(self._db.row("reservations", "reservation", call.text("reservation_id"))))
 
     def get_shipment(self, call: Call) -> Answer:
         """One shipment. Raises: Refusal 404."""
-        return Answer(_view(self._row("shipments", "shipment", call.text("shipment_id"))))
+        return Answer(_view(self._db.row("shipments", "shipment", call.text("shipment_id"))))
 
     def get_invoice(self, call: Call) -> Answer:
         """One invoice. Raises: Refusal 404."""
-        return Answer(_view(self._row("invoices", "invoice", call.text("invoice_id"))))
+        return Answer(_view(self._db.row("invoices", "invoice", call.text("invoice_id"))))
 
     def _list(self, table: str, call: Call) -> Answer:
-        filters = {name: call.params.get(name) for name in ("order_id", "status", "client_ref")}
-        rows, following = self._db.page(table, filters, call)
-        return Answer({"items": [_view(row) for row in rows], "next": following})
-
-    def _row(self, table: str, what: str, identifier: str) -> Row:
-        row = self._db.one(f"SELECT * FROM {table} WHERE id = ?", identifier)
-        if row is None:
-            raise not_found(what, identifier)
-        return row
+        return self._db.listing(table, call.given("order_id", "status", "client_ref"), call, _view)
 
     def _added(self, table: str, letters: str, order_id: str, values: Json, call: Call) -> Answer:
         count = self._db.scalar(f"SELECT count(*) FROM {table} WHERE order_id = ?", order_id)
         made = f"{letters}-{order_id[2:]}-{count + 1}"
         named = {"id": made, "order_id": order_id, "client_ref": call.body.get("client_ref")}
         self._db.insert(table, {**named, **values, "created_at": self._db.clock()})
-        return Answer(_view(self._row(table, table, made)), status=201, result_id=made)
+        return Answer(_view(self._db.row(table, table, made)), status=201, result_id=made)
 
     def _set(self, table: str, row: Row, status: str) -> Answer:
         self._db.update(table, row["id"], {"status": status})
-        return Answer(_view(self._row(table, table, row["id"])), result_id=row["id"])
+        return Answer(_view(self._db.row(table, table, row["id"])), result_id=row["id"])
 
     @staticmethod
     def _only(row: Row, *allowed: str) -> None:

@@ -50,10 +50,7 @@ class Helpdesk:
         self._db = db
 
     def _row(self, ticket_id: str) -> Row:
-        row = self._db.one("SELECT * FROM tickets WHERE id = ?", ticket_id)
-        if row is None:
-            raise not_found("ticket", ticket_id)
-        return row
+        return self._db.row("tickets", "ticket", ticket_id)
 
     def _detail(self, ticket_id: str, status: int = 200) -> Answer:
         row = self._row(ticket_id)
@@ -73,9 +70,9 @@ class Helpdesk:
 
     def list(self, call: Call) -> Answer:
         """Tickets by status, customer, order and client_ref, without replies and notes."""
-        filters = {name: call.params.get(name) for name in ("status", "customer_id", "order_id", "client_ref")}
-        rows, following = self._db.page("tickets", filters, call)
-        return Answer({"items": [_ticket_view(row) for row in rows], "next": following})
+        return self._db.listing(
+            "tickets", call.given("status", "customer_id", "order_id", "client_ref"), call, _ticket_view
+        )
 
     def get(self, call: Call) -> Answer:
         """One ticket with its replies and notes. Raises: Refusal 404."""
@@ -163,8 +160,7 @@ class Helpdesk:
     def _messages(self, call: Call, kind: str) -> Answer:
         ticket_id = self._row(call.text("ticket_id"))["id"]
         filters = {"ticket_id": ticket_id, "kind": kind, "client_ref": call.params.get("client_ref")}
-        rows, following = self._db.page("messages", filters, call)
-        return Answer({"items": [_message_view(row) for row in rows], "next": following})
+        return self._db.listing("messages", filters, call, _message_view)
 
     def reply(self, call: Call) -> Answer:
         """Send one more reply. Raises: Refusal 404, 409 when the ticket is closed."""
@@ -186,10 +182,7 @@ class Helpdesk:
         return Answer(_message_view(self._message_row(message_id)), status=201, result_id=message_id)
 
     def _message_row(self, message_id: str) -> Row:
-        row = self._db.one("SELECT * FROM messages WHERE id = ?", message_id)
-        if row is None:
-            raise not_found("reply", message_id)
-        return row
+        return self._db.row("messages", "reply", message_id)
 
     def retract(self, call: Call) -> Answer:
         """Take a reply back. Raises: Refusal 404, 409 when it was taken back before."""

@@ -14,7 +14,6 @@ from tightship.company._call import (
     Refusal,
     etag,
     from_cents,
-    not_found,
     require_match,
     to_cents,
     to_time,
@@ -37,10 +36,7 @@ class Orders:
 
     def row(self, order_id: str) -> Row:
         """The order's row with `paid` and `refunded`. Raises: Refusal 404."""
-        row = self._db.one("SELECT * FROM orders_view WHERE id = ?", order_id)
-        if row is None:
-            raise not_found("order", order_id)
-        return row
+        return self._db.row("orders_view", "order", order_id)
 
     def _view(self, row: Row) -> Json:
         delivered = row["delivered_at"]
@@ -62,9 +58,7 @@ class Orders:
 
     def list(self, call: Call) -> Answer:
         """Orders by customer and status."""
-        filters = {name: call.params.get(name) for name in ("customer_id", "status")}
-        rows, following = self._db.page("orders_view", filters, call)
-        return Answer({"items": [self._view(row) for row in rows], "next": following})
+        return self._db.listing("orders_view", call.given("customer_id", "status"), call, self._view)
 
     def get(self, call: Call) -> Answer:
         """One order. Raises: Refusal 404."""
@@ -113,10 +107,9 @@ class Orders:
 
     def payments(self, call: Call) -> Answer:
         """Payments, of one order or with one client_ref if asked."""
-        filters = {name: call.params.get(name) for name in ("order_id", "client_ref")}
+        filters = call.given("order_id", "client_ref")
         filters["id"] = call.params.get("payment_id")
-        rows, following = self._db.page("payments_view", filters, call)
-        return Answer({"items": [payment_view(row) for row in rows], "next": following})
+        return self._db.listing("payments_view", filters, call, payment_view)
 
 
 def payment_view(row: Row) -> Json:
@@ -147,16 +140,13 @@ class Refunds:
         self._orders = orders
 
     def _row(self, refund_id: str) -> Row:
-        row = self._db.one("SELECT * FROM refunds_view WHERE id = ?", refund_id)
-        if row is None:
-            raise not_found("refund", refund_id)
-        return row
+        return self._db.row("refunds_view", "refund", refund_id)
 
     def list(self, call: Call) -> Answer:
         """Refunds by order, customer, status and client_ref."""
-        filters = {name: call.params.get(name) for name in ("order_id", "customer_id", "status", "client_ref")}
-        rows, following = self._db.page("refunds_view", filters, call)
-        return Answer({"items": [_refund_view(row) for row in rows], "next": following})
+        return self._db.listing(
+            "refunds_view", call.given("order_id", "customer_id", "status", "client_ref"), call, _refund_view
+        )
 
     def get(self, call: Call) -> Answer:
         """One refund. Raises: Refusal 404."""

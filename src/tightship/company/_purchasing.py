@@ -11,7 +11,6 @@ from tightship.company._call import (
     Refusal,
     etag,
     from_cents,
-    not_found,
     require_match,
     to_time,
 )
@@ -40,10 +39,7 @@ class Purchasing:
         self._rng = rng
 
     def _stock_row(self, sku: str) -> Row:
-        row = self._db.one("SELECT * FROM stock WHERE sku = ?", sku)
-        if row is None:
-            raise not_found("stock item", sku)
-        return row
+        return self._db.row("stock", "stock item", sku)
 
     def _stock_view(self, row: Row) -> Json:
         return {
@@ -55,8 +51,7 @@ class Purchasing:
     def stock_list(self, call: Call) -> Answer:
         """Stock items, if asked only those that lie below (or not below) their reorder point."""
         filters = {"(on_hand + in_transit < reorder_point)": call.params.get("below_reorder_point")}
-        rows, following = self._db.page("stock", filters, call)
-        return Answer({"items": [self._stock_view(row) for row in rows], "next": following})
+        return self._db.listing("stock", filters, call, self._stock_view)
 
     def stock_get(self, call: Call) -> Answer:
         """One stock item. Raises: Refusal 404."""
@@ -81,16 +76,11 @@ class Purchasing:
         )
 
     def _purchase_row(self, purchase_order_id: str) -> Row:
-        row = self._db.one("SELECT * FROM purchase_orders WHERE id = ?", purchase_order_id)
-        if row is None:
-            raise not_found("purchase order", purchase_order_id)
-        return row
+        return self._db.row("purchase_orders", "purchase order", purchase_order_id)
 
     def list(self, call: Call) -> Answer:
         """Purchase orders by stock item, status and client_ref."""
-        filters = {name: call.params.get(name) for name in ("sku", "status", "client_ref")}
-        rows, following = self._db.page("purchase_orders", filters, call)
-        return Answer({"items": [_purchase_view(row) for row in rows], "next": following})
+        return self._db.listing("purchase_orders", call.given("sku", "status", "client_ref"), call, _purchase_view)
 
     def get(self, call: Call) -> Answer:
         """One purchase order. Raises: Refusal 404."""

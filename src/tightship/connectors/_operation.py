@@ -70,7 +70,6 @@ class Operation:
     Attributes:
         overlay: what contract and workspace say of it together.
         key_header: the header that carries the idempotency key, or None.
-        etag_argument: the argument that becomes If-Match, or None.
         reference: the body field that carries our own reference, or None.
         responses: media type and schema by status (`200`, `2XX`, `default`); schema None when none is declared.
     """
@@ -83,7 +82,6 @@ class Operation:
     parameters: tuple[Parameter, ...]
     body: Body | None
     key_header: str | None
-    etag_argument: str | None
     reference: str | None
     responses: Mapping[str, tuple[str, Any]] = field(default_factory=dict[str, tuple[str, Any]])
 
@@ -154,7 +152,6 @@ def compile_operation(document: Document, path: str, method: str, name: str, kno
         parameters=tuple(parameters),
         body=body,
         key_header=key_header if overlay.idempotency == "key" else None,
-        etag_argument=etag if overlay.idempotency == "etag" else None,
         reference=_reference(overlay, body),
         responses=_responses(document, answers),
     )

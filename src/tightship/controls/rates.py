@@ -185,10 +185,6 @@ class Rates:
             gate = self._gates[name] = _Gate(name, Rate(), self._clock)
         gate.pause(seconds)
 
-    def pause_until(self, name: str, at: float) -> None:
-        """As `pause`, with a moment in store time (seconds since the epoch)."""
-        self.pause(name, at - self._clock.now())
-
     def waiting(self, name: str) -> int:
         """How many callers wait for a name."""
         gate = self._gates.get(name)

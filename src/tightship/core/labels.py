@@ -1,7 +1,7 @@
 """Labels that travel with values: how far a value may be trusted and whose data it holds.
 
 The default is the cautious one: what came from outside is untrusted until a declared source says otherwise.
-The information-flow rules that read them stand in the governance package; the door carries them.
+The door carries them; rules that read them have their place in `effects/governance.py`.
 """
 
 from __future__ import annotations

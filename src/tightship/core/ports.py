@@ -56,6 +56,7 @@ class ToolSpec:
     Attributes:
         name: `service.operation`.
         effect: `read` changes nothing outside; `write` does.
+        description: what it does, for people and models.
         input_schema: JSON Schema of the arguments object.
         output_schema: JSON Schema of the value, or None when the contract names none.
         idempotency: `key` (the sink honours an idempotency key), `etag` (conditional request), `none`.
@@ -65,6 +66,7 @@ class ToolSpec:
         timeout: seconds until a call counts as unanswered.
         cache_seconds: how long a read may be answered from cache; 0 never.
         hosts: the hosts it talks to; anything else is refused.
+        requests_per_second: the rate that the other side allows, of all workers together; None without one.
         hedge: seconds after which a read that was not answered is asked a second time; 0 never.
     """
 
@@ -88,8 +90,13 @@ class ToolSpec:
 class Request:
     """One call, as the door hands it to a tool.
 
-    `key` is unique to this effect in its run and stays the same when it is retried: the idempotency key.
-    `not_after` is store time (s): the tool must not begin to send after it.
+    Attributes:
+        args: the arguments, which fit the tool's schema.
+        key: unique to this effect in its run, and the same when it is retried: the idempotency key.
+        run: the run that calls.
+        agent: who acts: an agent's name, or `workflow` for an action of the workflow itself.
+        not_after: store time (s): the tool must not begin to send after it.
+        attempt: which attempt this is, from 1 on.
     """
 
     args: Mapping[str, Json]
@@ -102,7 +109,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. `meta` holds JSON facts worth keeping (etag, as_of, model, finish_reason, …)."""
+    """What came back.
+
+    Attributes:
+        value: the outcome, as JSON.
+        usage: what it cost, in nano-dollars and tokens; nothing by default.
+        meta: JSON facts worth keeping (etag, as_of, model, finish_reason, …).
+    """
 
     value: Json
     usage: Usage = FREE
@@ -136,14 +149,6 @@ class Secrets(Protocol):
         Raises:
             UnknownName: there is none of that name.
         """
-        ...
-
-
-class Refresh(Protocol):
-    """A source that a stale context value is read from again."""
-
-    async def fetch(self, key: str) -> Reply:
-        """The value with its as-of time in `meta`."""
         ...
 
 

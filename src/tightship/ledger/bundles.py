@@ -26,6 +26,17 @@ def pack(entries: Sequence[bytes]) -> bytes:
     return zlib.compress(encode_bundle(entries), 6, wbits=-15)
 
 
+def pack_rows(log: str, seed: int, first: int, rows: Sequence[StoredRow]) -> bytes:
+    """The stored form of the bundle that these rows of `entries` make, from the row `first` on.
+
+    Raises:
+        TamperError: one is missing, or is not what was written.
+    """
+    if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
+        raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
+    return pack([entry_of_row(log, seed, row) for row in rows])
+
+
 def unpack(first: int, data: bytes) -> list[bytes]:
     """The entries of a bundle.
 

@@ -73,7 +73,6 @@ class Ledger:
         self.folder = Folder([RunsProjection(), ErasuresProjection(), *projections])
         self._committer = Committer(backend, self.folder, world.clock)
         self.hearing = Hearing(self.vault, world.clock)
-        self._threaded = threaded
         self._pool = ThreadPoolExecutor(1, "ledger-reader") if threaded else None
         make_writer = ThreadWriter if threaded else LoopWriter
         self._writer: Writer = make_writer(self._commit, self.hearing.deliver)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost, TamperError
+from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost
 from tightship.core.world import SystemClock
 from tightship.ledger import pg_lock
 from tightship.ledger._pg import Address, Link, Statement, run_together, script
@@ -25,7 +25,7 @@ from tightship.ledger._pg_values import append_statements, delta_statements, kin
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
 from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Look, Opening, Row, Rows
-from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack_rows
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.notices import due_elsewhere, notice_of
@@ -285,10 +285,8 @@ class PostgresBackend:
         if first is None or (first & POSITION_MASK) + WIDTH - 1 > covered:
             return 0
         rows = db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
-        if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
-            raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
         seed = self._seeds[log]
-        data = pack([entry_of_row(log, seed, row) for row in rows])
+        data = pack_rows(log, seed, first, rows)
         db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
         db.execute(script("put_bundle_runs"), (first, sorted({row[1] for row in rows})))
         db.execute(script("drop_entries"), (first, first + WIDTH))

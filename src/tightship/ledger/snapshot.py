@@ -13,16 +13,16 @@ from typing import Any
 from urllib.parse import quote
 
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, chunks, empty_database, schema
-from tightship.ledger._sql import connect_read_only, script, translate_errors
+from tightship.ledger._sql import connect_read_only, translate_errors
+from tightship.ledger._stored import StoredRows
 from tightship.ledger.backend import Row
-from tightship.ledger.entries import POSITION_BITS, POSITION_MASK
-
-PAGE = 1000
-"""Rows that are read at a time."""
 
 
-class Snapshot:
+class Snapshot(StoredRows):
     """One read transaction over a store. Every method raises the tree's StoreError where the file cannot be read."""
+
+    dialect = "sqlite"
+    mark = "?"
 
     def __init__(self, db: sqlite3.Connection, name: str) -> None:
         self._db = db
@@ -64,58 +64,14 @@ class Snapshot:
         with translate_errors(self.name):
             return self._db.execute(sql, values).fetchall()
 
+    def _stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        with translate_errors(self.name):
+            yield from self._db.execute(sql, values)
+
     def structure(self) -> list[str]:
         """What SQLite finds wrong with the file, and how its schema differs from the one that we make."""
         with contextlib.closing(empty_database()) as fresh:
             return check_structure(self._db, fresh, SCHEMA_VERSION)
-
-    def counts(self) -> dict[str, int]:
-        """About how many rows the large tables have (the highest row id, entries by their heads)."""
-        return {
-            "entries": sum(row[2] for row in self.logs() if isinstance(row[2], int)),
-            "payloads": self._read("SELECT coalesce(max(id), 0) FROM payloads")[0][0],
-        }
-
-    def logs(self) -> list[Row]:
-        """Id, name and head of each log."""
-        return self._read("SELECT id, name, head FROM logs ORDER BY id")
-
-    def log_ids(self) -> list[int]:
-        """The logs that entries and bundles say they are of."""
-        found: set[int] = set()
-        for table in ("entries", "bundles"):
-            after = -(1 << 63)
-            while rows := self._read(f"SELECT id FROM {table} WHERE id > ? ORDER BY id LIMIT 1", (after,)):
-                log_id = rows[0][0] >> POSITION_BITS
-                found.add(log_id)
-                after = log_id << POSITION_BITS | POSITION_MASK
-        return sorted(found)
-
-    def bundles(self, log_id: int) -> Iterator[Row]:
-        """Row id, data and checksum of a log's bundles, in order."""
-        after, last = (log_id << POSITION_BITS) - 1, log_id << POSITION_BITS | POSITION_MASK
-        while rows := self._read(script("bundles_range"), (after, last, PAGE // 100)):
-            yield from rows
-            after = rows[-1][0]
-
-    def entries(self, log_id: int) -> Iterator[list[Row]]:
-        """Row id, run, data and checksum of a log's entries that are not in bundles, in order, a page at a time."""
-        after, last = (log_id << POSITION_BITS) - 1, log_id << POSITION_BITS | POSITION_MASK
-        while rows := self._read(script("entries_range"), (after, last, PAGE)):
-            yield rows
-            after = rows[-1][0]
-
-    def payloads(self) -> Iterator[list[Row]]:
-        """Row id, address, scope, sealed bytes and checksum of each payload, a page at a time."""
-        after = -(1 << 63)
-        while rows := self._read(script("payloads_after"), (after, PAGE // 10)):
-            yield rows
-            after = rows[-1][0]
-
-    def latest_payloads(self) -> dict[str, int]:
-        """The row ids of the payloads that were stored last, by address."""
-        rows = self._read(script("payloads_latest"), (PAGE,))
-        return {row[1].hex(): row[0] for row in rows if isinstance(row[1], bytes)}
 
     def stored(self, addresses: Sequence[str]) -> set[str]:
         """Which of these addresses have a row."""
@@ -126,11 +82,6 @@ class Snapshot:
             found.update(row[0].hex() for row in rows if isinstance(row[0], bytes))
         return found
 
-    def tile(self, log_id: int, level: int, position: int) -> Any:
-        """A tile's bytes, or None."""
-        rows = self._read(script("tile"), (log_id, level, position))
-        return rows[0][0] if rows else None
-
     def tile_sizes(self, log_id: int) -> Iterator[Row]:
         """Level, position and length in bytes of a log's tiles, in order; the length is None where it is no blob."""
         return self._stream(
@@ -139,22 +90,9 @@ class Snapshot:
             (log_id,),
         )
 
-    def checkpoints(self, log_id: int, latest_first: bool = False) -> Iterator[Row]:
-        """Size and note of a log's checkpoints, in order."""
-        order = "DESC" if latest_first else "ASC"
-        return self._stream(f"SELECT size, note FROM checkpoints WHERE log = ? ORDER BY size {order}", (log_id,))
-
-    def logs_of(self, table: str) -> list[Any]:
-        """The logs that the rows of a table say they are of."""
-        return [row[0] for row in self._read(f"SELECT DISTINCT log FROM {table}")]
-
     def projection(self, table: str) -> Iterator[Row]:
-        """A projection's rows in order of their key."""
+        """A projection's rows in order of their key, with the columns that it has."""
         return self._stream(f"SELECT * FROM {table} ORDER BY {', '.join(schema()[table].key)}")
-
-    def _stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
-        with translate_errors(self.name):
-            yield from self._db.execute(sql, values)
 
 
 def _lenient(raw: bytes) -> str:

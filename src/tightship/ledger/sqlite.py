@@ -17,7 +17,6 @@ from tightship.ledger._schema import (
     insert_sql,
     load_rows,
     migrate,
-    projection_tables,
     replace_rows,
     require_current,
     select_sql,
@@ -26,13 +25,12 @@ from tightship.ledger._schema import (
 from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
 from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Row, Rows
-from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack
+from tightship.ledger.bundles import WIDTH, bundle_crc, pack_rows
 from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, payload_crc
 from tightship.ledger.public_keys import PUBLIC_KEYS, read_keys, write_keys
 from tightship.ledger.snapshot import Snapshot
 
-projection_columns = projection_tables
 BUNDLES_AT_ONCE = 4
 """Bundles packed in one transaction, so that no commit waits long."""
 
@@ -183,10 +181,8 @@ class SqliteBackend:
         if first is None or (first & POSITION_MASK) + WIDTH - 1 > covered:
             return 0
         rows = self._db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
-        if len(rows) != WIDTH or (first & POSITION_MASK) % WIDTH != 1:
-            raise TamperError(f"entries of log {log!r} are missing around entry {first & POSITION_MASK}")
         seed = self._seeds[log]
-        data = pack([entry_of_row(log, seed, row) for row in rows])
+        data = pack_rows(log, seed, first, rows)
         self._db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
         self._db.executemany(script("put_bundle_run"), [(run, first) for run in sorted({row[1] for row in rows})])
         self._db.execute(script("drop_entries"), (first, first + WIDTH))

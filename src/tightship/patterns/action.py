@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator
 
 from tightship.core.errors import FormatMismatch
 from tightship.core.ports import Json, ToolSpec, UndoSpec
@@ -17,6 +17,7 @@ from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.models import ToolName
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
+from tightship.workflow.spec import KEYWORD_FIELDS
 from tightship.workflow.tree import Step, patterns
 
 NO_UNDO = declare(
@@ -87,14 +88,7 @@ UNDO_FAULT = declare(
 class Undo(BaseModel):
     """How an action is compensated: a tool and its arguments over `args` and `result`. No tool: there is none."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        alias_generator=lambda name: name.rstrip("_"),
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = KEYWORD_FIELDS
 
     tool: ToolName | None = None
     with_: Mapping[str, Expression] = {}

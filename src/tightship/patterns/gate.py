@@ -10,7 +10,7 @@ admit until it was read again after the action has settled, so two actions never
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,6 +21,7 @@ from tightship.ledger import Expected
 from tightship.workflow.conditions import Condition
 from tightship.workflow.context_keys import KeyPattern
 from tightship.workflow.readiness import Finding, StepCheck, declare
+from tightship.workflow.spec import listed
 from tightship.workflow.tree import Step
 from tightship.workflow.units import Name
 
@@ -49,17 +50,13 @@ NO_KEY = declare(
 )
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 class Gate(BaseModel):
     """Whose decisions an action rests on, and which values of the shared context these have to agree on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    agents: Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-    on: Annotated[tuple[KeyPattern, ...], BeforeValidator(_listed), Field(min_length=1)]
+    agents: Annotated[tuple[Name, ...], BeforeValidator(listed), Field(min_length=1)]
+    on: Annotated[tuple[KeyPattern, ...], BeforeValidator(listed), Field(min_length=1)]
     when: Condition | None = None
     rounds: int = Field(default=3, ge=1, le=20)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from tightship.core.errors import OutOfScope
 from tightship.core.ports import Json
@@ -13,6 +13,7 @@ from tightship.effects.frame import Frame
 from tightship.workflow.conditions import Condition, Expression
 from tightship.workflow.names import schema_at
 from tightship.workflow.readiness import Finding, StepCheck, declare
+from tightship.workflow.spec import KEYWORD_FIELDS
 from tightship.workflow.steps import Block
 from tightship.workflow.tree import Step, patterns
 
@@ -42,14 +43,7 @@ MISSING_CASES = declare(
 class Case(BaseModel):
     """One way of several: its condition and its steps."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        alias_generator=lambda name: name.rstrip("_"),
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = KEYWORD_FIELDS
 
     if_: Condition
     then: Block

@@ -13,33 +13,22 @@ from tightship.review.inbox import (
 )
 from tightship.review.notices import DeliveriesProjection
 from tightship.review.package import Option, Package, Situation, for_residual, from_exception
-from tightship.review.thresholds import (
-    Calibration,
-    Outcome,
-    Standing,
-    ThresholdsProjection,
-    calibration,
-    outcome_of,
-)
+from tightship.review.thresholds import Standing, ThresholdsProjection
 
 __all__ = [
-    "Calibration",
     "Decision",
     "DeliveriesProjection",
     "InboxItem",
     "InboxProjection",
     "Option",
-    "Outcome",
     "Package",
     "Situation",
     "Standing",
     "ThresholdsProjection",
     "allowed_decisions",
-    "calibration",
     "check_decision",
     "closing_body",
     "for_residual",
     "from_exception",
-    "outcome_of",
     "require_item",
 ]

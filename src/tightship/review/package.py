@@ -200,14 +200,15 @@ def from_exception(error: BaseException, situation: Situation | None = None) -> 
         needed=_text(needed),
         options=tuple(options),
         evidence=plain(evidence),
-        deadline=at.deadline,
-        run=at.run,
-        workflow=at.workflow,
-        key=at.key,
-        agent=at.agent,
-        partial=plain(at.partial, _PARTIAL_LIMIT),
         rules=rules,
+        **_place(at),
     )
+
+
+def _place(at: Situation) -> dict[str, Any]:
+    """The fields of a package that say where it happened, until when somebody has to decide, and what was finished."""
+    named = {name: getattr(at, name) for name in ("deadline", "run", "workflow", "key", "agent")}
+    return {**named, "partial": plain(at.partial, _PARTIAL_LIMIT)}
 
 
 def _text(needed: Any) -> str:
@@ -234,12 +235,7 @@ def for_residual(situation: Situation, effects: Sequence[Mapping[str, Json]]) ->
             Option(id="accepted", label="It may stay as it is"),
         ),
         evidence=plain({"effects": list(effects)}),
-        deadline=situation.deadline,
-        run=situation.run,
-        workflow=situation.workflow,
-        key=situation.key,
-        agent=situation.agent,
-        partial=plain(situation.partial, _PARTIAL_LIMIT),
+        **_place(situation),
     )
 
 

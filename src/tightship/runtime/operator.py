@@ -46,7 +46,11 @@ def linked_run(item: str) -> str:
 
 
 class Operator:
-    """A person's hands on the workspace."""
+    """A person's hands on the workspace.
+
+    Everywhere `by` is the person who acts, whom the caller has authenticated, and `reason` why: it is sealed like the
+    run's other values, and erased with them. A halt's reason stands in clear.
+    """
 
     def __init__(
         self,

@@ -21,11 +21,13 @@ class Run:
     """A run and how it stands.
 
     Attributes:
+        id, workflow: which run of which workflow. reference: the caller's own name for it, empty without.
         state: queued, running, parked or ended. outcome: completed, escalated, failed, cancelled; empty before its end.
         reason: why it was escalated or failed (an exception's kind, `over_budget`, `halted`, …).
         output: what it gave. package: the escalation package, when a person has to take over.
-        usd: cost in nano-dollars; `cost` is the same in USD. seconds: time worked, parked time left out.
-        entries: what the ledger holds of it. waiting: open inbox items.
+        usd: cost in nano-dollars; `cost` is the same in USD. tokens: in and out together. calls: that went out.
+        seconds: time worked, parked time left out. started_at, ended_at: store time (s); 0 before it has ended.
+        entries: what the ledger holds of it. waiting: open inbox items. live: false for a rehearsal.
     """
 
     id: str

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core import kinds
-from tightship.core.errors import GuardRefused, InputRejected, TightshipError, UnknownName
+from tightship.core.errors import GuardRefused, InputRejected, UnknownName
 from tightship.core.world import World
 from tightship.ledger import Draft, Guards, Ledger
 from tightship.ledger.vault import encode
@@ -15,6 +15,7 @@ from tightship.patterns.review import Review
 from tightship.review.inbox import InboxItem, require_holder, require_item
 from tightship.review.load import ASKS, PersonLoad, RoleLoad, beyond, passed, person_loads, role_loads
 from tightship.review.thresholds import Standing
+from tightship.runtime.timetable import keep_looking
 from tightship.workflow.config import Overload
 from tightship.workflow.loader import WorkspaceFiles
 from tightship.workflow.source import did_you_mean
@@ -134,10 +135,7 @@ class ReviewWatch:
 
     async def watch(self) -> None:
         """Look again and again."""
-        while True:
-            await self._engine.shared.world.clock.sleep(LOOK)
-            with contextlib.suppress(TightshipError):  # what cannot be read now is looked at again
-                await self.look()
+        await keep_looking(self.look, self._engine.shared.world.clock, LOOK)
 
     async def look(self) -> None:
         """Look once."""

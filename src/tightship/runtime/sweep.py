@@ -7,17 +7,17 @@ can stand still: nothing recorded, nothing in flight. Both are found by whoever 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.controls.halts import Halt
 from tightship.core import kinds
-from tightship.core.errors import Stalled, TightshipError
+from tightship.core.errors import Stalled
 from tightship.core.ports import Json
 from tightship.ledger import Entry, Ledger
 from tightship.runtime.siblings import AFTER
+from tightship.runtime.timetable import keep_looking
 from tightship.workflow.units import show_duration
 
 if TYPE_CHECKING:
@@ -185,10 +185,7 @@ class StallWatch:
 
     async def watch(self) -> None:
         """Look again and again."""
-        while True:
-            await self._engine.shared.world.clock.sleep(LOOK)
-            with contextlib.suppress(TightshipError):  # what cannot be read now is looked at again
-                await self.look()
+        await keep_looking(self.look, self._engine.shared.world.clock, LOOK)
 
     async def look(self) -> None:
         """Look once."""

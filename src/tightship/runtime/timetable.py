@@ -47,6 +47,14 @@ async def attempt(one: Periodic) -> None:
         logging.getLogger(__name__).error("%s failed: %s: %s", one.name, type(error).__name__, error)
 
 
+async def keep_looking(look: Callable[[], Awaitable[None]], clock: Clock, every: float) -> None:
+    """Look every so many seconds, until it is cancelled; what cannot be read now is looked at again."""
+    while True:
+        await clock.sleep(every)
+        with contextlib.suppress(TightshipError):
+            await look()
+
+
 class Timetable:
     """Does what is due in this process.
 

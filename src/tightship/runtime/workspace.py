@@ -141,7 +141,7 @@ class Workspace:
         )
 
     def add(self, *specs: Spec, functions: Mapping[str, AgentFunction] | None = None) -> None:
-        """Add agents and workflows that were built in Python, with the functions of such agents by name.
+        """Add agents and workflows that were built in Python (`specs`), with the `functions` of such agents by name.
 
         Raises:
             LoadError: one refers to something that is not there.
@@ -434,7 +434,10 @@ class Workspace:
         return ended.result or await self.result(ended.run)
 
     async def resume(self, runs: Sequence[str] = (), accept_code: bool = False) -> list[Ended]:
-        """Continue runs that are due: those named, or all that a process has left or that have waited long enough."""
+        """Continue runs that are due: those named, or all that a process has left or that have waited long enough.
+
+        Returns what became of each. `accept_code` takes runs that other code began; else such a one keeps its error.
+        """
         await self.engine()
         assert self._dispatcher is not None
         if runs:
@@ -451,7 +454,7 @@ class Workspace:
         return await self._dispatcher.due()
 
     async def serve(self, stop: asyncio.Event, concurrency: int = 64) -> None:
-        """The embedded worker: pick up what is due until told to stop.
+        """The embedded worker: pick up what is due until told to stop; at most `concurrency` runs at a time.
 
         Raises:
             LoadError: the code of an agent cannot be imported.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 _TOKEN = re.compile(
@@ -238,8 +238,3 @@ class _Scanner:
             elif self._text(index) != "]":
                 return None
         return tuple(values)
-
-
-def strip_guarded(refs: Sequence[Ref]) -> tuple[Ref, ...]:
-    """The references outside `has(…)`, and those inside without their last field, which may be missing."""
-    return tuple(replace(ref, path=ref.path[:-1]) if ref.guarded and len(ref.path) > 1 else ref for ref in refs)

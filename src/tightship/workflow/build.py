@@ -73,6 +73,9 @@ def Agent(agent: str, *, owner: str, purpose: str, **fields: Any) -> AgentSpec: 
 def agent(name: str, **fields: Any) -> Step:
     """A step in which an agent takes a turn: `agent("respond", with_={"ticket": "input.ticket"})`.
 
+    Args:
+        name: the agent's. fields: those that the step has in YAML; a Python keyword with `_` behind it.
+
     Raises:
         LoadError: a field is wrong.
     """
@@ -81,6 +84,9 @@ def agent(name: str, **fields: Any) -> Step:
 
 def step(word: str, *values: Any, **fields: Any) -> Step:
     """A step of any registered pattern by its word, with the value and fields that YAML would have.
+
+    Args:
+        word: the pattern's. values: what stands behind the word, several as a list. fields: the step's others.
 
     Raises:
         LoadError: there is no such pattern, or a field is wrong.

@@ -90,17 +90,6 @@ def reach(name: str, files: WorkspaceFiles) -> tuple[list[str], list[str]]:
     return [name, *sorted(workflows[1:])], sorted(agents)
 
 
-def child_definition(definition: Mapping[str, Json], name: str) -> dict[str, Json]:
-    """The definition of a child run, taken from its parent's, so that both stay as they were when the parent began.
-
-    Raises:
-        LoadError: the parent does not hold that workflow.
-    """
-    if name not in definition["workflows"]:
-        raise LoadError(f"the run's definition holds no workflow {name!r}", fix="start the run anew")
-    return {**definition, "workflow": name}
-
-
 def version_hash(definition: Mapping[str, Json]) -> str:
     """SHA-256 (hex) of the canonical JSON: equal definitions have equal versions."""
     return hashlib.sha256(canonical(definition)).hexdigest()

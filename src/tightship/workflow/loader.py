@@ -90,12 +90,6 @@ class WorkspaceFiles:
         lines = [f"{path} {digest}" for path, digest in sorted(self.hashes.items()) if path.endswith(".py")]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 over all files that count: changes when the workspace does."""
-        lines = [f"{path} {digest}" for path, digest in sorted(self.hashes.items())]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
 
 def _get(found: Mapping[str, AnySpec], name: str, what: str) -> AnySpec:
     if name not in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from tightship.workflow._cel import Comparison, Ref
 from tightship.workflow.conditions import Condition, Expression, Values
@@ -15,8 +15,6 @@ from tightship.workflow.readiness import Check, Finding, Rule, expressions_of, r
 from tightship.workflow.source import Mark, did_you_mean
 from tightship.workflow.tree import Step
 from tightship.workflow.units import AMBIENT
-
-_NUMBERS: Final = frozenset({"integer", "number"})
 
 
 def _uses(check: Check) -> Iterator[tuple[Place, str, Expression, Mapping[str, Bound]]]:
@@ -209,14 +207,17 @@ def maybe_unbound(check: Check, rule: Rule) -> Iterator[Finding]:
 
 def _lookups(check: Check) -> Iterator[tuple[Place, AgentSpec, list[str]]]:
     """For each agent's step, the required inputs that it must find by name."""
+    for place, agent, given in _turns(check):
+        yield place, agent, [name for name in agent.input_schema["required"] if name not in given.entries]
+
+
+def _turns(check: Check) -> Iterator[tuple[Place, AgentSpec, Values]]:
+    """Each agent's step with its agent and its `with`, where the fields of that are known."""
     for place in check.places():
         agent = check.agent(next(iter(place.step.agents()), "")) if place.step.pattern == "agent" else None
-        if agent is None:
-            continue
         given = _given(place.step)
-        if given is None:
-            continue
-        yield place, agent, [name for name in agent.input_schema["required"] if name not in given.entries]
+        if agent is not None and given is not None:
+            yield place, agent, given
 
 
 def _given(step: Step) -> Values | None:
@@ -254,11 +255,7 @@ def missing_input(check: Check, rule: Rule) -> Iterator[Finding]:
 )
 def undeclared_input(check: Check, rule: Rule) -> Iterator[Finding]:
     """Agents get what they declare."""
-    for place in check.places():
-        agent = check.agent(next(iter(place.step.agents()), "")) if place.step.pattern == "agent" else None
-        given = _given(place.step)
-        if agent is None or given is None:
-            continue
+    for place, agent, given in _turns(check):
         for name in given.entries:
             known = agent.input_schema["properties"]
             if name not in known:
@@ -350,11 +347,7 @@ def bound_twice(check: Check, rule: Rule) -> Iterator[Finding]:
 )
 def hidden_by_input(check: Check, rule: Rule) -> Iterator[Finding]:
     """What a pattern binds for the agents inside it reaches them."""
-    for place in check.places():
-        agent = check.agent(next(iter(place.step.agents()), "")) if place.step.pattern == "agent" else None
-        given = _given(place.step)
-        if agent is None or given is None:
-            continue
+    for place, agent, given in _turns(check):
         for name in agent.input_schema["properties"]:
             bound = place.visible.get(name)
             own = bound is not None and bound.step is None and name != "input"
@@ -372,11 +365,7 @@ def hidden_by_input(check: Check, rule: Rule) -> Iterator[Finding]:
 )
 def input_type(check: Check, rule: Rule) -> Iterator[Finding]:
     """Types agree along the way."""
-    for place in check.places():
-        agent = check.agent(next(iter(place.step.agents()), "")) if place.step.pattern == "agent" else None
-        given = _given(place.step)
-        if agent is None or given is None:
-            continue
+    for place, agent, given in _turns(check):
         for name, wanted in agent.input_schema["properties"].items():
             got = _source_schema(check, place, given, name)
             if got is not None and _types(wanted) and _types(got) and not _types(wanted) & _types(got):

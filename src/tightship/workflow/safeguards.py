@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from tightship.core.errors import LoadError
 from tightship.core.ports import Json
 from tightship.workflow.conditions import Condition
 from tightship.workflow.models import BreakerSpec, Spec, ToolName
+from tightship.workflow.spec import KEYWORD_FIELDS
 from tightship.workflow.units import Duration, Name, WorkflowName
 
 NAMES: Final = ("value", "args", "found", "input")
@@ -36,14 +37,7 @@ class BreakersSpec(Spec):
 class DomainCheck(BaseModel):
     """What an argument's value has to be: something that exists, one of a set, or what a condition says."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        alias_generator=lambda name: name.rstrip("_"),
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = KEYWORD_FIELDS
 
     exists: ToolName | None = None
     as_: Name | None = None

@@ -11,7 +11,6 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import LoadError
@@ -142,28 +141,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"use one of: {shown}" + (", …" if len(words) > 12 else "")
 
 
-def read_source(path: Path, name: str) -> Any:
-    """The content of a YAML file, with marks.
+def parse_source(data: bytes | str, name: str) -> Any:
+    """The content of YAML text, with marks.
 
     Args:
-        path: the file.
+        data: the text.
         name: what errors call it (its path below the workspace).
 
     Raises:
-        LoadError: unreadable, larger than 1 MB, not UTF-8, not YAML, or beyond the limits of this loader.
+        LoadError: larger than 1 MB, not UTF-8, not YAML, or beyond the limits of this loader.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise LoadError(
-            f"cannot be read: {error.strerror}", file=name, fix="check that it is a readable file"
-        ) from None
-    return parse_source(data, name)
-
-
-def parse_source(data: bytes | str, name: str) -> Any:
-    """The content of YAML text, with marks. Raises as `read_source` does."""
     if len(data) > MAX_BYTES:
         raise LoadError(
             f"the file is larger than {MAX_BYTES // 1000} kB",

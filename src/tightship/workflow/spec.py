@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
@@ -35,6 +35,16 @@ def listed(value: Any) -> Any:
     """One text or expression as a list of one."""
     return [value] if isinstance(value, str | Expression) else value
 
+
+KEYWORD_FIELDS: Final = ConfigDict(
+    extra="forbid",
+    frozen=True,
+    arbitrary_types_allowed=True,
+    alias_generator=lambda name: name.rstrip("_"),
+    validate_by_name=True,
+    validate_by_alias=True,
+)
+"""Of a closed, immutable model with fields that are Python keywords: `if_` in Python, `if` in files."""
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(listed)]
 """One text or a list of them."""

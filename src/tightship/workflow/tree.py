@@ -18,6 +18,7 @@ from tightship.core.ports import Json
 from tightship.workflow._explain import load_errors
 from tightship.workflow.conditions import Expression, Values
 from tightship.workflow.source import did_you_mean, plain
+from tightship.workflow.spec import KEYWORD_FIELDS
 from tightship.workflow.units import Duration, Name, show_duration
 
 ThenAction = Literal["escalate", "ask", "fail", "continue"]
@@ -105,14 +106,7 @@ class Step(BaseModel):
     a trailing underscore in Python and none in YAML (`with_`, `if_`).
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        alias_generator=lambda name: name.rstrip("_"),
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+    model_config = KEYWORD_FIELDS
 
     pattern: ClassVar[str] = ""
     short: ClassVar[str | None] = None

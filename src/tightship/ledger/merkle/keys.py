@@ -12,7 +12,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -72,19 +72,27 @@ class Signer(Protocol):
         ...
 
 
-class NoteVerifier:
-    """The public half of an Ed25519 note key."""
+class _PublicKey:
+    """A public key's name, id and text form, by its signature type."""
+
+    kind: ClassVar[int]
 
     def __init__(self, name: str, public_key: bytes) -> None:
         self.name = _checked_name(name)
-        self.key_id = _key_id(name, NOTE_ED25519, public_key)
+        self.key_id = _key_id(name, self.kind, public_key)
         self.public_key = public_key
         self._key = Ed25519PublicKey.from_public_bytes(public_key)
 
     @property
     def vkey(self) -> str:
         """The key's text form."""
-        return _vkey(self.name, NOTE_ED25519, self.public_key)
+        return _vkey(self.name, self.kind, self.public_key)
+
+
+class NoteVerifier(_PublicKey):
+    """The public half of an Ed25519 note key."""
+
+    kind = NOTE_ED25519
 
     def verify(self, text: bytes, signature: bytes) -> bool:
         """Whether this is the key's Ed25519 signature of the text."""
@@ -126,19 +134,10 @@ class NoteSigner:
         return self._key.sign(text)
 
 
-class CosignatureVerifier:
+class CosignatureVerifier(_PublicKey):
     """The public half of a witness's key, for cosignatures of checkpoints with a time."""
 
-    def __init__(self, name: str, public_key: bytes) -> None:
-        self.name = _checked_name(name)
-        self.key_id = _key_id(name, COSIGNATURE_ED25519, public_key)
-        self.public_key = public_key
-        self._key = Ed25519PublicKey.from_public_bytes(public_key)
-
-    @property
-    def vkey(self) -> str:
-        """The key's text form."""
-        return _vkey(self.name, COSIGNATURE_ED25519, self.public_key)
+    kind = COSIGNATURE_ED25519
 
     def verify(self, text: bytes, signature: bytes) -> bool:
         """Whether the signature is the witness's, for the time that it states."""

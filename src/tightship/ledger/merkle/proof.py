@@ -31,7 +31,6 @@ from tightship.ledger.merkle.tiles import MAX_ENTRY_BYTES, TileSource, TileTree
 from tightship.ledger.merkle.tree import HASH_SIZE, MAX_PATH, MAX_SIZE, leaf_hash, verify_inclusion
 
 HEADER = "c2sp.org/tlog-proof@v1"
-FILE_SUFFIX = ".tlog-proof"
 MAX_BUNDLE_BYTES = MAX_NOTE_BYTES + 2 * MAX_ENTRY_BYTES + 64 * MAX_PATH
 
 

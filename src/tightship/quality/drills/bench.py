@@ -303,6 +303,12 @@ class Bench:
         most = most or self.kept
         return self.acting(most) or ended[:most] or list(self._clean.values())[:most]
 
+    def by_agent(self) -> Iterator[tuple[str, Clean]]:
+        """Each agent of the lively cases, with the first of them in which it takes part."""
+        cases = self.lively()
+        for agent in dict.fromkeys(name for one in cases for name in one.agents):
+            yield agent, next(one for one in cases if agent in one.agents)
+
     def read(self) -> Collection[str]:
         """The tools that agents of the chosen cases have read."""
         actions = set(self.actions())

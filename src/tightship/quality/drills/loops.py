@@ -120,8 +120,7 @@ def _hands_on(spec: AgentSpec, step: Any, peers: Mapping[str, tuple[str, ...]]) 
 )
 def endless_loop(bench: Bench, report: Report) -> None:
     """A turn without end is ended, and so are calls without end."""
-    for agent in dict.fromkeys(name for one in bench.lively() for name in one.agents):
-        clean = next(one for one in bench.lively() if agent in one.agents)
+    for agent, clean in bench.by_agent():
         spec = bench.files.agent(agent)
         _endless(bench, report, clean, agent, ())
         if spec.tools:
@@ -167,8 +166,7 @@ def _endless(bench: Bench, report: Report, clean: Clean, agent: str, tools: tupl
 )
 def near_repeat(bench: Bench, report: Report) -> None:
     """Whoever says the same over and over in other words is stopped soon, and a person gets the case."""
-    for agent in dict.fromkeys(name for one in bench.lively() for name in one.agents):
-        clean = next(one for one in bench.lively() if agent in one.agents)
+    for agent, clean in bench.by_agent():
         for tool in bench.files.agent(agent).tools:
             _rewords(bench, report, clean, agent, tool)
     for step in bench.steps("maker_checker"):

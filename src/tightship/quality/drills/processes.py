@@ -182,13 +182,12 @@ def _fork(bench: Bench, work: Callable[[], Coroutine[Any, Any, None]], log: Path
 def _wait(pid: int, frozen: bool = False) -> int:
     """Wait for a process: how it ended (exit code, or minus the signal). A frozen one is woken again, a hanging one
     is killed."""
-    until, thawed = time.monotonic() + SECONDS, 0
+    until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         found, status = os.waitpid(pid, os.WNOHANG | (os.WUNTRACED if frozen else 0))
         if found and os.WIFSTOPPED(status):
             time.sleep(FROZEN)
             os.kill(pid, signal.SIGCONT)
-            thawed += 1
         elif found:
             return os.waitstatus_to_exitcode(status)
         else:
