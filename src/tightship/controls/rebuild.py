@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from tightship.controls.budgets import Amount, Chain
 from tightship.core import kinds
@@ -35,7 +35,11 @@ def rebuild(entries: Iterable[EntryView], chain_of: Callable[[EntryView], Chain]
 
 def reserved_by(entry: EntryView) -> Amount:
     """What an `effect.admitted` entry has set aside; one call, and its `reserve`."""
-    reserve = entry.body.get("reserve") or {}
+    return one_call(entry.body.get("reserve") or {})
+
+
+def one_call(reserve: Mapping[str, int]) -> Amount:
+    """A reserve as an admit or a settle says it, with the call that it is for."""
     return Amount(int(reserve.get("usd", 0)), int(reserve.get("tokens", 0)), 1)
 
 

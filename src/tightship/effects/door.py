@@ -7,7 +7,6 @@ replay -> count -> halted? -> arguments -> policy -> labels -> privacy -> deadli
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 
 from tightship.controls.budgets import Amount, Reservation
@@ -29,7 +28,7 @@ from tightship.core.errors import (
     WorkException,
 )
 from tightship.core.ports import Json, Reply
-from tightship.core.signals import OverBudget, Signal
+from tightship.core.signals import Signal
 from tightship.effects.arguments import check_arguments, check_result
 from tightship.effects.board import LOOK, MOVE, BoardPassage
 from tightship.effects.call import Call
@@ -38,14 +37,11 @@ from tightship.effects.flight import Flight, Work
 from tightship.effects.hedging import hedged
 from tightship.effects.journal import Body
 from tightship.effects.near import refuse_near_call
-from tightship.effects.pacing import Pacing
+from tightship.effects.paying import NotLetIn, Paying, SpentElsewhere
 from tightship.effects.session import Session
 from tightship.effects.shared import SharedPassage
 from tightship.ledger import Guards
 from tightship.workflow.safeguards import DomainCheck
-
-LONGEST_WAIT = 60.0
-"""Seconds that a call waits for what others have set aside of an envelope."""
 
 
 class Door:
@@ -141,7 +137,7 @@ class Door:
         await passage.refuse(Unavailable("the run was stopped before this was tried again"))
 
 
-class _Passage(Pacing):
+class _Passage(Paying):
     """One call on its way through the door."""
 
     __slots__ = ()
@@ -215,9 +211,15 @@ class _Passage(Pacing):
 
     async def go(self) -> Json:
         """Let it in and perform it: free reads wait and settle; what costs or writes is a task of the door."""
-        if not self.call.costs:
+        session = self.session
+        self.admits = self.call.costs or not session.alone
+        if self.admits:
+            return await self.shielded(self._attempts)
+        session.reading.add(self.call.key)
+        try:
             return await self._attempts()
-        return await self.shielded(self._attempts)
+        finally:
+            session.reading.discard(self.call.key)
 
     async def shielded(self, work: Work) -> Json:
         """Whoever waits may be cut off, a write in flight never is; what was not admitted yet is not begun any more."""
@@ -243,7 +245,7 @@ class _Passage(Pacing):
                 return await self.cut_off()
             try:
                 reservation, not_after = await self._admit()
-            except _Refused as refused:
+            except NotLetIn as refused:
                 return await self.refuse(refused.why)
             try:
                 reply, ms = await self._perform(not_after)
@@ -270,71 +272,65 @@ class _Passage(Pacing):
     # --- admit -----------------------------------------------------------------------------------
 
     async def _admit(self) -> tuple[Reservation, float]:
+        """Let it in; anew where what was left here turns out to be spent by other processes.
+
+        Raises:
+            NotLetIn: with what stands in the way.
+        """
+        while True:
+            try:
+                return await self._enter()
+            except SpentElsewhere:
+                if self.cut and not self.doubtful:
+                    raise NotLetIn(Unavailable("the run was stopped before this was tried again")) from None
+
+    async def _enter(self) -> tuple[Reservation, float]:
         """Wait for the rate limit and the breaker holding nothing; then reserve and, if it costs or writes, admit.
 
         Raises:
-            _Refused: with what stands in the way.
+            NotLetIn, SpentElsewhere.
         """
         call = self.call
         try:
-            self.count_request()
+            await self.count_request()
             await self.hold_back()
             self.check_deadline()
         except (Unavailable, LimitReached) as error:
-            raise _Refused(error) from None
+            raise NotLetIn(error) from None
         try:
-            reservation = await self._reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
+            reservation = await self.reserve(Amount(call.ceiling.usd, call.ceiling.tokens, 1))
             not_after = self.not_after_now()
-            if call.costs:
+            if self.admits:
                 await self._record_admit(reservation, not_after)
         except BaseException:
             self.abandon()
             self.not_sent()
             raise
+        self.until = 0.0
         return reservation, not_after
 
     async def _record_admit(self, reservation: Reservation, not_after: float) -> None:
         session, call = self.session, self.call
-        self.not_after = not_after
+        self.not_after, begun = not_after, self.begun
         self.begun = True
         body = self.admit_body(not_after)
         scopes = session.scopes(call.agent) if self.bound else ()
-        guards = Guards(claim=call.claim, scopes=scopes, context=call.expect if self.attempt == 1 else ())
+        counts = session.counts(reservation.amount) if self.bound else ()
+        expect = call.expect if self.attempt == 1 else ()
+        guards = Guards(claim=call.claim, scopes=scopes, context=expect, counts=counts)
         payloads = (self.payload, *call.said)
         try:
             await session.journal.record(kinds.ADMITTED, call.key, body, payloads, guards)
         except GuardRefused as refused:
             reservation.release()
-            raise _Refused(self._what_refused(refused)) from None
+            if refused.reason == "counted":  # other processes have spent too: with what they have, it is asked anew
+                self.begun = begun
+                await next(envelope for run, envelope, _ in session.line if run == refused.holder).refresh()
+                raise SpentElsewhere from None
+            raise NotLetIn(self._what_refused(refused)) from None
         except BaseException:
             reservation.release()
             raise
-
-    async def _reserve(self, amount: Amount) -> Reservation:
-        """Set the cost aside; what takes back or finds out is paid whatever the envelopes hold.
-
-        An envelope that is short only of what calls in flight have set aside is waited for: most of them cost less.
-        """
-        chain = self.session.chain(self.call.task)
-        clock = self.session.shared.world.clock
-        until = 0.0
-        while True:
-            try:
-                return chain.reserve(amount)
-            except OverBudget as signal:
-                if not self.bound:
-                    chain.charge(amount)
-                    return Reservation((), amount)
-                short = chain.shortage(amount)
-                if short is None or await short.envelope.supply(amount):
-                    continue
-                until = until or clock.monotonic() + LONGEST_WAIT
-                left = until - clock.monotonic()
-                if not short.passing or left <= 0:
-                    raise _Refused(signal) from None
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await short.envelope.settled()
 
     def _what_refused(self, refused: GuardRefused) -> ContextChanged | DuplicateClaim | Signal:
         if refused.reason == "context":
@@ -419,7 +415,7 @@ class _Passage(Pacing):
             found = await self.conclude(error, reservation)
             if found is not None:
                 return found
-        charged = self._cost_of(error, reservation)
+        charged = self.cost_of(error, reservation)
         reservation.settle(charged)
         await self.settle_error(error, again=again, charged=charged, reservation=reservation)
         if not again:
@@ -427,23 +423,11 @@ class _Passage(Pacing):
         await self.back_off(error)
         return None
 
-    def _cost_of(self, error: WorkException | BoundaryError, reservation: Reservation) -> Amount:
-        """What a failed attempt has cost: what the other side states; nothing where it got nothing or turned it away;
-        else all that was reserved, since it may have been paid all the same (retries are charged)."""
-        held = reservation.amount
-        evidence = getattr(error, "evidence", {})
-        stated = evidence.get("usd_nano")
-        if isinstance(stated, int):
-            return Amount(stated, held.tokens, 1)
-        turned_away = self.call.cls == "model" and isinstance(error, BoundaryError)
-        if turned_away or evidence.get("sent") is False or evidence.get("done") is False:
-            return Amount(0, 0, 1)
-        return Amount(held.usd, held.tokens, 1)
-
     async def recover(self, admitted: Body) -> Json:
         """An admit that a crash has left open. The envelopes have charged it in full already."""
         call = self.call
         self.check_same(admitted)
+        self.admits = True
         self.attempt = int(admitted.get("attempt", 1))
         self.not_after = float(admitted["not_after"])
         if call.cls in ("write", "undo"):
@@ -467,11 +451,3 @@ class _Passage(Pacing):
         except (BoundaryError, LimitReached, Signal) as refusal:
             return await self.refuse(refusal)
         return await self._attempts()
-
-
-class _Refused(Exception):
-    """A call was not let in."""
-
-    def __init__(self, why: TightshipError | Signal) -> None:
-        self.why = why
-        super().__init__(str(why))

@@ -21,7 +21,7 @@ class Pacing(Doubt):
         spec = self.call.tool.spec
         return next(iter(spec.hosts)) if len(spec.hosts) == 1 else spec.name
 
-    def count_request(self) -> None:
+    async def count_request(self) -> None:
         """One more attempt at something outside, of this run and of those above it.
 
         Raises:
@@ -31,6 +31,8 @@ class Pacing(Doubt):
             return
         for run, envelope, most in self.session.line:
             made = envelope.spent.calls + envelope.reserved.calls
+            if made >= most and await envelope.refresh():
+                made = envelope.spent.calls + envelope.reserved.calls
             if made >= most:
                 raise LimitReached(
                     f"run {run} and the runs below it have made {made} requests, which is their limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from tightship.context.desk import SharedContext
 from tightship.context.values import Value
 from tightship.controls.breakers import Breakers
-from tightship.controls.budgets import Chain, Envelope, EnvelopeTree
+from tightship.controls.budgets import UNITS, Amount, Chain, EnvelopeTree
 from tightship.controls.cache import ResultCache
+from tightship.controls.family import RunEnvelope
 from tightship.controls.halts import Halts, scopes_of
 from tightship.controls.limits import Handoffs, Messages, RunLimits, Stopwatch
 from tightship.controls.loops import LoopDetector
@@ -18,12 +20,13 @@ from tightship.controls.near_repeats import NearRepeats
 from tightship.controls.pulse import Pulse
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
-from tightship.core.ports import Tool
+from tightship.core.ports import Json, Tool
 from tightship.core.world import World
 from tightship.effects.flight import Flights
 from tightship.effects.frame import RunFacts
 from tightship.effects.governance import DeclaredOnly, Governance
-from tightship.effects.journal import Journal
+from tightship.effects.journal import Body, Journal
+from tightship.ledger import Count
 from tightship.models.versions import Versions
 from tightship.workflow.models import GroundedSpec
 from tightship.workflow.safeguards import Domains
@@ -105,14 +108,20 @@ class Session:
     """Whether the run is only put down: what it has not finished stays open, to be tried again."""
     lease: Callable[[], None] | None = None
     """Raises StaleOwner when this process may no longer act for the run."""
-    line: Sequence[tuple[str, Envelope, int]] = ()
-    """The run and those above it: id, envelope, and the most requests that they and the runs below them make."""
+    line: Sequence[tuple[str, RunEnvelope, int]] = ()
+    """The run and those above it, itself first: id, envelope, and the most requests that it and the runs below make."""
     handoffs: Sequence[Handoffs] = ()
     """How often control has passed: the counters of the run and of those above it, its own first."""
     messages: Sequence[Messages] = ()
     """What peers have sent: the counters of the same runs."""
     alone: bool = True
     """Whether no run is above or below it, so that what is counted here is all there is; else the store counts too."""
+    before: Mapping[str, Json] | None = None
+    """What it spent on its own, for its first child to tell while that is started."""
+    founding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the first child is started."""
+    reading: set[str] = field(default_factory=set[str])
+    """Free reads under way that were begun while it was alone: nothing was admitted for them."""
     pins: dict[str, Mapping[tuple[str, str], Value]] = field(default_factory=dict[str, Mapping[tuple[str, str], Value]])
     """Below these keys the shared context is read as one snapshot has it, by scope and key."""
     ballots: set[str] = field(default_factory=set[str])
@@ -169,6 +178,28 @@ class Session:
         """What a turn or call of this agent counts against: the run's limits, and its own where it declares some."""
         own = self.agent_limits.get(agent)
         return (self.limits,) if own is None else (self.limits, own)
+
+    def counts(self, amount: Amount) -> tuple[Count, ...]:
+        """What the store has to have room for before an amount is spent: in the run and in those above it."""
+        if self.alone:
+            return ()
+        found: list[Count] = []
+        for run, envelope, requests in self.line:
+            found.append(Count(run, "requests", amount.calls, requests))
+            for unit in UNITS:
+                limit, more = envelope.declared.of(unit), getattr(amount, unit)
+                if limit is not None and more:
+                    found.append(Count(run, unit, more, limit))
+        return tuple(found)
+
+    def counted(self, key: str = "") -> Body:
+        """What an admit says so that it counts for the runs above too, and the settle of this key: also what it gives
+        back of what was set aside for it. A run on its own says nothing."""
+        if self.alone:
+            return {}
+        body: Body = {"above": [run for run, _, _ in self.line[1:]]}
+        opened = self.journal.admitted.get(key)
+        return body if opened is None else body | {"held": opened[0].get("reserve", {})}
 
     def count_handoffs(self, ids: Iterable[str]) -> None:
         """Count these handoffs, here and in the runs above; those that are counted already change nothing."""

@@ -30,6 +30,7 @@ class Ticket:
     """One call with its sealed arguments, and the pen for its outcome."""
 
     __slots__ = (
+        "admits",
         "args",
         "asked_at",
         "attempt",
@@ -42,6 +43,7 @@ class Ticket:
         "payload",
         "policies",
         "session",
+        "until",
     )
 
     def __init__(self, session: Session, call: Call) -> None:
@@ -53,12 +55,16 @@ class Ticket:
         self.attempt = 1
         self.begun = self.cut = False
         """Whether anything of it was admitted; whether whoever waited for it was cut off."""
+        self.admits = call.costs
+        """Whether it is recorded before it is made: also a free read of a family, whose requests the store counts."""
         self.doubtful = False
         """Whether an earlier attempt may have been done."""
         self.asked_at = 0.0
         """When the tool was asked last, in the loop's time (s)."""
         self.not_after = 0.0
         """Store time (s) until which what was sent may arrive."""
+        self.until = 0.0
+        """Until when it waits for what others have set aside, in monotonic time (s)."""
 
     def talk(self) -> Body:
         """How the call continues a conversation, as its entry says it."""
@@ -87,6 +93,7 @@ class Ticket:
             body["task"] = call.task
         if call.ceiling.usd or call.ceiling.tokens:
             body["reserve"] = {"usd": call.ceiling.usd, "tokens": call.ceiling.tokens}
+        body |= self.session.counted()
         if self.attempt > 1:
             body["attempt"] = self.attempt
         if call.claim:
@@ -247,6 +254,7 @@ class Ticket:
             "agent": call.agent,
             "workflow": self.session.facts.workflow,
             "ms": round(ms, 2),
+            **self.session.counted(call.key),
         }
         if call.key not in self.session.journal.admitted:
             body |= {"args": self.args, **self.talk()}

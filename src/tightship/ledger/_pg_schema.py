@@ -26,6 +26,7 @@ MIGRATIONS: Final = (
     "0009_deliveries",
     "0010_ended",
     "0011_counters",
+    "0012_family_spend",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

@@ -27,6 +27,7 @@ MIGRATIONS: Final = (
     "0007_deliveries",
     "0008_ended",
     "0009_counters",
+    "0010_family_spend",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16

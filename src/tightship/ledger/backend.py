@@ -49,7 +49,10 @@ FACTS: Final[dict[str, tuple[str, ...]]] = {
     "claims": ("key", "run", "effect", "state"),
     "inbox": ("item", "state"),
     "context": ("scope", "key", "version", "busy", "used", "since", "as_of", "used_at", "ends"),
-    "counters": ("run", "handoffs", "messages"),
+    "counters": (
+        *("run", "handoffs", "messages"),
+        *("usd", "tokens", "calls", "requests", "usd_more", "tokens_more", "calls_more"),
+    ),
 }
 """What guards look at of each table."""
 

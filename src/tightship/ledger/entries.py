@@ -91,7 +91,8 @@ class Expected(NamedTuple):
 class Count(NamedTuple):
     """What a unit adds to a counter of a run and of all runs below it.
 
-    counter: `handoffs` or `messages`. more: how many it adds. most: what the counter may come to.
+    counter: `handoffs`, `messages`, `requests`, or what a budget counts (`usd`, `tokens`, `calls`). more: how many it
+    adds. most: what the counter may come to; what people have added to a budget since (`usd_more` …) comes on top.
     """
 
     run: str

@@ -424,9 +424,12 @@ def _holder(claim: str, claims: dict[str, tuple[str, str]], deltas: Deltas) -> t
 
 
 def _counted(count: Count, counters: Mapping[str, Mapping[str, Any]], deltas: Deltas) -> int:
-    """What a counter has come to, the changes of this batch included."""
-    row, delta = counters.get(count.run), deltas.get("counters", {}).get((count.run,))
-    return (row[count.counter] if row else 0) + (delta.add.get(count.counter, 0) if delta else 0)
+    """What a counter has come to, the changes of this batch included, less what people have added to its limit."""
+    row, delta = counters.get(count.run, {}), deltas.get("counters", {}).get((count.run,))
+    added: Mapping[str, int] = delta.add if delta else {}
+    more = f"{count.counter}_more"
+    counted = row.get(count.counter, 0) + added.get(count.counter, 0)
+    return counted - row.get(more, 0) - added.get(more, 0)
 
 
 def _is_open(item: str, facts: _Facts, deltas: Deltas) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tightship.controls.counters import uncounted
 from tightship.core import kinds
 from tightship.core.errors import GuardRefused, Unforeseen
 from tightship.core.ids import derived_id
@@ -14,6 +15,7 @@ from tightship.ledger import Draft, SealedPayload
 
 if TYPE_CHECKING:
     from tightship.runtime.node import NodeFrame
+    from tightship.runtime.run import RunTask
 
 
 async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str, Json]) -> Json:
@@ -26,9 +28,8 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
     child = derived_id("r", frame.run.id, key)
     ended = ended_child(task.journal.signals, child)
     if ended is None:
-        task.session.alone = False
         try:
-            await task.engine.start_child(task, child, workflow, give, key, _holds(frame))
+            await _start(frame, child, workflow, give, key)
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
@@ -42,6 +43,38 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
         needed=f"look at run {child}",
         evidence={"child": child, "outcome": ended["outcome"], "package": ended.get("package", "")},
     )
+
+
+async def _start(frame: NodeFrame, child: str, workflow: str, give: Mapping[str, Json], key: str) -> None:
+    """Start it. From the first child on, the store counts what the family spends: others may drive that child.
+
+    What the run had spent before stands in the child's first entry, so that there is no moment in which it is missing.
+    """
+    task = frame.task
+    session, [own, *_] = task.session, task.session.line
+    if own[1].counted:
+        await task.engine.start_child(task, child, workflow, give, key, _holds(frame))
+        return
+    async with session.founding:
+        session.alone = False  # what is admitted from here on counts by itself
+        if not own[1].counted and (own[1].spent or own[1].reserved):
+            session.before = await _before(task)
+        try:
+            await task.engine.start_child(task, child, workflow, give, key, _holds(frame))
+        finally:
+            session.before = None
+        own[1].counted = True
+
+
+async def _before(task: RunTask) -> dict[str, Json] | None:
+    """What a run has spent and set aside on its own, as its entries say once all of them are on the disk."""
+    session, journal = task.session, task.journal
+    while session.reading:  # what was not admitted counts when it settles
+        await session.shared.world.clock.sleep(0.01)
+    await journal.drain()
+    await journal.ledger.append(log=journal.log)  # behind everything that was appended while it was alone
+    used, held = uncounted(await journal.ledger.run_entries(journal.run))
+    return {"used": dict(used.as_dict()), "held": dict(held.as_dict())} if used or held else None
 
 
 def _holds(frame: NodeFrame) -> list[str]:

@@ -449,7 +449,7 @@ class Engine:
             handed=handed,
         )
         start.until = parent.session.until(key)
-        start.below(parent.journal.entries[0].body)
+        start.below(parent.journal.entries[0].body, parent.session.before)
         try:
             await self.start(start)
         except InputRejected as error:

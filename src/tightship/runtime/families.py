@@ -2,16 +2,19 @@
 
 A run's envelope is one object for all of its family that is here: its children reserve in it what they spend. It is
 made from the ledger when the first of them comes (a child may go on while its parent is parked), charged with what the
-run and all runs below it have spent, and forgotten when the last of them has left.
+run and all runs below it have spent, and forgotten when the last of them has left. Other processes may drive others of
+the family at the same time: what all of them spend is counted by the store (`controls.family`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tightship.controls.budgets import Amount, Chain, Envelope, Limit
+from tightship.controls.budgets import Amount, Chain, Limit
+from tightship.controls.family import RunEnvelope
 from tightship.controls.limits import Handoffs, Messages
 from tightship.controls.rebuild import rebuild
 from tightship.core import kinds
@@ -31,7 +34,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Member:
-    envelope: Envelope
+    envelope: RunEnvelope
     parent: str
     requests: int
     """The most that it and the runs below it ask of anything outside (`limits.requests`)."""
@@ -39,8 +42,6 @@ class _Member:
     """How often control has passed in it and in the runs below it."""
     messages: Messages
     """What peers have sent in it and in the runs below it."""
-    childless: bool = True
-    """Whether it had no runs below it when it came."""
     here: int = 0
     """How many runs are here that pay from it: itself, and runs below it."""
 
@@ -61,7 +62,7 @@ class Families:
 
     def begin(self, run: str, parent: str, bounds: Bounds) -> None:
         """A new run is here; its parent is."""
-        self._members[run] = _member(run, parent, bounds)
+        self._members[run] = self._member(run, parent, bounds)
         self._count(run, 1)
 
     async def parents(self, runs: list[str]) -> set[str]:
@@ -76,6 +77,8 @@ class Families:
         """
         async with self._loading:  # two children of one parent make its envelope once
             await self._bring(run, parent, entries, childless)
+            if not childless:
+                self._members[run].envelope.counted = True
             self._count(run, 1)
             for member in self._above(run):  # another process may have driven it since
                 member.handoffs.restore(entries)
@@ -85,11 +88,11 @@ class Families:
         """A run is not here any more."""
         self._count(run, -1)
 
-    def line(self, run: str) -> list[tuple[str, Envelope]]:
+    def line(self, run: str) -> list[tuple[str, RunEnvelope]]:
         """The envelopes that a run pays from with their runs' ids, the outermost first and its own last."""
         return [(member.handoffs.run, member.envelope) for member in self._above(run)][::-1]
 
-    def quotas(self, run: str) -> list[tuple[str, Envelope, int]]:
+    def quotas(self, run: str) -> list[tuple[str, RunEnvelope, int]]:
         """How often a run and those above it may ask: id, envelope (which counts the calls of the family), the most."""
         return [(member.handoffs.run, member.envelope, member.requests) for member in self._above(run)]
 
@@ -102,9 +105,8 @@ class Families:
         return [member.messages for member in self._above(run)]
 
     def alone(self, run: str) -> bool:
-        """Whether a run has none above it, and had none below it when it came."""
-        member = self._members[run]
-        return member.childless and not member.parent
+        """Whether a run has none above it, and no child of it was started."""
+        return not self._members[run].envelope.counted
 
     def _above(self, run: str) -> list[_Member]:
         """A run and those above it, itself first."""
@@ -123,6 +125,16 @@ class Families:
                 del self._members[run]
             run = member.parent
 
+    def _member(self, run: str, parent: str, bounds: Bounds, childless: bool = True) -> _Member:
+        envelope = RunEnvelope(run, bounds.budget, self._look, counted=bool(parent) or not childless)
+        handoffs, messages = Handoffs(run, bounds.handoffs), Messages(run, bounds.messages)
+        return _Member(envelope, parent, bounds.requests, handoffs, messages)
+
+    async def _look(self, run: str) -> Mapping[str, Any] | None:
+        """What the store has counted for a run and those below it."""
+        rows = await self._ledger.select("counters", [("run", "=", run)])
+        return rows[0] if rows else None
+
     # --- from the ledger -------------------------------------------------------------------------
 
     async def _bring(self, run: str, parent: str, entries: Sequence[Entry], childless: bool = False) -> None:
@@ -132,8 +144,7 @@ class Families:
             above = await self._ledger.run_entries(parent)
             await self._bring(parent, above[0].body.get("parent", ""), above)
         bounds = await self._bounds(entries[0])
-        made = _member(run, parent, bounds)
-        made.childless = childless
+        made = self._member(run, parent, bounds, childless)
         chain = Chain([made.envelope])
         _take_in(chain, made, entries)
         for entry in entries:
@@ -161,11 +172,6 @@ def granted(entry: Entry) -> Amount:
     """What an extension grants."""
     body = entry.body
     return Amount(int(body.get("usd", 0)), int(body.get("tokens", 0)), int(body.get("calls", 0)))
-
-
-def _member(run: str, parent: str, bounds: Bounds) -> _Member:
-    handoffs, messages = Handoffs(run, bounds.handoffs), Messages(run, bounds.messages)
-    return _Member(Envelope("run", bounds.budget), parent, bounds.requests, handoffs, messages)
 
 
 def _take_in(chain: Chain, made: _Member, entries: Sequence[Entry]) -> None:

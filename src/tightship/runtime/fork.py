@@ -35,9 +35,9 @@ _PINNED: Final = ("workflow", "version", "definition", "input", "handed", "tenan
 """What a fork has in common with the run that it comes from."""
 _NOT_COPIED: Final = frozenset(
     {"usd", "tokens_in", "tokens_out", "cached_in", "ms", "attempt", "undo", "claim", "releases"}
-    | {"gate", "moved", "raced"}
+    | {"gate", "moved", "raced", "above", "held"}
 )
-"""Parts of a settle that were the first run's own: its cost, its claim, its way back."""
+"""Parts of a settle that were the first run's own: its cost and for whom it counts, its claim, its way back."""
 _INSIDE: Final = re.compile(
     r"tool|model|context|refresh|gate|ask|given|budget|undo|now|random|pause|fork|p?\d+|note:.*|.*!.*"
 )

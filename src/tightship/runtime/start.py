@@ -18,7 +18,8 @@ class Start:
     `handed` is what holds where a run above has started it. A child run ends at the store time `until` (s), with the
     step of its parent that waits for it. `around` is the scope of a run whose values it is given: they are sealed with
     the keys of that one as well, so that whatever erases them there erases them here. `by` are the people who set it
-    going, where they are known; with `four_eyes` none of them checks it, whatever its own workflow declares.
+    going, where they are known; with `four_eyes` none of them checks it, whatever its own workflow declares. The first
+    child of a run says in `before` what that run had spent on its own (`controls.counters`).
     """
 
     workflow: str
@@ -37,9 +38,12 @@ class Start:
     until: float | None = None
     by: Sequence[str] = ()
     four_eyes: bool = False
+    before: Mapping[str, Json] | None = None
 
-    def below(self, above: Mapping[str, Any]) -> None:
-        """Take over from the first entry of the run above it who set that going, and whether they may check it."""
+    def below(self, above: Mapping[str, Any], before: Mapping[str, Json] | None) -> None:
+        """Take over from the first entry of the run above it who set that going, and whether they may check it; and, as
+        its first child, what that run has spent before."""
+        self.before = before
         self.by, self.four_eyes = above.get("by", ()), bool(above.get("four_eyes"))
 
 

@@ -108,7 +108,7 @@ class Starter:
             "build": self._build,
             "owner": owner,
         }
-        for name in ("reference", "parent", "key", "linked", "depth", "until"):
+        for name in ("reference", "parent", "key", "linked", "depth", "until", "before"):
             if getattr(start, name):
                 body[name] = getattr(start, name)
         priority = program.spec.priority if start.priority is None else start.priority

@@ -116,6 +116,7 @@ class Undo:
             settled["usd"] = reserve["usd"]
         if reserve.get("tokens"):
             settled["tokens_in"] = reserve["tokens"]
+        settled |= task.session.counted(key)
         if body.get("gate"):
             settled["gate"] = [one[:2] for one in body["gate"]]
         await task.journal.record(kinds.SETTLED, key, settled, (payload,))

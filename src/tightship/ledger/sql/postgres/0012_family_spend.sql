@@ -1,0 +1,11 @@
+-- What a run and all runs below it have spent and set aside, what of that is set aside, and what people have added.
+ALTER TABLE counters ADD COLUMN usd BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN requests BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN usd_held BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens_held BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls_held BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN usd_more BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens_more BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls_more BIGINT NOT NULL DEFAULT 0;

@@ -1,0 +1,11 @@
+-- What a run and all runs below it have spent and set aside, what of that is set aside, and what people have added.
+ALTER TABLE counters ADD COLUMN usd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN requests INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN usd_held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens_held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls_held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN usd_more INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN tokens_more INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counters ADD COLUMN calls_more INTEGER NOT NULL DEFAULT 0;
