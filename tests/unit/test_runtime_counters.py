@@ -17,6 +17,8 @@ from tightship.workflow.tree import patterns
 
 load_all()
 Handoff = patterns.get("handoff")
+
+
 def chain(desk: Desk, name: str, line: Line, each: int) -> Any:
     """Agents that pass the work on so many times once the line is open."""
     names = [f"{name}{number}" for number in range(each + 1)]

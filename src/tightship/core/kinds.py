@@ -14,7 +14,8 @@ STARTED: Final = "run.started"
 """workflow, version, definition (address), input (address), tenant, build, owner, scope (of its payloads);
 [reference, parent, key, depth, until, priority, linked, forked, live: false for a rehearsal, handed (address): what
 holds where a run above has started it, by: [the people who set it going: it, the run above it, the one that it follows
-or was forked from], four_eyes: none of them may check it]"""
+or was forked from], four_eyes: none of them may check it, before {used, held: {usd, tokens, calls}}: what the run above
+had spent and set aside when it started this one, its first child]"""
 CLAIMED: Final = "run.claimed"
 """owner, build: a worker took the run over; the entry's epoch is the new one"""
 PARKED: Final = "run.parked"
@@ -37,14 +38,15 @@ ADMITTED: Final = "effect.admitted"
 """name, cls, agent, args (address), not_after (s); [reserve {usd, tokens}, task, attempt, claim (hex HMAC),
 undo {tool, args}, undoes (key), based [[scope, key, version]]: values of the shared context that it was decided on,
 gate: those of them that it makes old; after, replied and said: how it continues a conversation; line: its branch or
-item]"""
+item; above: [the runs above], for which its reserve counts as well: of a run with a family]"""
 SETTLED: Final = "effect.settled"
 """name, cls, agent, workflow, ms, and one of: out (address); error {error, kind} with detail (address);
 refused {signal, reason, scope}. [args and line, when nothing was admitted; usd, tokens_in, tokens_out, cached_in,
 cached, trust, meta, overrun, policy, attempt, claim, releases; again: another attempt follows; denied: it was not let
 through; context [{scope, key, version, age (ms), max_age (s), stale,
 refreshed, refused}]: what it read of the shared context; wrote: the version it wrote, in a fork; gate and moved
-[[scope, key]]: values that this action has made old; raced [[scope, key]]: what had changed since it was decided]"""
+[[scope, key]]: values that this action has made old; above: [the runs above], for which it counts as well, and held
+{usd, tokens}: what was set aside for it; raced [[scope, key]]: what had changed since it was decided]"""
 TURN: Final = "turn.done"
 """agent, hash (address of its inputs), ms, and out (address) or error {error, kind} with detail (address);
 [line, rehearsal: the output was generated, repair: the attempt at an output that did not fit, samples: how often
