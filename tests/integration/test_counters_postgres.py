@@ -1,4 +1,4 @@
-"""A request whose runs two workers of one Postgres store drive: its handoffs are counted exactly."""
+"""A request whose runs two workers of one Postgres store drive: its handoffs and its money are counted exactly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 import postgres_desk
 from tightship import Agent, Workflow, Workspace
+from tightship.connectors.testing import ScriptedTool
 from tightship.core import kinds
+from tightship.core.money import to_nano
+from tightship.core.ports import Reply, ToolSpec, Usage
 from tightship.patterns import Concurrent, WorkflowStep, load_all
 from tightship.review.inbox import Decision
 from tightship.workflow.tree import patterns
@@ -60,14 +63,42 @@ async def until(look: Callable[[], Any]) -> Any:
         return found
 
 
-async def test_two_workers_together_pass_control_no_more_often_than_the_request_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+CENT = Usage(to_nano("0.01"))
+
+
+class Buyers(Worker):
+    """The same, whose agents buy two things for a cent each."""
+
+    def __init__(self, folder: Path, line: asyncio.Event, waits: Callable[[], None]) -> None:
+        self.shop = ScriptedTool(ToolSpec("shop.buy", timeout=30.0, price=CENT), (Reply("sold", CENT),))
+        self.ws = Workspace.open(folder, tools={"shop.buy": self.shop})
+        self.line, self.waits = line, waits
+        for name in ("above", "below"):
+            spec = Agent(name, purpose="buys", python=f"desk:{name}", input={}, output={}, tools=["shop.buy"], **BY)
+            self.ws.add(spec, functions={name: self.buy})
+        asks: Any = {"review": {"when": "true", "by": "lead"}}
+        ends: dict[str, Any] = {"then": "escalate"}
+        inner = Workflow("inner", purpose="goes on elsewhere", steps=[asks, "below"], budget=ends, **BY)
+        both = Concurrent("above", WorkflowStep("inner", with_={}))
+        self.ws.add(inner, Workflow("flow", purpose="is a request", steps=[both], budget={"usd": 0.03, **ends}, **BY))
+
+    async def buy(self, ctx: Any, given: Mapping[str, Any]) -> Any:
+        self.waits()
+        await self.line.wait()
+        for number in range(2):
+            await ctx.tool("shop.buy", {"n": number, "by": ctx.agent})
+        return {}
+
+
+@pytest.mark.parametrize("kind", [Worker, Buyers])
+async def test_two_workers_together_do_no_more_than_the_request_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Worker]
 ) -> None:
     monkeypatch.setenv("TIGHTSHIP_MASTER_KEY", "dGlnaHRzaGlwIHRlc3RzJyBtYXN0ZXIga2V5ISEhISE=")
     config = f"name: desk\nroles: {{lead: [ann]}}\nstore: '{postgres_desk.new_store()}'\n"
     (tmp_path / "tightship.yaml").write_text(config)
     line, waiting = asyncio.Event(), list[int]()
-    one, two = (Worker(tmp_path, line, lambda: waiting.append(1)).ws for _ in range(2))
+    one, two = (kind(tmp_path, line, lambda: waiting.append(1)).ws for _ in range(2))
     async with one, two:
         begun = asyncio.create_task(one.run("flow", {}))
         operator = await two.operator()
@@ -94,5 +125,8 @@ async def test_two_workers_together_pass_control_no_more_often_than_the_request_
             await one.resume([run.id])
             run = await one.result(run.id)
         entries = await ledger.entries(limit=10_000)
-        assert sum(entry.kind == kinds.NOTE and entry.body["type"] == "handoff" for entry in entries) == 3
+        if kind is Worker:
+            assert sum(entry.kind == kinds.NOTE and entry.body["type"] == "handoff" for entry in entries) == 3
+        else:
+            assert sum(entry.body.get("usd", 0) for entry in entries if entry.kind == kinds.SETTLED) == 3 * CENT.usd
         assert run.outcome == "escalated"

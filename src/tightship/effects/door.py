@@ -325,7 +325,9 @@ class _Passage(Paying):
             reservation.release()
             if refused.reason == "counted":  # other processes have spent too: with what they have, it is asked anew
                 self.begun = begun
-                await next(envelope for run, envelope, _ in session.line if run == refused.holder).refresh()
+                short = next(envelope for run, envelope, _ in session.line if run == refused.holder)
+                short.counted = True  # the store knows of more than this process does
+                await short.refresh()
                 raise SpentElsewhere from None
             raise NotLetIn(self._what_refused(refused)) from None
         except BaseException:

@@ -33,6 +33,7 @@ async def run_child(frame: NodeFrame, key: str, workflow: str, give: Mapping[str
         except GuardRefused as refused:
             if refused.reason != "exists":
                 raise
+            task.session.line[0][1].counted = True  # whoever has started it has said what was spent before
             await task.engine.adopt(child)
     while (ended := ended_child(task.journal.signals, child)) is None:
         await task.wait(child, here=task.engine.has(child))
