@@ -121,6 +121,7 @@ async def test_processes_that_reserve_and_settle_at_once_never_exceed_a_budget_a
     assert not await spenders[0].spend("more", limit - spent + 1, 0, limit)
     await one.append(Draft("r-1", kinds.EXTENDED, "b", {"scope": "run", "by": "ann", "usd": 1}))
     assert await spenders[1].spend("added", limit - spent + 1, 1, limit), "what was added is there for both"
+    assert await two.append() == [], "nothing is appended, behind all that was"
     found = await one.select("counters")
     await rebuild(one)
     assert await one.select("counters") == found, "the log alone says what was spent"

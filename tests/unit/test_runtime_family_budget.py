@@ -56,13 +56,14 @@ def buying(
     desk, line = Desk(sim, [Shop(0), Shop(1), Shop(2), Shop(3)]), Line()
     desk.agent("above", buyer(line, parent))
     desk.agent("below", buyer(line, child))
-    first = more.pop("first", ())
-    if first:
-        begun = Line()
-        begun.open.set()
-        desk.agent("before", buyer(begun, first))
+    first, early = more.pop("first", ()), more.pop("early", ())
+    begun = Line()
+    begun.open.set()
+    desk.agent("before", buyer(begun, first))
+    desk.agent("early", buyer(begun, early))
     desk.workflow(ASKS, "below", name="inner", budget={"then": budget.get("then", "escalate")})
-    steps = [*(["before"] if first else []), Concurrent("above", WorkflowStep("inner", with_={}))]
+    beside = ["early"] if early else []
+    steps = [*(["before"] if first else []), Concurrent("above", *beside, WorkflowStep("inner", with_={}))]
     desk.workflow(*steps, budget={"then": "escalate", **budget}, **more)
     return Family(desk, line)
 
@@ -107,6 +108,21 @@ def test_what_the_run_spent_before_it_had_a_child_is_part_of_it(budget: dict[str
         row = await counted(family.desk)
         assert (row["usd"], row["calls"], row["requests"]) == (5 * CENT, 5, 5)
         assert row["usd_held"] == row["calls_held"] == 0
+
+    simulate(story)
+
+
+def test_what_is_under_way_when_the_first_child_begins_is_counted_and_given_back() -> None:
+    async def story(sim: Simulation) -> None:
+        early = [(3, 1, 9.0), (0, 0, 2.0), (2, 2, 0.0)]
+        family = buying(sim, [(1, 1, 0.0)], [(3, 1, 1.0)] * 2, {"usd": 0.06}, first=[(1, 0, 1.0)], early=early)
+        await family.part()
+        assert (await counted(family.desk))["usd_held"] == 3 * CENT
+        run = await family.end()
+        assert run.outcome == "completed", run
+        row = await counted(family.desk)
+        assert (row["usd"], row["usd_held"], row["calls_held"]) == (6 * CENT, 0, 0)
+        assert row["requests"] == len(sold(family.desk)) == 7
 
     simulate(story)
 
@@ -205,14 +221,19 @@ async def crash(family: Family, of_parent: bool) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(first=PURCHASES, parent=PURCHASES, child=PURCHASES, cents=st.integers(1, 12), kills=KILLS)
+@given(first=PURCHASES, early=PURCHASES, parent=PURCHASES, child=PURCHASES, cents=st.integers(1, 12), kills=KILLS)
 def test_whatever_dies_nothing_is_exceeded_and_nothing_is_lost(
-    first: list[Purchase], parent: list[Purchase], child: list[Purchase], cents: int, kills: list[tuple[bool, float]]
+    first: list[Purchase],
+    early: list[Purchase],
+    parent: list[Purchase],
+    child: list[Purchase],
+    cents: int,
+    kills: list[tuple[bool, float]],
 ) -> None:
     """Settled sums are what was spent, and a refusal is true: with what was asked the budget would not have held."""
 
     async def story(sim: Simulation) -> None:
-        family = buying(sim, parent, child, {"usd": cents / 100}, first=first)
+        family = buying(sim, parent, child, {"usd": cents / 100}, first=first, early=early)
         desk = family.desk
         try:
             await family.part()

@@ -166,6 +166,7 @@ class Ticket:
                 body["overrun"] = {unit: figure for unit, figure in over.as_dict().items() if figure}
         if call.cls in REPEATED and not call.settling:
             lost = None if reservation is None else reservation.lost
+            body |= session.counted(call.key)
             await self.session.journal.go_ahead(kinds.SETTLED, call.key, body, self._with_arguments((payload,)), lost)
         else:
             await self._append(body, (payload,), reservation)
@@ -254,7 +255,6 @@ class Ticket:
             "agent": call.agent,
             "workflow": self.session.facts.workflow,
             "ms": round(ms, 2),
-            **self.session.counted(call.key),
         }
         if call.key not in self.session.journal.admitted:
             body |= {"args": self.args, **self.talk()}
@@ -279,6 +279,7 @@ class Ticket:
     async def _append(
         self, body: Body, payloads: tuple[SealedPayload, ...], reservation: Reservation | None = None
     ) -> None:
+        body |= self.session.counted(self.call.key)  # at once before it is appended: a first child may begin any time
         try:
             await self.session.journal.record(kinds.SETTLED, self.call.key, body, self._with_arguments(payloads))
         except (StoreError, StaleOwner):
