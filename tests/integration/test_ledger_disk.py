@@ -83,7 +83,7 @@ async def test_a_disk_that_refuses_every_further_write_loses_nothing_acknowledge
         "async def main():\n"
         "    ledger = await Ledger.open(STORE, None, projections())\n"
         "    await ledger.append(note(n=-1))\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))\n"
         "    done = 0\n"
         "    try:\n"
         "        while True:\n"
