@@ -134,6 +134,26 @@ def test_a_decision_that_has_become_too_old_is_made_again() -> None:
     simulate(story)
 
 
+@pytest.mark.parametrize("kills", [1, 2, 3])
+def test_whoever_waits_for_the_action_of_a_run_that_is_driven_alone_does_not_keep_it_waiting(kills: int) -> None:
+    async def story(sim: Simulation) -> list[str]:
+        erp = Erp(sim)
+        d = desk(sim, erp, {})
+        d.begin(case="one")
+        d.begin(case="two")
+        await sim.clock.sleep(0.6)  # one has its action under way, the other one waits for that
+        for _ in range(kills):
+            d.kill()
+            d.process.start(d.ws.resume())
+            await sim.clock.sleep(0.05)
+        d.kill()
+        await d.resume()
+        assert len(erp.orders) == 1
+        return [f"{row['outcome']} {row['reason']}" for row in await d.ledger.select("runs")]
+
+    assert simulate(story) == ["completed "] * 2
+
+
 @pytest.mark.parametrize("moment", [0.01, 0.03, 0.3, 0.55, 0.57, 0.6, 0.64, 0.7, 0.75, 1.0, 1.2, 1.5])
 def test_killed_at_any_moment_it_orders_once_and_rightly(moment: float) -> None:
     async def story(sim: Simulation) -> Erp:

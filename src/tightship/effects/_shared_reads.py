@@ -209,7 +209,7 @@ class SharedReads(Doubt):
             StaleContext: one is for too long.
         """
         outside = [place for declared, place in wanted if declared.spec.outside]
-        clock, waited, step = self.session.shared.world.clock, 0.0, 0.002
+        clock, standing, waited, step = self.session.shared.world.clock, self.session.shared.standing, 0.0, 0.002
         while True:
             heads = await self.shared.heads.read(places)
             busy = [heads[place] for place in outside if heads[place].busy]
@@ -220,8 +220,11 @@ class SharedReads(Doubt):
                     f"an action on {busy[0].key} has been under way for {waited:.0f} s",
                     needed="find out what became of it",
                 )
-            await clock.sleep(step)
-            waited, step = waited + step, min(0.1, step * 1.5)
+            with standing.waits(self.session.facts.id):
+                await clock.sleep(step)
+            if not standing.kept_back:  # else it may be the action of one that is kept back here
+                waited += step
+            step = min(0.1, step * 1.5)
 
     async def _settle_read(self, outcome: Json) -> Json:
         journal, call = self.session.journal, self.call

@@ -43,7 +43,7 @@ class Paying(Pacing):
                 left = self.until - clock.monotonic()
                 if not short.passing or left <= 0:
                     raise NotLetIn(short.signal()) from None
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError), self.session.shared.standing.waits(self.session.facts.id):
                     async with asyncio.timeout(left):
                         await short.envelope.settled()
 

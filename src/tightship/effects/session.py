@@ -20,6 +20,7 @@ from tightship.controls.near_repeats import NearRepeats
 from tightship.controls.pulse import Pulse
 from tightship.controls.rates import Rates
 from tightship.controls.retries import RetryBudgets, Throttle
+from tightship.controls.standing import Standing
 from tightship.core.ports import Json, Tool
 from tightship.core.world import World
 from tightship.effects.flight import Flights
@@ -76,6 +77,8 @@ class Shared:
     """Which versions of models have answered."""
     pulse: Pulse = field(default_factory=Pulse)
     """Whether this process ran while it waited for an answer."""
+    standing: Standing = field(default_factory=Standing)
+    """Which runs here only wait for what others have begun."""
     retries: RetryBudgets = field(init=False)
     throttle: Throttle = field(init=False)
 

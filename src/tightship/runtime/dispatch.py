@@ -60,10 +60,14 @@ class LocalDispatcher:
         self._name = name
         self._ledger = engine.ledger
         self._clock = engine.shared.world.clock
+        self._standing = engine.shared.standing
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
         self._driving: set[asyncio.Task[Ended]] = set()
         self._suspect = asyncio.Lock()
+        """Held by the suspect whose turn it is until it is driven."""
+        self._suspects = 0
+        """How many are driven."""
         self._aside: list[str] = []
         """Suspects that are here: each is driven alone, once nothing else moves."""
         self._sequencer: Sequencer | None = None
@@ -160,29 +164,49 @@ class LocalDispatcher:
 
     async def resume(self, rows: Sequence[Row], accept_code: bool = False) -> list[Ended]:
         """Take these runs over and drive each until it parks or ends; suspects alone, after all others."""
-        before = self._engine.put_downs
         sound, suspects = await set_apart(self._ledger, rows)
-        ended = await self._side_by_side(sound, accept_code)
-        for row in suspects:
-            if self._engine.put_downs == before:
-                ended.append(await self.alone(row, accept_code))
-            else:
-                ended.append(Ended(row["id"], "stopped"))
-        return ended
+        self._standing.kept_back.update(row["id"] for row in suspects)
+        ended, jobs = await self._take_up(sound, accept_code)
+        jobs += [self._hold(asyncio.ensure_future(self.alone(row, accept_code))) for row in suspects]
+        return [*ended, *[await job for job in jobs]]
 
     async def alone(self, row: Row, accept_code: bool = False) -> Ended:
-        """Drive a suspect once nothing else moves, so that nobody pays if it ends the process."""
+        """Drive a suspect once nothing else moves, so that nobody pays if it ends the process.
+
+        What only waits for what another run has begun does not move: it may be this one's.
+        """
         before = self._engine.put_downs
+        self._standing.kept_back.add(row["id"])
         async with self._suspect:
-            while set(self._engine.running()).difference(self._aside):
-                await self._clock.sleep(POLL)
+            try:
+                while self._moves():
+                    await self._clock.sleep(POLL)
+            finally:
+                self._standing.kept_back.discard(row["id"])
             if row["id"] in self._aside:
                 self._aside.remove(row["id"])
             if self._engine.put_downs != before:
                 return Ended(row["id"], "stopped")
-            return (await self._side_by_side([row], accept_code))[0]
+            refused, jobs = await self._take_up([row], accept_code)
+        if refused:
+            return refused[0]
+        self._suspects += 1
+        try:
+            return await jobs[0]
+        finally:
+            self._suspects -= 1
 
-    async def _side_by_side(self, rows: Sequence[Row], accept_code: bool) -> list[Ended]:
+    @property
+    def _one_alone(self) -> bool:
+        """Whether a suspect is driven, or about to be: nothing else begins meanwhile, unless it stands still itself."""
+        return self._suspect.locked() or (self._suspects > 0 and self._moves())
+
+    def _moves(self) -> bool:
+        """Whether a run here does something of its own."""
+        return any(run not in self._aside and run not in self._standing for run in self._engine.running())
+
+    async def _take_up(self, rows: Sequence[Row], accept_code: bool) -> tuple[list[Ended], list[asyncio.Task[Ended]]]:
+        """Take these runs over and begin to drive them: who was refused, and the others' tasks."""
         ended: list[Ended] = []
         jobs: list[asyncio.Task[Ended]] = []
         for start in range(0, len(rows), BATCH):
@@ -191,9 +215,7 @@ class LocalDispatcher:
             ended.extend(refused)
             names = {one.run for one in refused}
             jobs.extend(self._spawn(row["id"]) for row in part if row["id"] not in names)
-        for job in jobs:
-            ended.append(await job)
-        return ended
+        return ended, jobs
 
     def _spawn(self, run: str) -> asyncio.Task[Ended]:
         return self._hold(asyncio.ensure_future(_named(self._engine, run)))
@@ -233,11 +255,12 @@ class LocalDispatcher:
             logging.getLogger(__name__).error("nothing is taken up until the store can be written: %s", error)
 
     async def _sweep(self, free: int) -> None:
-        if self._suspect.locked():
+        if self._one_alone:
             return
         due = [row for row in await self.due() if row["id"] not in self.refused]
         sound, suspects = await set_apart(self._ledger, due)
-        if suspects and not sound and not self._driving:
+        self._standing.kept_back = {row["id"] for row in suspects}
+        if suspects and not sound and not self._moves():
             self._hold(asyncio.ensure_future(self.alone(suspects[0]))).add_done_callback(self._note)
             return
         rows = self._admitted(sound, free)

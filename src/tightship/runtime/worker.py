@@ -101,6 +101,7 @@ class WorkerDispatcher(LocalDispatcher):
         """Others may have what this process owned: let go of it."""
         await self._engine.put_down()
         self._aside.clear()
+        self._standing.kept_back.clear()
         self._wake("")
 
     def _is_member(self) -> bool:
@@ -128,10 +129,10 @@ class WorkerDispatcher(LocalDispatcher):
         return [row for row in rows if row["state"] != "running" or row["owner"] not in living]
 
     async def _sweep(self, free: int) -> None:
-        if self._suspect.locked() or not self._is_member():
+        if self._one_alone or not self._is_member():
             return
         if self._aside:
-            if not self._driving:
+            if not self._moves():
                 self._hold(asyncio.ensure_future(self.alone({"id": self._aside[0]}))).add_done_callback(self._note)
             return
         engine = self._engine
@@ -151,6 +152,7 @@ class WorkerDispatcher(LocalDispatcher):
                 self._refuse(refused[run])
             elif self._suspicious(run):
                 self._aside.append(run)
+                self._standing.kept_back.add(run)
             else:
                 job = self._spawn(run)
                 job.add_done_callback(self._note)
