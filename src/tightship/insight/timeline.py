@@ -23,7 +23,7 @@ from tightship.insight._reading import (
     said_of,
     short,
 )
-from tightship.insight._tree import StepNode, draw, step_tree
+from tightship.insight._tree import Below, StepNode, draw, step_tree
 from tightship.insight.boundaries import Refusals, listed, refusals
 from tightship.insight.coordination import Coordination, coordination_of
 from tightship.insight.costs import RunCosts, requests_below, run_costs
@@ -136,19 +136,36 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     ended = first(entries, kinds.ENDED)
     told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL, kinds.NOTE) or entry is ended]
     wanted = [str(entry.body["detail"]) for entry in told if entry.body.get("detail")]
-    view = timeline(entries, await ledger.values(wanted, erased=ERASED))
+    values = await ledger.values(wanted, erased=ERASED)
+    view = timeline(entries, values, await _under_way(ledger, run, entries))
     requests = view.costs.total.calls + await requests_below(ledger, run)
     summary = {**view.summary, "requests": requests}
     costs = replace(view.costs, requests=requests)
     return replace(view, summary=summary, costs=costs, coordination=await coordination_of(ledger, run))
 
 
-def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = None) -> Timeline:
+async def _under_way(ledger: Ledger, run: str, entries: Sequence[EntryView]) -> list[Below]:
+    """The runs below one that have not told it of their end."""
+    told = {e.body["child"] for e in entries if e.kind == kinds.SIGNAL and e.body.get("type") == "child"}
+    rows = await ledger.select("runs", [("parent", "=", run)], [("started_at", "asc")])
+    open_ = {row["id"]: row for row in rows if row["id"] not in told}
+    found = list[Below]()
+    for child, own in (await ledger.runs_entries(list(open_))).items() if open_ else ():
+        for began in own[:1]:
+            place = (str(began.body.get("workflow") or ""), str(began.body.get("key") or ""))
+            found.append(Below(child, *place, began.n, began.at, str(open_[child]["state"])))
+    return found
+
+
+def timeline(
+    entries: Sequence[EntryView], values: Mapping[str, Json] | None = None, below: Sequence[Below] = ()
+) -> Timeline:
     """The timeline of a run.
 
     Args:
         entries: all of its entries, in order.
         values: opened values by address; used are the details of how it ended, of notes and of what people said.
+        below: the runs below it that are under way.
 
     Raises:
         UnknownName: the entries are not those of a run.
@@ -165,7 +182,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
             found[placed[0]].append(placed[1])
     return Timeline(
         summary=_summary(started, ended, entries, detail, costs),
-        steps=tuple(step_tree(entries, ended is not None)),
+        steps=tuple(step_tree(entries, ended is not None, below)),
         exceptions=tuple(found["exceptions"]),
         budget=tuple(found["budget"]),
         people=tuple(found["people"]),
