@@ -264,7 +264,9 @@ def draw(nodes: Sequence[StepNode], keys: bool = False) -> list[str]:
 
 def _between(groups: Sequence[Sequence[StepNode]]) -> str:
     """What is not shown, counted by what it is and how it ended; what did not go well comes first."""
-    counts = Counter((one.label, one.state) for group in groups for node in group for one in _recorded(node))
+    counts: Counter[tuple[str, State]] = Counter(
+        (one.label, one.state) for group in groups for node in group for one in _recorded(node)
+    )
     order = sorted(counts, key=lambda one: (one[1] == "done", -counts[one], one))
     told = [f"{counts[one]} x {one[0]} {MARKS[one[1]]}" for one in order[:_KINDS]]
     more = sum(counts[one] for one in order[_KINDS:])

@@ -62,6 +62,7 @@ class Timeline:
         notes: what else patterns have noted (rounds of maker and checker, …).
         undone: compensations.
         residual: what remains outside and could not be undone, or whose outcome nobody knows.
+        stands: what a run that did not complete has done and left as it is: its workflow undoes nothing.
         costs: where money, tokens and calls went.
         refused: what lay outside of agents' roles, by agent and kind.
         coordination: how well its agents work together, with the runs below it; None where only its entries are known.
@@ -78,6 +79,7 @@ class Timeline:
     costs: RunCosts
     refused: Refusals
     coordination: Coordination | None = None
+    stands: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Json]:
         """The view as JSON."""
@@ -86,6 +88,7 @@ class Timeline:
             "steps": [step.as_dict() for step in self.steps],
             **{name: [event.as_dict() for event in getattr(self, name)] for name in _EVENTS},
             "residual": list(self.residual),
+            "stands": list(self.stands),
             "costs": self.costs.as_dict(),
             "refused": listed(self.refused),
             "coordination": None if self.coordination is None else self.coordination.as_dict(),
@@ -114,6 +117,7 @@ class Timeline:
             lines += _block(name, [str(event) for event in events])
         lines += _block("outside of roles", [f"{agent}: {kind} x {n}" for (agent, kind), n in self.refused.items()])
         lines += _block("remains outside", self.residual)
+        lines += _block("stands outside, since undo_on_failure is false", self.stands)
         lines += _block("repeated calls", [str(one) for one in self.costs.repeated])
         return "\n".join(lines)
 
@@ -191,6 +195,7 @@ def timeline(
         residual=tuple(_residual(entries, detail)),
         costs=costs,
         refused=refusals(entries),
+        stands=tuple(_stands(entries, ended, detail)),
     )
 
 
@@ -351,6 +356,17 @@ def _residual(entries: Sequence[EntryView], detail: Json) -> list[str]:
         if effect.state == "unknown" and effect.key not in named
     ]
     return remains
+
+
+def _stands(entries: Sequence[EntryView], ended: EntryView | None, detail: Json) -> list[str]:
+    """Writes of a run that did not complete which nobody has tried to undo, nor reported as what remains."""
+    if ended is None or ended.body.get("outcome") in ("completed", "cancelled"):
+        return []
+    told = {one.get("key") for one in (detail.get("residual") if isinstance(detail, dict) else None) or ()}
+    found = effects(entries).values()
+    gone = {one.undoes for one in found if one.cls == "undo"} | told
+    writes = [one for one in found if one.cls == "write" and one.state == "done" and not one.meta.get("rehearsal")]
+    return [f"{one.name} ({one.key})" for one in writes if one.key not in gone]
 
 
 def _summary(
