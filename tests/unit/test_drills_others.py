@@ -173,6 +173,32 @@ def test_a_pair_that_decides_alone_is_shown(tmp_path: Path) -> None:
     assert all(problem.startswith("a alone") for problem in verdict.problems), verdict.problems
 
 
+BELOW = """\
+workflow: ask-{name}
+owner: audit
+purpose: say whether it is to be paid
+escalate_to: lead
+input: {{id: str}}
+budget: {{seconds: 60s, then: escalate}}
+steps: [{name}]
+output: {{pay: {name}.pay, reason: {name}.reason}}
+"""
+FLOWS: tuple[Change, ...] = (
+    *VOTE,
+    *((f"workflows/ask-{name}.yaml", "", BELOW.format(name=name)) for name in ("a", "b", "c")),
+    (FLOW, "[a, b, c]", "[workflow: ask-a, workflow: ask-b, workflow: ask-c]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "state"), [("majority", "held"), ("{rule: priority, order: [ask_a, ask_b, ask_c]}", "did not hold")]
+)
+def test_voters_that_are_workflows_are_made_to_disagree_too(tmp_path: Path, rule: str, state: str) -> None:
+    verdict = judged("disagreeing-voters", tmp_path, *FLOWS, (FLOW, "SETTLE", rule))
+    assert verdict.state == state, (verdict.why, verdict.held, verdict.problems)
+    assert {one.partition(" alone")[0] for one in verdict.held} == {"ask_a", "ask_b", "ask_c"}
+
+
 def test_a_vote_of_people_says_why_it_is_not_drilled(tmp_path: Path) -> None:
     asks = ("agents/b.yaml", "python: desk:say\ninput: {id: str}", "human: lead\ninput: {id: str}")
     verdict = judged("disagreeing-voters", tmp_path, *VOTE, (FLOW, "SETTLE", "majority"), asks)
