@@ -138,6 +138,74 @@ def test_a_vote_shows_whoever_decides_alone(tmp_path: Path) -> None:
     assert all(problem.startswith("a alone") for problem in verdict.problems)
 
 
+LOOKS_AT = """\
+agent: {name}
+owner: audit
+purpose: look at what a voter says
+python: desk:fine
+input: {{id: str}}
+output: {{ok: bool, objections: "list[str]"}}
+within: 10s
+"""
+PAIRS: tuple[Change, ...] = (
+    *VOTE,
+    ("agents/second.yaml", "", LOOKS_AT.format(name="second")),
+    (
+        DESK,
+        "import os\n",
+        "import os\n\n\nasync def fine(ctx, input):\n    return {'ok': all(one['pay'] for one in input.values()"
+        " if isinstance(one, dict) and 'pay' in one), 'objections': ['pay it']}\n",
+    ),
+    (FLOW, "[a, b, c]", "[maker_checker: {maker: a, checker: second}, maker_checker: {maker: b, checker: second}]"),
+)
+"""Two voters, each a pair whose checker is the same agent, and wants what its maker says undisturbed."""
+
+
+def test_voters_that_are_patterns_are_made_to_disagree_too(tmp_path: Path) -> None:
+    verdict = judged("disagreeing-voters", tmp_path, *PAIRS, (FLOW, "SETTLE", "majority"))
+    assert verdict.state == "held", (verdict.why, verdict.problems)
+    assert {one.partition(" alone")[0] for one in verdict.held} == {"a", "b"}
+
+
+def test_a_pair_that_decides_alone_is_shown(tmp_path: Path) -> None:
+    verdict = judged("disagreeing-voters", tmp_path, *PAIRS, (FLOW, "SETTLE", "{rule: priority, order: [a, b]}"))
+    assert verdict.state == "did not hold", (verdict.why, verdict.held)
+    assert all(problem.startswith("a alone") for problem in verdict.problems), verdict.problems
+
+
+BELOW = """\
+workflow: ask-{name}
+owner: audit
+purpose: say whether it is to be paid
+escalate_to: lead
+input: {{id: str}}
+budget: {{seconds: 60s, then: escalate}}
+steps: [{name}]
+output: {{pay: {name}.pay, reason: {name}.reason}}
+"""
+FLOWS: tuple[Change, ...] = (
+    *VOTE,
+    *((f"workflows/ask-{name}.yaml", "", BELOW.format(name=name)) for name in ("a", "b", "c")),
+    (FLOW, "[a, b, c]", "[workflow: ask-a, workflow: ask-b, workflow: ask-c]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "state"), [("majority", "held"), ("{rule: priority, order: [ask_a, ask_b, ask_c]}", "did not hold")]
+)
+def test_voters_that_are_workflows_are_made_to_disagree_too(tmp_path: Path, rule: str, state: str) -> None:
+    verdict = judged("disagreeing-voters", tmp_path, *FLOWS, (FLOW, "SETTLE", rule))
+    assert verdict.state == state, (verdict.why, verdict.held, verdict.problems)
+    assert {one.partition(" alone")[0] for one in verdict.held} == {"ask_a", "ask_b", "ask_c"}
+
+
+def test_a_vote_of_people_says_why_it_is_not_drilled(tmp_path: Path) -> None:
+    asks = ("agents/b.yaml", "python: desk:say\ninput: {id: str}", "human: lead\ninput: {id: str}")
+    verdict = judged("disagreeing-voters", tmp_path, *VOTE, (FLOW, "SETTLE", "majority"), asks)
+    assert verdict.state == "does not apply"
+    assert verdict.why == "said: b asks a person, whose word nobody puts into their mouth"
+
+
 def test_without_a_vote_nobody_disagrees(tmp_path: Path) -> None:
     assert judged("disagreeing-voters", tmp_path).why == "no step is a vote"
 

@@ -132,3 +132,31 @@ async def test_a_real_run_can_be_read_from_end_to_end(tmp_path: Path) -> None:
     assert {span["attributes"].get(names.AGENT) for span in found} >= {"triage", "knowledge", "workflow"}
     assert {entry.kind for entry in entries} >= {kinds.STARTED, kinds.ADMITTED, kinds.CLOSED, kinds.ENDED}
     assert all(entry_line(entry) for entry in entries)
+
+
+async def test_a_run_below_is_named_as_soon_as_it_begins_with_how_it_stands(tmp_path: Path) -> None:
+    above = (
+        "workflow: front\nowner: customer-care\npurpose: pass it on\ninput: {ticket: str}\nsteps:\n  - workflow: desk\n"
+    )
+    for name, text in {**FILES, "workflows/front.yaml": above}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ledger = Ledger.in_memory(projections=projections())
+    async with Workspace.open(tmp_path, ledger=ledger, tools=TOOLS) as ws:
+        run = (await ws.run("front", {"ticket": "where is my order"})).id
+        (child,) = await ledger.select("runs", [("parent", "=", run)])
+        (step,) = (await show(ledger, run)).steps
+        assert (step.kind, step.label, step.state, step.note) == (
+            "run",
+            f"desk: run {child['id']}",
+            "waiting",
+            "parked",
+        )
+        assert f"desk: run {child['id']}  waiting  (parked)" in (await show(ledger, run)).render()
+
+        operator = await ws.operator()
+        (item,) = await operator.items()
+        await operator.decide(item.item, Decision("approve", "nora"))
+        await ws.resume([child["id"], run])
+        (step,) = (await show(ledger, run)).steps
+    assert (step.label, step.state, step.note) == (f"desk: run {child['id']}", "done", "")

@@ -111,6 +111,41 @@ def test_a_finished_step_is_done_whatever_failed_inside() -> None:
     ]
 
 
+def a_talk(rounds: int) -> Log:
+    """Two peers that look and move so often; one of their turns in the middle fails."""
+    log = Log()
+    log.add(kinds.STARTED, workflow="w")
+    for number in range(1, rounds + 1):
+        for name in ("prose", "manuals"):
+            at = f"share/{name}/{number}"
+            log.add(kinds.SETTLED, f"{at}/context/look/1", name="context.look", cls="read", args="x", out="o", ms=1)
+            if number == rounds // 2:
+                log.add(
+                    kinds.TURN, f"{at}/{name}/1", agent=name, hash="h", ms=1, error={"error": "AgentHung"}, detail="d"
+                )
+            else:
+                log.add(kinds.TURN, f"{at}/{name}/1", agent=name, hash="h", ms=1, out="o")
+            log.add(kinds.SETTLED, f"{at}/context/move/1", name="context.move", cls="read", args="x", out="o", ms=1)
+    return log
+
+
+def test_of_hundreds_of_turns_the_first_and_the_last_are_shown_and_the_rest_is_counted() -> None:
+    found = timeline(a_talk(300).entries)
+    lines = found.render().partition("exceptions:")[0].splitlines()
+    assert len(lines) < 80
+    counted = [line.partition("… ")[2] for line in lines if "…" in line]
+    assert counted == [
+        f"in between (--keys shows all): 1 x {name} failed, 294 x context.look ok, 294 x context.move ok, 293 x {name} ok"
+        for name in ("prose", "manuals")
+    ]
+    assert len([line for line in found.render(keys=True).splitlines() if "[share/" in line]) == 2400 + 2
+    assert len(list(found.steps[0].walk())) == 2400 + 3
+
+
+def test_what_is_not_too_long_is_shown_whole() -> None:
+    assert "in between" not in timeline(a_talk(8).entries).render()
+
+
 @pytest.mark.parametrize("make", [support_run, undone_run])
 def test_every_effect_and_turn_is_in_the_tree_and_its_cost_counted_once(make: Any) -> None:
     log, values = make()

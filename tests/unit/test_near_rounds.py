@@ -238,6 +238,19 @@ def test_a_message_in_the_very_same_words_counts_too() -> None:
     assert run.reason == "NearRepeat" and sent(run) <= 8
 
 
+@pytest.mark.parametrize("small", ["dunno {}", "I have no idea what to do about it, attempt {}.", "dunno {}!"])
+@pytest.mark.parametrize("by", [1, 2])
+def test_a_number_that_only_counts_on_makes_no_message_a_new_one(small: str, by: int) -> None:
+    run = talked(lambda number: small.format(by * number), lambda number: small.format(by * number + 1))
+    assert (run.outcome, run.reason) == ("escalated", "NearRepeat") and sent(run) <= 10
+
+
+@pytest.mark.parametrize("offer", [lambda number: 100 - 5 * number, lambda number: 10 * number])
+def test_who_bargains_says_something_new_each_time(offer: Callable[[int], int]) -> None:
+    run = talked(lambda number: f"we offer {offer(number)}", lambda number: f"we want {offer(number) + 40}", turns=8)
+    assert run.outcome == "completed", run.package
+
+
 @pytest.mark.parametrize("what", ["numbers", "learns", "works"])
 def test_peers_that_say_learn_or_do_something_new_are_not_stopped(what: str) -> None:
     async def learns(ctx: Any, given: Mapping[str, Any]) -> Any:
@@ -249,7 +262,7 @@ def test_peers_that_say_learn_or_do_something_new_are_not_stopped(what: str) -> 
         return {"claim": [one["key"] for one in given["open"]][:1], "results": [{"key": key, "value": 1} for key in mine]}  # fmt: skip
 
     def numbers(number: int) -> str:
-        return f"the level of the river at the old bridge is {number} today"
+        return f"the level of the river at the old bridge is {(7 * number) % 31} today"
 
     if what == "numbers":
         run = talked(numbers, numbers, turns=8)

@@ -432,7 +432,7 @@ def test_two_runs_share_a_board_and_each_sub_problem_is_done_by_one_of_them() ->
     simulate(story)
 
 
-def test_a_run_that_is_cancelled_leaves_its_claims_to_others_after_the_lease() -> None:
+def test_a_run_that_is_cancelled_leaves_its_claims_to_others() -> None:
     async def story(sim: Simulation) -> None:
         desk = Desk(sim)
 

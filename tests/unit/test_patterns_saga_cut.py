@@ -13,6 +13,7 @@ from test_patterns_saga import Shop, action, notes
 
 from tightship.core import kinds
 from tightship.core.errors import Unavailable
+from tightship.insight import show
 from tightship.patterns import Concurrent, Foreach, Manager, Saga, Sequence, Vote, WorkflowStep, load_all
 from tightship.runtime.simulation import Simulation
 
@@ -233,5 +234,43 @@ def test_what_is_inside_has_reported_is_not_reported_or_undone_again_by_the_saga
         assert run.outcome == "completed" and shop.stands == ["charge"]
         assert shop.calls.count("uncharge") == 1
         assert [item.type for item in await (await desk.operator()).items()] == ["residual"]
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("end", ["halted", "failed"])
+def test_what_a_run_that_undoes_nothing_leaves_is_shown_to_people(end: str) -> None:
+    async def story(sim: Simulation) -> None:
+        shop = Shop(broken=("ship",) if end == "failed" else ())
+        desk = opened(sim, shop)
+        last = {**action("ship"), "on": {"unforeseen": {"then": "fail"}}}
+        steps = (Saga(action("book"), action("charge")), last)
+        desk.workflow(*((Saga(action("book"), "slow"),) if end == "halted" else steps), undo_on_failure=False)
+        begun = desk.begin()
+        if end == "halted":
+            await asyncio.sleep(2)
+            await (await desk.operator()).halt("workflow:flow", by="ann")
+        await asyncio.wait({begun})
+        run = await desk.only()
+        done = ["book"] if end == "halted" else ["book", "charge"]
+        view = await show(desk.ledger, run.id)
+        assert shop.stands == done and run.outcome == ("escalated" if end == "halted" else "failed")
+        assert [one.partition(" (")[0] for one in view.stands] == [f"shop.{name}" for name in done]
+        assert "stands outside, since undo_on_failure is false:" in view.render()
+        if end == "halted":
+            assert run.package is not None
+            (left,) = run.package["evidence"]["done outside"]
+            assert (left["tool"], left["now"]) == ("shop.book", "stands")
+            assert "undo_on_failure: false" in left["why"]
+
+    simulate(story)
+
+
+def test_of_a_run_that_undoes_what_it_did_nothing_is_said_to_stand() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = opened(sim, Shop(broken=("ship",)))
+        desk.workflow(action("book"), Saga(action("charge"), action("ship")))
+        run = await desk.run()
+        assert run.outcome == "escalated" and (await show(desk.ledger, run.id)).stands == ()
 
     simulate(story)

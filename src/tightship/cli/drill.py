@@ -96,4 +96,5 @@ def _what(verdict: Verdict) -> str:
         return verdict.why
     if verdict.state == "did not hold":
         return f"{verdict.broken}: {verdict.problems[0]}"
-    return f"{verdict.broken}: {len(verdict.held)} things looked at"
+    apart = f"; not looked at: {verdict.why}" if verdict.why else ""
+    return f"{verdict.broken}: {len(verdict.held)} things looked at{apart}"

@@ -77,7 +77,7 @@ async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> t
 @runs.command()
 @click.argument("run")
 @click.option("--values", is_flag=True, help="Input, output and the escalation package as well.")
-@click.option("--keys", is_flag=True, help="The key of each step, for `fork` and `why`; none is put together.")
+@click.option("--keys", is_flag=True, help="All steps with their keys, for `fork` and `why`; none is put together.")
 @command
 def show(shell: Shell, run: str, values: bool, keys: bool) -> None:
     """Show a run step by step: what was done, what it cost, exceptions, people, what remains."""

@@ -20,6 +20,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from tightship.controls.limits import REPEATED
@@ -43,6 +44,12 @@ _INSIDE: Final = re.compile(r"(?<=[\w,]\s)[^\W\d_]\w*")
 """Words that do not begin a sentence."""
 _ADDRESS: Final = re.compile(r"\S*[@\d]\S*")
 """Numbers, ids and addresses of mail in a text."""
+_TALK: Final = frozenset({"/inbox/*/text", "/messages/*/text"})
+"""Where the words of messages stand in a round of peers."""
+_COUNT: Final = re.compile(r"(?<!\S)#?(\d{1,9})(?=[.,;:!?)]*(?:\s|$))")
+"""A whole number that stands alone."""
+_STEP: Final = 2
+"""By so much a number may go up from round to round and be a mere count: of one's own messages, or of both sides'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,12 @@ class Gist:
 
     Attributes:
         exact: what has to be equal: short values and numbers, each with its place. words: those of longer texts.
+        counts: the largest whole number in the words of messages, by place; not among what has to be equal.
     """
 
     exact: frozenset[tuple[str, Json]]
     words: frozenset[str]
+    counts: tuple[tuple[str, int], ...] = ()
 
     def likeness(self, other: Gist) -> float:
         """0 when something differs that has to be equal, else the share of words in common, 0 to 1."""
@@ -77,18 +86,25 @@ class Gist:
         return likeness(self.words, other.words) if self.words or other.words else 1.0
 
 
-def gist(value: Json, names: bool = False) -> Gist:
+def gist(value: Json, names: bool = False, talk: bool = False) -> Gist:
     """The gist of a value; of its texts, the first `LONGEST` characters are looked at.
 
     Args:
         value: any JSON.
         names: words with a capital letter inside a sentence count like numbers: what is asked with another name is
             something else.
+        talk: it is of a round: whole numbers in the words of messages are told apart from the rest (`counts_on`).
     """
     exact: set[tuple[str, Json]] = set()
     found: set[str] = set()
     left = LONGEST
+    counts: dict[str, int] = {}
     for place, one in _leaves(value, ""):
+        if talk and place in _TALK and isinstance(one, str):
+            numbers = [int(found) for found in _COUNT.findall(one[:LONGEST])]
+            if numbers:
+                counts[place] = max(*numbers, counts.get(place, 0))
+                one = _COUNT.sub("#", one[:LONGEST])
         if not isinstance(one, str) or len(one[:_SHORT].split()) < _TEXT:
             exact.add((place, " ".join(one.casefold().split()) if isinstance(one, str) else one))
             continue
@@ -99,7 +115,17 @@ def gist(value: Json, names: bool = False) -> Gist:
             exact.update((place, word.casefold()) for word in _INSIDE.findall(text) if word[0].isupper())
         found.update(words(text))
         left -= len(text)
-    return Gist(frozenset(exact), frozenset(found))
+    return Gist(frozenset(exact), frozenset(found), tuple(sorted(counts.items())))
+
+
+def counts_on(rounds: Sequence[Sequence[Gist]]) -> bool:
+    """Whether the numbers in the words of these rounds, the oldest first, only count on: "no idea 1", "no idea 2". Any
+    other number is something new."""
+    steps = [(dict(one.counts), dict(its.counts)) for a, b in pairwise(rounds) for one, its in zip(a, b, strict=True)]
+    return all(
+        before.keys() == after.keys() and all(0 <= after[place] - before[place] <= _STEP for place in after)
+        for before, after in steps
+    )
 
 
 def _leaves(value: Json, place: str) -> Iterator[tuple[str, str | float | bool | None]]:

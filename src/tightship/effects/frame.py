@@ -371,6 +371,10 @@ class Frame(Protocol):
         """A peer's moves on a board, appended together; what came of each (context.board.Verdict as JSON)."""
         ...
 
+    async def give_back(self) -> None:
+        """Open again what peers below this node hold on boards that other runs share, whatever has stopped them."""
+        ...
+
     async def ask(self, question: Question) -> Answer:
         """Put an item into the inbox and wait; the run parks when nothing else of it can go on."""
         ...

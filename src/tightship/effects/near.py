@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from tightship.controls.near_repeats import ROUND_NOTE, Gist, Said, gist, of_call, of_round, of_turn
+from tightship.controls.near_repeats import ROUND_NOTE, Gist, Said, counts_on, gist, of_call, of_round, of_turn
 from tightship.core import kinds
 from tightship.core.errors import NearRepeat, PayloadErased
 from tightship.core.ports import WORKFLOW, Json
@@ -83,10 +83,12 @@ async def refuse_near_round(
     earlier = session.near.earlier(agent, of_round(agent), line)
     if not earlier and f"{key}/near" not in journal.notes:  # what was found counts, whatever has come since
         return
-    came = () if gave is None else (gist(gave),)
+    came = () if gave is None else (gist(gave, talk=True),)
     if gave is None and earlier:
         came = (await _gists(session, earlier[-1]))[1:]
-    await _refuse(session, agent, key, what, Said("", "", "", gists=(gist(given, names=True), *came)), earlier)
+    await _refuse(
+        session, agent, key, what, Said("", "", "", gists=(gist(given, names=True, talk=True), *came)), earlier
+    )
 
 
 async def say_round(session: Session, agent: str, key: str, line: str, given: Json, gave: Json) -> None:
@@ -114,6 +116,7 @@ async def _refuse(
             alike = _likeness(mine.gists, await _gists(session, one))
             if alike >= limits.similarity:
                 found.append((one, alike))
+    found = _nothing_new(mine, found, limits.similar)
     note = journal.notes.get(at)
     if note is None:
         if len(found) < limits.similar:
@@ -133,6 +136,16 @@ async def _refuse(
     )
 
 
+def _nothing_new(mine: Said, found: list[tuple[Said, float]], most: int) -> list[tuple[Said, float]]:
+    """Those of what is alike whose numbers in messages are its own, or, where these only count on, the latest."""
+    own = [one.counts for one in mine.gists]
+    same = [(one, alike) for one, alike in found if [its.counts for its in one.gists] == own]
+    latest = found[-most:]
+    if len(same) < most == len(latest) and counts_on([*(one.gists for one, _ in latest), mine.gists]):
+        return latest
+    return same
+
+
 def _likeness(mine: Sequence[Gist], other: Sequence[Gist]) -> float:
     """That of the part in which they differ most."""
     if len(mine) != len(other):
@@ -147,7 +160,8 @@ async def _gists(session: Session, one: Said) -> tuple[Gist, ...]:
             given, gave = await _values(session, one)
         except PayloadErased:
             return ()
-        one.gists = (gist(given, names=True), *((gist(gave),) if one.gave else ()))
+        talk = one.kind == kinds.NOTE
+        one.gists = (gist(given, names=True, talk=talk), *((gist(gave, talk=talk),) if one.gave else ()))
     return one.gists
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,12 @@ _LOST = frozenset({"task.failed", "branch.failed"})
 """Notes by which a pattern tells that a task or a branch has failed and it went on."""
 _FEW = 3
 """So many calls that read alike are each shown."""
+_MOST = 24
+"""So many steps below one are all shown."""
+_EDGE = 6
+"""Of more than that, so many at either end."""
+_KINDS = 8
+"""So many kinds of what is between them are counted apart."""
 
 
 @dataclass(slots=True)
@@ -28,7 +35,7 @@ class StepNode:
     Attributes:
         key: its key.
         label: what to call it (an agent, a tool, a step).
-        kind: `step`, `turn`, `read`, `write`, `model`, `undo`, `question`, or `run` (one below it that has ended).
+        kind: `step`, `turn`, `read`, `write`, `model`, `undo`, `question`, or `run` (one below it).
         state: as recorded, or as the steps below it stand.
         cost: with everything below it.
         n: the position of its first entry. began, ended: store time (s); ended is 0 while it goes on.
@@ -66,12 +73,30 @@ class StepNode:
         }
 
 
-def step_tree(entries: Sequence[EntryView], ended: bool) -> list[StepNode]:
+@dataclass(frozen=True, slots=True)
+class Below:
+    """A run below this one that has not told it of its end.
+
+    Attributes:
+        run: its id. workflow: its workflow. at: the key of the step that has started it.
+        n, began: position and store time (s) of its start. state: queued, running, parked or ended.
+    """
+
+    run: str
+    workflow: str
+    at: str
+    n: int
+    began: float
+    state: str
+
+
+def step_tree(entries: Sequence[EntryView], ended: bool, below: Sequence[Below] = ()) -> list[StepNode]:
     """The steps of a run, in the order in which they began.
 
     Args:
         entries: all entries of the run, in order.
         ended: whether the run has ended; what was under way then was stopped.
+        below: runs below it that are under way, which its own entries do not name.
     """
     root = StepNode("", "")
     known: dict[str, StepNode] = {"": root}
@@ -80,6 +105,8 @@ def step_tree(entries: Sequence[EntryView], ended: bool) -> list[StepNode]:
     for effect in effects(entries).values():
         _take_effect(_node(known, effect.key), effect, ended)
     _take_questions(known, entries, ended)
+    for one in below:
+        _take_below(_node(known, one.at), one)
     for entry in entries:
         if entry.kind == kinds.SIGNAL and entry.body.get("type") == "do":
             node = _node(known, str(entry.body["key"]))
@@ -126,8 +153,16 @@ def _take_effect(node: StepNode, effect: Effect, ended: bool) -> None:
     node.note = ", ".join(part for part in said if part)
 
 
+def _take_below(node: StepNode, below: Below) -> None:
+    """A run below this one that is under way. What it costs and does is its own."""
+    node.kind, node.label, node.recorded = "run", f"{below.workflow}: run {below.run}", True
+    node.n, node.began, node.ended = below.n, below.began, 0.0
+    node.state = "waiting" if below.state == "parked" else "open"
+    node.note = below.state
+
+
 def _take_child(node: StepNode, entry: EntryView) -> None:
-    """A run below this one: how it ended. What it cost and did is its own."""
+    """How a run below this one ended. What it cost and did is its own."""
     body: Any = entry.body
     completed = body["outcome"] == "completed"
     workflow = node.key.rpartition("child:")[2].partition("/")[0]
@@ -201,16 +236,22 @@ def _shown(node: StepNode) -> list[StepNode]:
 
 
 def draw(nodes: Sequence[StepNode], keys: bool = False) -> list[str]:
-    """The steps as lines of text with branches; calls that read alike and follow each other stand on one line.
+    """The steps as lines of text with branches; calls that read alike and follow each other stand on one line. Of many
+    steps below one the first and the last are shown, and what is between them is counted.
 
     Args:
-        nodes: the steps. keys: name the key of each, and put none together.
+        nodes: the steps. keys: name the key of each, put none together and leave none out.
     """
     lines: list[str] = []
 
     def branch(found: Sequence[StepNode], indent: str) -> None:
         groups = [[node] for node in found] if keys else _alike(found)
+        ends = len(groups) - _EDGE if not keys and len(groups) > _MOST else 0
         for number, group in enumerate(groups, 1):
+            if _EDGE < number <= ends:
+                if number == ends:
+                    lines.append(f"{indent}├─ {_between(groups[_EDGE:ends])}")
+                continue
             last, node = number == len(groups), group[0]
             said = describe(node) if len(group) == 1 else _together(group)
             key = f"  [{node.key}]" if keys else ""
@@ -219,6 +260,26 @@ def draw(nodes: Sequence[StepNode], keys: bool = False) -> list[str]:
 
     branch(nodes, "")
     return lines
+
+
+def _between(groups: Sequence[Sequence[StepNode]]) -> str:
+    """What is not shown, counted by what it is and how it ended; what did not go well comes first."""
+    counts: Counter[tuple[str, State]] = Counter(
+        (one.label, one.state) for group in groups for node in group for one in _recorded(node)
+    )
+    order = sorted(counts, key=lambda one: (one[1] == "done", -counts[one], one))
+    told = [f"{counts[one]} x {one[0]} {MARKS[one[1]]}" for one in order[:_KINDS]]
+    more = sum(counts[one] for one in order[_KINDS:])
+    return f"… in between (--keys shows all): {', '.join([*told, *([f'{more} others'] if more else [])])}"
+
+
+def _recorded(node: StepNode) -> Iterator[StepNode]:
+    """The step; what only holds others stands for these."""
+    if node.recorded or not node.children:
+        yield node
+    else:
+        for child in node.children:
+            yield from _recorded(child)
 
 
 def _alike(nodes: Sequence[StepNode]) -> list[list[StepNode]]:

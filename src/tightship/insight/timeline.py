@@ -23,7 +23,7 @@ from tightship.insight._reading import (
     said_of,
     short,
 )
-from tightship.insight._tree import StepNode, draw, step_tree
+from tightship.insight._tree import Below, StepNode, draw, step_tree
 from tightship.insight.boundaries import Refusals, listed, refusals
 from tightship.insight.coordination import Coordination, coordination_of
 from tightship.insight.costs import RunCosts, requests_below, run_costs
@@ -62,6 +62,7 @@ class Timeline:
         notes: what else patterns have noted (rounds of maker and checker, …).
         undone: compensations.
         residual: what remains outside and could not be undone, or whose outcome nobody knows.
+        stands: what a run that did not complete has done and left as it is: its workflow undoes nothing.
         costs: where money, tokens and calls went.
         refused: what lay outside of agents' roles, by agent and kind.
         coordination: how well its agents work together, with the runs below it; None where only its entries are known.
@@ -78,6 +79,7 @@ class Timeline:
     costs: RunCosts
     refused: Refusals
     coordination: Coordination | None = None
+    stands: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Json]:
         """The view as JSON."""
@@ -86,6 +88,7 @@ class Timeline:
             "steps": [step.as_dict() for step in self.steps],
             **{name: [event.as_dict() for event in getattr(self, name)] for name in _EVENTS},
             "residual": list(self.residual),
+            "stands": list(self.stands),
             "costs": self.costs.as_dict(),
             "refused": listed(self.refused),
             "coordination": None if self.coordination is None else self.coordination.as_dict(),
@@ -114,6 +117,7 @@ class Timeline:
             lines += _block(name, [str(event) for event in events])
         lines += _block("outside of roles", [f"{agent}: {kind} x {n}" for (agent, kind), n in self.refused.items()])
         lines += _block("remains outside", self.residual)
+        lines += _block("stands outside, since undo_on_failure is false", self.stands)
         lines += _block("repeated calls", [str(one) for one in self.costs.repeated])
         return "\n".join(lines)
 
@@ -136,19 +140,36 @@ async def show(ledger: Ledger, run: str) -> Timeline:
     ended = first(entries, kinds.ENDED)
     told = [entry for entry in entries if entry.kind in (kinds.CLOSED, kinds.SIGNAL, kinds.NOTE) or entry is ended]
     wanted = [str(entry.body["detail"]) for entry in told if entry.body.get("detail")]
-    view = timeline(entries, await ledger.values(wanted, erased=ERASED))
+    values = await ledger.values(wanted, erased=ERASED)
+    view = timeline(entries, values, await _under_way(ledger, run, entries))
     requests = view.costs.total.calls + await requests_below(ledger, run)
     summary = {**view.summary, "requests": requests}
     costs = replace(view.costs, requests=requests)
     return replace(view, summary=summary, costs=costs, coordination=await coordination_of(ledger, run))
 
 
-def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = None) -> Timeline:
+async def _under_way(ledger: Ledger, run: str, entries: Sequence[EntryView]) -> list[Below]:
+    """The runs below one that have not told it of their end."""
+    told = {e.body["child"] for e in entries if e.kind == kinds.SIGNAL and e.body.get("type") == "child"}
+    rows = await ledger.select("runs", [("parent", "=", run)], [("started_at", "asc")])
+    open_ = {row["id"]: row for row in rows if row["id"] not in told}
+    found = list[Below]()
+    for child, own in (await ledger.runs_entries(list(open_))).items() if open_ else ():
+        for began in own[:1]:
+            place = (str(began.body.get("workflow") or ""), str(began.body.get("key") or ""))
+            found.append(Below(child, *place, began.n, began.at, str(open_[child]["state"])))
+    return found
+
+
+def timeline(
+    entries: Sequence[EntryView], values: Mapping[str, Json] | None = None, below: Sequence[Below] = ()
+) -> Timeline:
     """The timeline of a run.
 
     Args:
         entries: all of its entries, in order.
         values: opened values by address; used are the details of how it ended, of notes and of what people said.
+        below: the runs below it that are under way.
 
     Raises:
         UnknownName: the entries are not those of a run.
@@ -165,7 +186,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
             found[placed[0]].append(placed[1])
     return Timeline(
         summary=_summary(started, ended, entries, detail, costs),
-        steps=tuple(step_tree(entries, ended is not None)),
+        steps=tuple(step_tree(entries, ended is not None, below)),
         exceptions=tuple(found["exceptions"]),
         budget=tuple(found["budget"]),
         people=tuple(found["people"]),
@@ -174,6 +195,7 @@ def timeline(entries: Sequence[EntryView], values: Mapping[str, Json] | None = N
         residual=tuple(_residual(entries, detail)),
         costs=costs,
         refused=refusals(entries),
+        stands=tuple(_stands(entries, ended, detail)),
     )
 
 
@@ -334,6 +356,17 @@ def _residual(entries: Sequence[EntryView], detail: Json) -> list[str]:
         if effect.state == "unknown" and effect.key not in named
     ]
     return remains
+
+
+def _stands(entries: Sequence[EntryView], ended: EntryView | None, detail: Json) -> list[str]:
+    """Writes of a run that did not complete which nobody has tried to undo, nor reported as what remains."""
+    if ended is None or ended.body.get("outcome") in ("completed", "cancelled"):
+        return []
+    told = {one.get("key") for one in (detail.get("residual") if isinstance(detail, dict) else None) or ()}
+    found = effects(entries).values()
+    gone = {one.undoes for one in found if one.cls == "undo"} | told
+    writes = [one for one in found if one.cls == "write" and one.state == "done" and not one.meta.get("rehearsal")]
+    return [f"{one.name} ({one.key})" for one in writes if one.key not in gone]
 
 
 def _summary(

@@ -204,7 +204,11 @@ class Peers(TimedStep):
         outer = dict(frame.scope.names)
         ended = await frame.observed("end")
         if ended is None:
-            ended = await self._play(frame, board, tasks)
+            try:
+                ended = await self._play(frame, board, tasks)
+            except TightshipError:  # of what stops the run, the run's end takes care
+                await frame.give_back()
+                raise
             frame.scope.names.clear()  # what peers have bound is theirs
             frame.scope.names.update(outer)
         for name in dict.fromkeys(ended["held"].values()):  # what is left is free for other runs

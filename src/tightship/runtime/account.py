@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tightship.runtime.run import RunTask
     from tightship.runtime.undo import Undo
 
+STAYS = "the workflow leaves what was done as it is (undo_on_failure: false)"
+
 
 async def account(task: RunTask, undo: Undo, flying: Collection[str], cause: BaseException) -> dict[str, Any]:
     """The evidence of a run that ends: `done outside`, `effects that remain`; `in flight` and `input` of a stopped one.
@@ -28,7 +30,7 @@ async def account(task: RunTask, undo: Undo, flying: Collection[str], cause: Bas
         cause: why it ends.
     """
     told: dict[str, Any] = {}
-    done = await _done_outside(task, undo)
+    done = await _done_outside(task, undo, "" if task.program.undoes(cause) else STAYS)
     if done:
         told["done outside"] = done
     if undo.residual:
@@ -52,8 +54,8 @@ async def finished_values(task: RunTask) -> dict[str, Json]:
         return {}
 
 
-async def _done_outside(task: RunTask, undo: Undo) -> list[dict[str, Json]]:
-    """Every write that was done, those of children included, and what has become of it."""
+async def _done_outside(task: RunTask, undo: Undo, left: str) -> list[dict[str, Json]]:
+    """Every write that was done, those of children included, and what has become of it; `left`: why one stands."""
     stands = dict(await undo.actions())
     bodies = {key: task.journal.effects[key] for key in task.journal.actions} | stands
     remains = {str(one["key"]): str(one["why"]) for one in undo.residual}
@@ -62,8 +64,9 @@ async def _done_outside(task: RunTask, undo: Undo) -> list[dict[str, Json]]:
     for key, body in bodies.items():
         now = "undone" if key in undone else "stands"
         one: dict[str, Json] = {"tool": body["name"], "step": key, "now": now}
-        if key in remains:
-            one["why"] = remains[key]
+        why = remains.get(key) or (left if key not in undone else "")
+        if why:
+            one["why"] = why
         try:
             one["arguments"] = plain(await task.journal.value(body["args"]))
         except (PayloadErased, KeyError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tightship.core.errors import BuildMismatch, LedgerError, StoreError, TightshipError, TimedOut
 from tightship.core.ports import Json
 from tightship.runtime.ballots import close_questions
+from tightship.runtime.board import give_back
 from tightship.runtime.saga import undo_cut_off
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ async def _race(
 
 
 async def _cut_off(frame: NodeFrame, late: TimedOut) -> NoReturn:
-    """Nothing below the node is asked any more, no saga of it is left half done, and its time is over."""
+    """Nothing below the node is asked any more, no saga of it is left half done, its peers hold nothing, and its time
+    is over."""
     await close_questions(frame)
     await undo_cut_off(frame, late)
+    await give_back(frame.task, [frame.key])
     raise late from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tightship.core.errors import BoundaryError, LimitReached, Unforeseen, WorkException
 from tightship.core.ports import Json
 from tightship.effects.frame import Branch, BranchResult
+from tightship.runtime.board import give_back
 from tightship.runtime.saga import undo_cut_off
 
 if TYPE_CHECKING:
@@ -100,11 +101,12 @@ class Branches:
             await asyncio.wait(tasks.values())
 
     async def _undo_cut_off(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
-        """What sagas have done in branches that were ended, before whatever stands around goes on."""
+        """What sagas have done in branches that were ended, and peers hold, before whatever stands around goes on."""
         cut = [branch.part for branch in self._branches if branch.part not in tasks]
         failed = [value.error for value in map(_value, tasks.values()) if isinstance(value, _Failed)]
         if cut:  # a person may have done by hand since what had failed
             await undo_cut_off(self._parent, failed[0] if failed else Unforeseen("a branch beside it failed"), cut)
+            await give_back(self._parent.task, [self._parent.at(part).key for part in cut])
 
     def _merge(self, frames: dict[str, NodeFrame], tasks: dict[str, asyncio.Task[Any]]) -> None:
         """Take over what finished branches have bound, in the order of the branches."""

@@ -18,6 +18,7 @@ from tightship.controls.limits import HANDOFF
 from tightship.core import kinds
 from tightship.core.ports import EntryView, Json
 from tightship.ledger import Ledger
+from tightship.runtime.output_features import of_output
 from tightship.runtime.readings import ERASED, Effect, Turn, effects, turn_key, turns
 from tightship.runtime.samples import (
     Test,
@@ -155,7 +156,7 @@ def told_apart(
     """
     sides = [
         [
-            Observation(f"{name}-{at}", float(at), _of_output(one, schema) if isinstance(one, Mapping) else {})
+            Observation(f"{name}-{at}", float(at), of_output(one, schema) if isinstance(one, Mapping) else {})
             for at, one in enumerate(outputs)
         ]
         for name, outputs in (("before", before), ("after", after))
@@ -278,7 +279,7 @@ class _View:
         seen["turns"] = float(len(own))
         output = values.get(last.out)
         if isinstance(output, Mapping):
-            seen |= _of_output(output, schema)
+            seen |= of_output(output, schema)
         return seen
 
     def of_run(self) -> dict[str, Value]:
@@ -308,20 +309,3 @@ class _View:
         if models:
             seen["model"] = " + ".join(models)
         return seen
-
-
-def _of_output(output: Mapping[str, Json], schema: Mapping[str, Any] | None) -> dict[str, Value]:
-    """Declared fields: allowed values and yes or no as categories, numbers, and the lengths of texts and lists."""
-    seen: dict[str, Value] = {}
-    properties: Mapping[str, Any] = {} if schema is None else schema.get("properties", {})
-    for name, value in output.items():
-        said = properties.get(name)
-        if schema is not None and said is None:
-            continue
-        if value is None or isinstance(value, bool) or "enum" in (said or {}):
-            seen[f"output.{name}"] = str(value)
-        elif isinstance(value, int | float):
-            seen[f"output.{name}"] = float(value)
-        elif isinstance(value, str | list | dict):
-            seen[f"length of output.{name}"] = float(len(value))
-    return seen

@@ -15,6 +15,7 @@ from tightship.core.signals import Cancelled, Halted, OverBudget, Signal
 from tightship.ledger import Draft, Guards, SealedPayload
 from tightship.review.package import Package, for_residual, from_exception
 from tightship.runtime.account import account, finished_values
+from tightship.runtime.board import give_back
 from tightship.runtime.children import child_signal, ended_child
 from tightship.runtime.result import ended_run
 from tightship.runtime.saga import RESIDUAL, unreported
@@ -97,10 +98,11 @@ class Ending:
                 return cause
 
     async def _tidy(self) -> None:
-        """What was begun and cut off: children end, and what became of effects is found out."""
+        """What was begun and cut off: children end, what became of effects is found out, what peers hold is free."""
         if any(True for _ in self._task.program.spec.children()):
             await self._stop_children()
         await self._undo.settle_open()
+        await give_back(self._task)
 
     async def _complete(self, output: Json) -> str | None:
         """Write that it completed; None when an unread signal turns it around first."""

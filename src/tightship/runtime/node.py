@@ -40,7 +40,7 @@ from tightship.runtime.agreement import agree, based, pin
 from tightship.runtime.asking import ask, person
 from tightship.runtime.ballots import persons
 from tightship.runtime.behaviours import Exceptional, behaviours_of
-from tightship.runtime.board import look, move
+from tightship.runtime.board import give_back, look, move
 from tightship.runtime.bounded import bounded
 from tightship.runtime.branches import Branches
 from tightship.runtime.children import run_child
@@ -462,6 +462,10 @@ class NodeFrame:
     async def move(self, board: Board, by: str, moves: Sequence[Move]) -> Sequence[Mapping[str, Any]]:
         """A peer's moves on a board."""
         return await move(self, board, by, moves)
+
+    async def give_back(self) -> None:
+        """Open again what peers below this node hold."""
+        await give_back(self.task, [self.key])
 
     async def ask_for_budget(self, signal: OverBudget) -> None:
         """A short envelope: a person extends it, or the refusal stands.

@@ -21,12 +21,18 @@ class Report:
 
     Attributes:
         held: what was looked at and stood. problems: what did not, each with where.
-        evidence: positions of the scratch ledger with what stands there.
+        evidence: positions of the scratch ledger with what stands there. skipped: what was not looked at, and why.
     """
 
     held: list[str] = field(default_factory=list[str])
     problems: list[str] = field(default_factory=list[str])
     evidence: list[str] = field(default_factory=list[str])
+    skipped: list[str] = field(default_factory=list[str])
+
+    def skip(self, why: str) -> None:
+        """A part of the workflow that the drill cannot break, and why not; where it is all of it, it does not apply."""
+        if why not in self.skipped:
+            self.skipped.append(why)
 
     def hold(self, condition: bool, stood: str, problem: str, entries: Iterable[Entry] = ()) -> bool:
         """Judge one invariant; entries are the evidence, whichever way it went."""
@@ -67,7 +73,7 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a drill of a workflow. `why`: why it does not apply."""
+    """What came of a drill of a workflow. `why`: why it does not apply, to the workflow or to a part of it."""
 
     workflow: str
     drill: str

@@ -55,9 +55,10 @@ def carry_out(drill: Drill, bench: Bench) -> Verdict:
             report.problems.append(f"the run could not be carried out: {type(error).__name__}: {error}")
         except Exception as error:
             report.problems.append(f"the drill itself broke: {type(error).__name__}: {error}")
-        if not report.held and not report.problems:
-            why = "it found nothing to look at"
-    state = "does not apply" if why else "did not hold" if report.problems else "held"
+    looked = bool(report.held or report.problems)
+    if not why and not looked:
+        why = "; ".join(report.skipped) or "it found nothing to look at"
+    state = "does not apply" if not looked else "did not hold" if report.problems else "held"
     return Verdict(
         bench.workflow,
         drill.name,
@@ -67,7 +68,7 @@ def carry_out(drill: Drill, bench: Bench) -> Verdict:
         report.problems,
         report.evidence,
         drill.fix,
-        why,
+        why or "; ".join(report.skipped),
         round(time.monotonic() - began, 3),
     )
 
