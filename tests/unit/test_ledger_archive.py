@@ -1,0 +1,242 @@
+"""Old entries leave for a folder: nothing is lost, everything can still be proved, and readings stay what they were."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_desk import Store, begin, note
+from store_desk import ledger_of_store, store_of
+from tightship.core import kinds
+from tightship.core.errors import Archived, LedgerError, StoreMissing, TamperError
+from tightship.ledger import Draft, Ledger
+from tightship.ledger.archiving import archive
+from tightship.ledger.audit import export, prove, rebuild, verify
+from tightship.ledger.sequencer import Sequencer
+
+store = store_of("sqlite", "postgres")
+ledger = ledger_of_store()
+
+
+async def run(ledger: Ledger, name: str, *, end: bool = True, notes: int = 40, **body: Any) -> str:
+    """A run with an input of its own and some entries; returns the input's address."""
+    given = ledger.seal(ledger.vault.new_scope(name), {"secret": f"of {name}", "long": "x" * 100})
+    await ledger.append(Draft(name, kinds.STARTED, "", {"workflow": "w", "owner": "h", "input": given.address, **body}, 1, (given,)))
+    await asyncio.gather(*(ledger.append(note(name, 1, at=at)) for at in range(notes)))
+    if end:
+        await ledger.append(Draft(name, kinds.ENDED, "", {"outcome": "completed"}, 1))
+    return given.address
+
+
+async def pack(ledger: Ledger) -> None:
+    sequencer = Sequencer(ledger)
+    await sequencer.run_once()
+    await sequencer.pack(0)
+    sequencer._unlisten()
+
+
+async def years(ledger: Ledger) -> tuple[float, dict[str, str]]:
+    """Fourteen old runs, one of them open, one the parent of a young one; then young ones. The time between."""
+    inputs = {name: await run(ledger, name, end=name != "r-open") for name in (*(f"r-{n:02d}" for n in range(12)), "r-open", "r-above")}
+    await ledger.append(Draft("", kinds.HALT, "", {"scope": "workflow:x", "by": "ann", "reason": "a test"}))
+    moment = (await ledger.append(note("")))[0].at
+    inputs["r-young"] = await run(ledger, "r-young", parent="r-above", notes=300)
+    await pack(ledger)
+    return moment, inputs
+
+
+async def tables(ledger: Ledger) -> dict[str, Any]:
+    return {table: await ledger.select(table) for table in ledger.folder.tables}
+
+
+async def test_what_left_is_in_the_folder_and_the_store_still_verifies(ledger: Ledger, tmp_path: Path) -> None:
+    before, inputs = await years(ledger)
+    folder = tmp_path / "old"
+    root = await prove(ledger, 5)
+    report = await archive(ledger, folder, before, "ann")
+    assert report.runs == 12 or report.runs == 11, report
+    assert report.values == report.runs
+    assert report.entries > 400
+    audit = await verify(ledger)
+    assert audit.ok, [str(one) for one in audit.findings]
+    assert audit.archived == report.entries
+    whole = await verify(ledger, archives=[folder])
+    assert whole.ok, [str(one) for one in whole.findings]
+    assert (whole.archived, whole.archives) == (0, report.entries + report.values)
+    assert (await prove(ledger, 5, archives=[folder])).splitlines()[:3] == root.splitlines()[:3]
+    with pytest.raises(Archived):
+        await prove(ledger, 5)
+    with pytest.raises(Archived, match="r-00"):
+        await ledger.run_entries("r-00")
+    with pytest.raises(StoreMissing):
+        await ledger.value(inputs["r-00"])
+
+
+async def test_what_is_still_needed_stays(ledger: Ledger, tmp_path: Path) -> None:
+    before, inputs = await years(ledger)
+    seen = {name: [entry.data for entry in await ledger.run_entries(name)] for name in ("r-open", "r-above", "r-young")}
+    await archive(ledger, tmp_path / "old", before, "ann")
+    for name, data in seen.items():
+        assert [entry.data for entry in await ledger.run_entries(name)] == data
+        assert (await ledger.value(inputs[name]))["secret"] == f"of {name}"
+    assert len(await ledger.select("runs")) == 15, "rows of runs stay"
+    await ledger.append(note("r-open", 1), Draft("r-open", kinds.ENDED, "", {"outcome": "completed"}, 1))
+    assert (await verify(ledger)).ok
+
+
+async def test_rebuilding_gives_the_same_tables_with_the_archive_and_without(ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    await archive(ledger, tmp_path / "old", before, "ann")
+    await run(ledger, "r-later")
+    there = await tables(ledger)
+    await rebuild(ledger)
+    assert await tables(ledger) == there
+    await rebuild(ledger, archives=[tmp_path / "old"])
+    assert await tables(ledger) == there
+    assert (await verify(ledger)).ok
+
+
+async def test_archives_follow_one_another(ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    await archive(ledger, tmp_path / "one", before, "ann")
+    for n in range(20, 30):
+        await run(ledger, f"r-{n}")
+    later = (await ledger.append(note("")))[0].at
+    for n in range(30, 40):
+        await run(ledger, f"r-{n}")
+    await pack(ledger)
+    await archive(ledger, tmp_path / "two", later, "ann")
+    audit = await verify(ledger)
+    assert audit.ok, [str(one) for one in audit.findings]
+    assert audit.archived
+    whole = await verify(ledger, archives=[tmp_path / "one", tmp_path / "two"])
+    assert whole.ok, [str(one) for one in whole.findings]
+    assert not whole.archived
+    await pack(ledger)
+    out = await export(ledger, tmp_path / "out", archives=[tmp_path / "one", tmp_path / "two"], plain=True)
+    assert out.logs == {"default": await ledger.head()}
+    with pytest.raises(Archived):
+        await export(ledger, tmp_path / "less", archives=[tmp_path / "two"])
+
+
+async def test_a_dry_run_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    head = await ledger.head()
+    report = await archive(ledger, tmp_path / "old", before, "ann", dry_run=True)
+    assert report.entries
+    assert not (tmp_path / "old").exists()
+    assert await ledger.head() == head
+
+
+async def test_a_folder_with_something_in_it_and_a_store_with_nothing_old_are_refused(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    before, _ = await years(ledger)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").write_text("mine")
+    with pytest.raises(LedgerError, match="not empty"):
+        await archive(ledger, tmp_path / "full", before, "ann")
+    with pytest.raises(LedgerError, match="nothing to archive"):
+        await archive(ledger, tmp_path / "old", 1.0, "ann")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+async def test_cut_off_at_any_step_it_is_completed_by_the_next_call(
+    store: Store, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, inputs = await years(ledger)
+    folder, step, runs = tmp_path / "old", 0, 0
+    done = False
+    while not done:
+        step += 1
+        _die_at(ledger, step, monkeypatch)
+        try:
+            await archive(ledger, folder, before, "ann")
+            done = True; print("done at", step)
+        except Killed:
+            pass
+        except LedgerError as error:
+            assert "not empty" in error.message  # whole, and the log does not name it
+            shutil.rmtree(folder)
+        monkeypatch.undo()
+        audit = await verify(ledger, archives=[folder] if await ledger.select("archives") else [])
+        assert audit.ok, (step, [str(one) for one in audit.findings])
+        runs += 1
+    assert runs > 5
+    assert (await verify(ledger)).archived
+    assert (await ledger.value(inputs["r-open"]))["secret"] == "of r-open"
+
+
+def _die_at(ledger: Ledger, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nth of the steps that change anything is the last one that is done."""
+    from tightship.ledger import archiving
+
+    left = step
+
+    def dies(target: Any, name: str) -> None:
+        real = getattr(target, name)
+
+        @functools.wraps(real)
+        def stepped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            result = real(*args, **kwargs)
+            if left == 0:
+                raise Killed
+            return result
+
+        monkeypatch.setattr(target, name, stepped)
+
+    dies(archiving, "_check")
+    dies(archiving, "_write")
+    dies(ledger, "append")
+    dies(ledger.backend, "drop_payloads")
+    dies(ledger.backend, "drop_bundles")
+
+
+@pytest.mark.parametrize("name", ["values.jsonl", "default/tile/entries/000", "default/checkpoint", "manifest.json"])
+async def test_a_changed_archive_is_found(ledger: Ledger, tmp_path: Path, name: str) -> None:
+    before, _ = await years(ledger)
+    await archive(ledger, tmp_path / "old", before, "ann")
+    path = tmp_path / "old" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert not (await verify(ledger, archives=[tmp_path / "old"])).ok
+
+
+async def test_a_changed_snapshot_is_found(store: Store, ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    await archive(ledger, tmp_path / "old", before, "ann")
+    row = (await ledger.select("archives"))[0]
+    mark = "?" if store.kind == "sqlite" else "%s"
+    sql = f"DELETE FROM payloads WHERE address = {mark}"
+    _execute(ledger, store, sql, bytes.fromhex(row["detail"]))
+    assert not (await verify(ledger)).ok
+    with pytest.raises((TamperError, StoreMissing)):
+        await rebuild(ledger)
+
+
+async def test_an_entry_that_stays_and_is_taken_away_is_missed(store: Store, ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    await archive(ledger, tmp_path / "old", before, "ann")
+    _execute(ledger, store, "DELETE FROM kept WHERE id = (SELECT max(id) FROM kept)")
+    audit = await verify(ledger)
+    assert any("it stays" in finding.message for finding in audit.findings)
+
+
+def _execute(ledger: Ledger, store: Store, statement: str, *values: Any) -> None:
+    backend: Any = ledger.backend
+    if store.kind == "sqlite":
+        backend._db.execute(statement, values)
+    else:
+        with backend._link.held() as db:
+            db.execute(statement, values)
