@@ -16,7 +16,7 @@ from tightship.core.errors import PayloadErased, StoreError, StoreMissing, Tampe
 from tightship.ledger import folded
 from tightship.ledger._reading import LogReader
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, empty_database, projection_tables, schema
-from tightship.ledger._verify_log import LogCheck, Left
+from tightship.ledger._verify_log import Left, LogCheck
 from tightship.ledger._wal import kept_aside
 from tightship.ledger.archive_folder import MANIFEST, VALUES, ArchiveFolder, Archives
 from tightship.ledger.backend import Row

@@ -22,7 +22,7 @@ from tightship.core.errors import Archived, LedgerError, TamperError
 from tightship.ledger.entries import Entry, decode, payload_crc
 from tightship.ledger.merkle.checkpoint import parse_checkpoint
 from tightship.ledger.merkle.export import FolderLog
-from tightship.ledger.merkle.keys import NoteVerifier, Verifier
+from tightship.ledger.merkle.keys import Verifier, parse_vkey
 from tightship.ledger.merkle.tiles import ENTRIES, TILE_WIDTH, Tile, TileTree, decode_bundle, tiles_of
 from tightship.ledger.merkle.tree import leaf_hashes
 
@@ -112,7 +112,7 @@ class ArchiveFolder:
             raise TamperError(f"{MANIFEST} is no manifest: {error!r}", where=str(root)) from None
 
     def check(self, keys: dict[str, Verifier], progress: Callable[[int], None] = lambda done: None) -> None:
-        """Every file is as the manifest says, every entry leads to a root that its log has signed, every value is whole.
+        """Every file is as the manifest says, every entry leads to a signed root, every value is whole.
 
         Args:
             keys: by log; of a log that is not among them, the key beside it is taken.
@@ -198,7 +198,7 @@ class ArchiveFolder:
         return digest.hexdigest()
 
     def _key(self, log: str) -> Verifier:
-        return NoteVerifier.parse((self.root / f"{quote(log, safe='')}.vkey").read_text("utf-8").strip())
+        return parse_vkey((self.root / f"{quote(log, safe='')}.vkey").read_text("utf-8").strip())
 
 
 class Archives:

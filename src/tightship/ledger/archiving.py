@@ -40,6 +40,7 @@ from tightship.ledger.bundles import WIDTH, entries_of_row
 from tightship.ledger.entries import POSITION_MASK, Draft, log_crc
 from tightship.ledger.findings import Progress
 from tightship.ledger.ledger import Ledger
+from tightship.ledger.locks import ExecutorLock, Lock
 from tightship.ledger.memory import MemoryBackend
 from tightship.ledger.merkle.tiles import ENTRIES, TILE_WIDTH, Tile, TileTree, encode_bundle, tiles_of
 from tightship.ledger.references import addresses_in
@@ -100,15 +101,17 @@ async def archive(
         dry_run: only say what would leave.
 
     Raises:
-        LedgerError: there is nothing to archive, or the folder is no place for it. TamperError, StoreError: the store or
-            the folder is not what was written; nothing was dropped. StoreFull, StoreReadOnly: the folder's disk.
+        ValueError: the time has not come. LedgerError: there is nothing to archive, or the folder is no place for it.
+        TamperError, StoreError: the store or the folder is not what was written; nothing was dropped.
+        StoreFull, StoreReadOnly: the folder's disk.
     """
     if isinstance(ledger.backend, MemoryBackend):
         raise StoreError("a store in memory is not archived", where=ledger.backend.where)
+    if before > ledger.world.clock.now():
+        raise ValueError("entries can leave only up to a time that is past")
     folder = folder.resolve()
     known = await ledger.off_loop(folded.latest, ledger)
-    cut_off = await ledger.off_loop(_is_cut_off, ledger, known) if known else False
-    if known and cut_off and not dry_run:
+    if known and not dry_run and await ledger.off_loop(_is_to_be_completed, ledger, known, folder):
         return await _complete(ledger, known, folder, progress)
     if not dry_run:
         await ledger.off_loop(_check_place, folder)
@@ -134,6 +137,15 @@ async def archive(
     return report
 
 
+def archive_lock(where: Path | str, folder: Path) -> Lock:
+    """The lock of whoever archives the store in a folder or at a URL: one process at a time."""
+    if isinstance(where, str):
+        from tightship.ledger.pg_lock import ServerLock
+
+        return ServerLock(where, "archive")
+    return ExecutorLock(folder / "archive.lock")
+
+
 def _report(plan: Plan, folder: Path) -> ArchiveReport:
     logs = {log: (plan.first[log], plan.last[log]) for log in plan.logs}
     stays = sum(len(plan.stay[log]) for log in plan.stay)
@@ -149,7 +161,7 @@ def _check_place(folder: Path) -> None:
             raise LedgerError(
                 "the folder is not empty, and nothing is written over",
                 where=str(folder),
-                fix="name a new folder; an archive in it that no entry of this log names was cut off and is not needed",
+                fix="name a new folder; nothing has left for an archive that no entry of this log names",
             )
     except OSError as error:
         raise StoreReadOnly(f"the folder cannot be used: {error.strerror}", where=str(folder)) from None
@@ -206,7 +218,7 @@ def _fill(
 
 
 def _check(ledger: Ledger, folder: Path, manifest: str, progress: Progress) -> ArchiveFolder:
-    """The folder as it can be read back is the archive of that manifest, and its bundles are those of the store's tree."""
+    """The folder as it can be read back is the archive of that manifest, with the roots that the store's key signs."""
     found = ArchiveFolder(folder)
     if found.manifest != manifest:
         raise LedgerError(
@@ -250,8 +262,10 @@ async def _record(ledger: Ledger, planner: Planner, report: ArchiveReport, befor
 # --- dropping -----------------------------------------------------------------------------------------
 
 
-def _is_cut_off(ledger: Ledger, known: folded.Folded) -> bool:
-    """Whether bundles are still there that an archive has."""
+def _is_to_be_completed(ledger: Ledger, known: folded.Folded, folder: Path) -> bool:
+    """Whether the folder is that of the last archive, or bundles are still there that it has."""
+    if (folder / MANIFEST).exists() and ArchiveFolder(folder).manifest == known.manifest:
+        return True
     moment = ledger.backend.snapshot()
     try:
         for log_id, log, _ in moment.logs():
@@ -320,4 +334,4 @@ def _unlink(ledger: Ledger, addresses: list[str]) -> None:
             (ledger.path / "payloads" / address[:2] / address[2:]).unlink(missing_ok=True)
 
 
-__all__ = ["DRAFT", "ArchiveReport", "archive"]
+__all__ = ["DRAFT", "ArchiveReport", "archive", "archive_lock"]

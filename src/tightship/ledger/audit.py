@@ -289,7 +289,7 @@ class RebuildReport:
 
 
 async def rebuild(ledger: Ledger, progress: Progress = _silent, archives: Sequence[Path] = ()) -> RebuildReport:
-    """Make every projection anew from the log: from how the tables stood when entries left last, or with archives from all.
+    """Make every projection anew from the log; with archives from its first entry, also where entries have left.
 
     Raises:
         TamperError: an entry is damaged; nothing was changed.

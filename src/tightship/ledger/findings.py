@@ -43,7 +43,7 @@ class AuditReport:
     Attributes:
         entries, payloads, files, checkpoints, tiles, keys, rows: how many were checked (`rows` are the projections').
         erased: payloads that nobody can open any more because a key of theirs was destroyed on request.
-        archived: entries that have left for archives and were not looked at. archives: entries and values that were, there.
+        archived: entries in archives that were not looked at. archives: entries and values there that were.
         logs: entries by log, with those that have left. covered: how many of them lie under a signed checkpoint.
         found: damage in all, also where it is more than `findings` holds.
         integrated: what no checkpoint covered was put under one after the check.

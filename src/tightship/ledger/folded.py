@@ -18,6 +18,7 @@ import orjson
 from tightship.core import kinds
 from tightship.core.errors import Archived, StoreMissing, TamperError
 from tightship.ledger.entries import Entry, decode
+from tightship.ledger.projections import Deltas
 from tightship.ledger.scratch import Scratch, in_order
 
 if TYPE_CHECKING:
@@ -182,6 +183,31 @@ def check_here(ledger: Ledger, run: str, entries: Sequence[Entry]) -> None:
             where=archives[0]["folder"],
             fix="its row, costs and outcome are still here; the folder has its entries as C2SP bundles, and its values",
         )
+
+
+def check_value(ledger: Ledger, address: str) -> None:
+    """Whether a value that is not stored may have left. It blocks.
+
+    Raises:
+        Archived: values have left; the error says where the last ones went to.
+    """
+    archives = ledger.backend.select("archives", (), [("n", "desc")], 1)
+    if archives:
+        raise Archived(
+            f"the value {address} has left the store for an archive",
+            where=archives[0]["folder"],
+            fix="`audit export --plain --archive DIR` opens what archives hold",
+        )
+
+
+def deltas(ledger: Ledger) -> Deltas:
+    """The projections as the log gives them, in memory: for small ledgers from which nothing has left."""
+    found: Deltas = {}
+    logs = [ledger.pages(log, 0, head) for log, (_, head) in ledger.backend.heads().items()]
+    for page in in_order(logs):
+        for entry in page:
+            ledger.folder.fold(entry, found)
+    return found
 
 
 def pages_of(rows: Iterator[Sequence[Any]]) -> Iterator[list[list[Any]]]:

@@ -41,7 +41,7 @@ from tightship.ledger.entries import (
 from tightship.ledger.hearing import Hearing, Listener
 from tightship.ledger.keyring import Keyring, derive
 from tightship.ledger.memory import MemoryState
-from tightship.ledger.projections import ArchivesProjection, Deltas, ErasuresProjection, Folder, RunsProjection
+from tightship.ledger.projections import ArchivesProjection, ErasuresProjection, Folder, RunsProjection
 from tightship.ledger.scratch import Scratch, in_order
 from tightship.ledger.store import Committer
 from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
@@ -310,7 +310,7 @@ class Ledger:
         return (await self.values([address]))[address]
 
     async def values(self, addresses: Sequence[str], erased: Any = ...) -> dict[str, Any]:
-        """Open several payloads; `erased`, when given, stands for those whose key was destroyed."""
+        """Open several payloads; `erased`, when given, stands for those whose key was destroyed, and for archived ones."""
         sealed = await self.read_sealed(addresses)
         opened: dict[str, Any] = {}
         for address in addresses:
@@ -320,6 +320,12 @@ class Ledger:
                 if erased is ...:
                     raise
                 opened[address] = erased
+            except StoreMissing:
+                if erased is not ... and await self.select("archives", limit=1):
+                    opened[address] = erased
+                    continue
+                await self.off_loop(folded.check_value, self, address)
+                raise
         return opened
 
     async def read_sealed(
@@ -432,15 +438,6 @@ class Ledger:
         while rows := self.backend.entries(log, after, PAGE if upto is None else min(PAGE, upto - after)):
             yield [decode(log, n, data) for n, data in rows]
             after = rows[-1][0]
-
-    def fold_all(self) -> Deltas:
-        """The projections as the log gives them, in memory: for small ledgers."""
-        deltas: Deltas = {}
-        heads = self.backend.heads()
-        for page in in_order([self.pages(log, 0, head) for log, (_, head) in heads.items()]):
-            for entry in page:
-                self.folder.fold(entry, deltas)
-        return deltas
 
     def _exchange(self, scratch: Scratch) -> dict[str, int]:
         backend = self.backend
