@@ -3,9 +3,9 @@
 In this order, so that whatever ends the process, every entry is in the store or in a whole archive that the log names:
 
 1. Decide over one snapshot what leaves (`archive_plan`).
-2. Write the folder under another name, every file fsync'd; read it back and verify it; give it its name.
+2. Write the folder under another name, every file fsync'd; read it back and verify it.
 3. Append how the tables stood, and the entry that names archive and positions: from here on it counts.
-4. Drop bundles and values, a few in each transaction.
+4. Give the folder its name. Drop bundles and values, a few in each transaction.
 
 A process that was cut off before 3 has changed nothing; one that was cut off later is completed by the next call,
 which finds the archive that the log names and verifies it again before it drops anything.
@@ -130,6 +130,7 @@ async def archive(
             return report
         report.manifest = await ledger.off_loop(_write, ledger, moment, planner, folder, before, progress)
         await _record(ledger, planner, report, before, by)
+        await ledger.off_loop(_give_name, folder)
     finally:
         await ledger.off_loop(planner.close)
         await ledger.off_loop(moment.close)
@@ -161,23 +162,20 @@ def _check_place(folder: Path) -> None:
             raise LedgerError(
                 "the folder is not empty, and nothing is written over",
                 where=str(folder),
-                fix="name a new folder; nothing has left for an archive that no entry of this log names",
+                fix="name a new folder; nothing has left for an archive that the log does not name",
             )
     except OSError as error:
         raise StoreReadOnly(f"the folder cannot be used: {error.strerror}", where=str(folder)) from None
 
 
 def _write(ledger: Ledger, moment: Moment, planner: Planner, folder: Path, before: float, progress: Progress) -> str:
-    """Write the folder, verify it, and give it its name; returns its manifest's SHA-256."""
-    draft = folder.with_name(folder.name + DRAFT)
+    """Write the folder under its draft's name, and verify it; returns its manifest's SHA-256."""
+    draft = _draft(folder)
     try:
         if draft.exists():
             shutil.rmtree(draft)
         manifest = _fill(ledger, moment, planner, FolderWriter(draft), before, progress)
         _check(ledger, draft, manifest, progress)
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
         kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreReadOnly
@@ -187,6 +185,25 @@ def _write(ledger: Ledger, moment: Moment, planner: Planner, folder: Path, befor
             fix="free space there or name another folder, and run the command again",
         ) from None
     return manifest
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(folder.name + DRAFT)
+
+
+def _give_name(folder: Path) -> None:
+    """The folder's own name, now that the log speaks of it."""
+    try:
+        if folder.exists():
+            folder.rmdir()
+        _draft(folder).rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise StoreReadOnly(
+            f"the archive is whole, and cannot be renamed: {error.strerror}",
+            where=str(_draft(folder)),
+            fix="rename it yourself, and run the command again",
+        ) from None
 
 
 def _fill(
@@ -264,7 +281,7 @@ async def _record(ledger: Ledger, planner: Planner, report: ArchiveReport, befor
 
 def _is_to_be_completed(ledger: Ledger, known: folded.Folded, folder: Path) -> bool:
     """Whether the folder is that of the last archive, or bundles are still there that it has."""
-    if (folder / MANIFEST).exists() and ArchiveFolder(folder).manifest == known.manifest:
+    if _is_of(folder, known):
         return True
     moment = ledger.backend.snapshot()
     try:
@@ -277,8 +294,15 @@ def _is_to_be_completed(ledger: Ledger, known: folded.Folded, folder: Path) -> b
     return False
 
 
+def _is_of(folder: Path, known: folded.Folded) -> bool:
+    """Whether the folder holds this archive."""
+    return (folder / MANIFEST).exists() and ArchiveFolder(folder).manifest == known.manifest
+
+
 async def _complete(ledger: Ledger, known: folded.Folded, folder: Path, progress: Progress) -> ArchiveReport:
-    if not (folder / MANIFEST).exists():
+    if await ledger.off_loop(_is_of, _draft(folder), known):
+        await ledger.off_loop(_give_name, folder)
+    if not await ledger.off_loop((folder / MANIFEST).exists):
         raise LedgerError(
             "an earlier archiving was cut off while entries were dropped, and is to be completed first",
             where=known.folder,

@@ -310,7 +310,7 @@ class Ledger:
         return (await self.values([address]))[address]
 
     async def values(self, addresses: Sequence[str], erased: Any = ...) -> dict[str, Any]:
-        """Open several payloads; `erased`, when given, stands for those whose key was destroyed, and for archived ones."""
+        """Open several payloads; `erased`, when given, stands for those whose key was destroyed or that have left."""
         sealed = await self.read_sealed(addresses)
         opened: dict[str, Any] = {}
         for address in addresses:
