@@ -16,7 +16,7 @@ from ledger_desk import Store, note
 from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
 from tightship.core.errors import Archived, LedgerError, StoreMissing, TamperError
-from tightship.ledger import Draft, Ledger
+from tightship.ledger import Draft, Ledger, folded
 from tightship.ledger.archiving import DRAFT, archive
 from tightship.ledger.audit import _reader, export, prove, rebuild, verify
 from tightship.ledger.sequencer import Sequencer
@@ -97,6 +97,91 @@ async def test_what_is_still_needed_stays(ledger: Ledger, tmp_path: Path) -> Non
     assert (await verify(ledger)).ok
 
 
+async def test_runs_that_others_still_need_stay_and_so_does_what_is_in_no_run(ledger: Ledger, tmp_path: Path) -> None:
+    asked, forked, model, plain = "r-asked", "r-forked", "r-model", "r-plain"
+    names = (asked, forked, model, plain, "r-other", "r-writer")
+    inputs = {name: await run(ledger, name, notes=60) for name in names}
+    item = {"item": "i-1", "type": "escalation", "role": "lead", "title": "t", "package": inputs[asked]}
+    await ledger.append(Draft(asked, kinds.OPENED, "", item))
+    await ledger.append(Draft("conduct", kinds.BASELINE, "", {"subject": "workflow:w", "by": "a", "runs": [model]}))
+    price = ledger.seal(ledger.vault.new_scope("r-price"), 3)
+    written = {"scope": "tenant:default", "key": "price", "value": price.address, "writer": "a"}
+    old, new = [
+        (await ledger.append(Draft("r-writer", kinds.CONTEXT, "", written, payloads=(price,))))[0].n for _ in range(2)
+    ]
+    for at in range(20):
+        await run(ledger, f"r-more-{at:02d}", notes=20)
+    before = (await ledger.append(note("")))[0].at
+    await run(ledger, "r-fork", forked={"run": forked, "key": "", "n": 0}, notes=300)
+    await pack(ledger)
+    await archive(ledger, tmp_path / "old", before, "ann")
+    for name in (asked, forked, model):
+        assert len(await ledger.run_entries(name)) > 60
+    assert [entry.kind for entry in await ledger.run_entries("conduct")] == [kinds.BASELINE]
+    for name in (plain, "r-other", "r-writer", "r-more-03"):
+        with pytest.raises(Archived):
+            await ledger.run_entries(name)
+    assert [entry.n for entry in await ledger.entries(new - 1, 1)] == [new], "the value that stands"
+    assert [entry.n for entry in await ledger.entries(old - 1, 1)] == [old], "a run that stays may have read it"
+    assert await ledger.value(price.address) == 3
+    assert (await verify(ledger, archives=[tmp_path / "old"])).ok
+
+
+async def test_a_value_that_is_named_meanwhile_is_not_dropped(ledger: Ledger) -> None:
+    one, other = [await run(ledger, name, notes=0) for name in ("r-1", "r-2")]
+    head = await ledger.head()
+    await ledger.append(Draft("r-3", kinds.STARTED, "", {"workflow": "w", "owner": "h", "input": one}, 1))
+    gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, [one, other], {"default": head}))
+    assert gone == {other}
+    assert (await ledger.value(one))["secret"] == "of r-1"
+
+
+async def test_every_log_is_archived_and_erasing_reaches_the_archive(ledger: Ledger, tmp_path: Path) -> None:
+    keyring = ledger.vault.keyring
+    for at in range(16):
+        log, name = ("default", "acme & sons")[at % 2], f"r-{at}"
+        keyring.create(name)
+        scope = ledger.vault.scope([name, keyring.subject("default", "c-1")] if at < 4 else [name])
+        given = ledger.seal(scope, {"of": name, "long": [ledger.world.chance.token(300_000).hex() if at == 5 else ""]})
+        first = {"workflow": "w", "owner": "h", "input": given.address}
+        await ledger.append(Draft(name, kinds.STARTED, "", first, 1, (given,)), log=log)
+        await asyncio.gather(*(ledger.append(note(name, 1, at=n), log=log) for n in range(80)))
+        await ledger.append(Draft(name, kinds.ENDED, "", {"outcome": "completed"}, 1), log=log)
+    before = (await ledger.append(note("")))[0].at
+    await pack(ledger)
+    report = await archive(ledger, tmp_path / "old", before, "ann")
+    assert set(report.logs) == {"default", "acme & sons"}
+    await ledger.erase("default", "c-1", "ann")
+    whole = await verify(ledger, archives=[tmp_path / "old"])
+    assert whole.ok, [str(one) for one in whole.findings]
+    assert whole.erased == 4
+    assert not [finding for finding in whole.findings if "no payload has this name" in finding.message]
+    there = await tables(ledger)
+    await rebuild(ledger)
+    assert await tables(ledger) == there
+
+
+async def test_others_go_on_appending_meanwhile(store: Store, ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    other, done = await store.open(), asyncio.Event()
+
+    async def work() -> int:
+        count = 0
+        while not done.is_set():
+            await run(other, f"r-busy-{count}", notes=3)
+            count += 1
+        return count
+
+    working = asyncio.create_task(work())
+    await archive(ledger, tmp_path / "old", before, "ann")
+    done.set()
+    count = await working
+    assert count > 1
+    for at in range(count):
+        assert len(await ledger.run_entries(f"r-busy-{at}")) == 5
+    assert (await verify(ledger, archives=[tmp_path / "old"])).ok
+
+
 async def test_rebuilding_gives_the_same_tables_with_the_archive_and_without(ledger: Ledger, tmp_path: Path) -> None:
     before, _ = await years(ledger)
     await archive(ledger, tmp_path / "old", before, "ann")
@@ -118,7 +203,12 @@ async def test_archives_follow_one_another(ledger: Ledger, tmp_path: Path) -> No
     for n in range(30, 40):
         await run(ledger, f"r-{n}")
     await pack(ledger)
+    first = folded.latest(ledger)
     await archive(ledger, tmp_path / "two", later, "ann")
+    second = folded.latest(ledger)
+    assert first and second
+    assert not ledger.backend.payloads(list(first.pages - second.pages)), "only the last ones are needed"
+    assert len(ledger.backend.payloads(list(second.pages))) == len(second.pages)
     audit = await verify(ledger)
     assert audit.ok, [str(one) for one in audit.findings]
     assert audit.archived

@@ -125,6 +125,9 @@ class _Verifier:
         rows = list(self.snapshot.projection("archives"))
         if rows:
             self._archived = folded.recorded(self.ledger, rows[-1][0])
+            for address in sorted(self._archived.pages - self.snapshot.stored(list(self._archived.pages))):
+                place = f"log {folded.LOG!r}, entry {self._archived.n}"
+                self.report.add(self.file, place, f"names payload {address}, a page of a table, which is not there")
 
     def _archive(self, root: Path) -> None:
         """An archive: each file, each entry, each value; and that the log speaks of it."""

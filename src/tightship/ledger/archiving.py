@@ -328,12 +328,23 @@ async def _drop(ledger: Ledger, known: folded.Folded | None, folder: Path, progr
         gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, part, after))
         await ledger.off_loop(_unlink, ledger, sorted(gone))
         progress("dropped", len(gone), 0)
+    await _forget_pages(ledger, known, after)
     dropped = 0
     for log, last in known.archived.items():
         stay = known.stay.get(log, frozenset())
         while some := await ledger.job(functools.partial(ledger.backend.drop_bundles, log, last, stay)):
             progress("dropped", dropped := dropped + some, 0)
     await ledger.job(ledger.backend.trim)
+
+
+async def _forget_pages(ledger: Ledger, known: folded.Folded, after: dict[str, int]) -> None:
+    """Drop the pages of the archive before, which nothing starts from any more."""
+    rows = await ledger.select("archives", [("n", "<", known.n)], [("n", "desc")], 1)
+    earlier = (await ledger.off_loop(folded.recorded, ledger, rows[0]["n"])).pages - known.pages if rows else set()
+    pages = iter(sorted(earlier))
+    while part := list(islice(pages, _VALUES_AT_ONCE)):
+        gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, part, after))
+        await ledger.off_loop(_unlink, ledger, sorted(gone))
 
 
 def _named_since(ledger: Ledger, after: dict[str, int]) -> set[str]:

@@ -54,6 +54,11 @@ class Folded:
     stay: dict[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
     tables: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict[str, tuple[list[str], list[str]]])
 
+    @property
+    def pages(self) -> set[str]:
+        """The addresses of all pages."""
+        return {address for _, pages in self.tables.values() for address in pages}
+
 
 def latest(ledger: Ledger) -> Folded | None:
     """What the last archive's entry says, or None where nothing was ever archived. It blocks.
