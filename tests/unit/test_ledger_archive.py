@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 import signal
@@ -15,8 +16,9 @@ import pytest
 from ledger_desk import Store, note
 from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
-from tightship.core.errors import Archived, LedgerError, StoreMissing, TamperError
+from tightship.core.errors import Archived, LedgerError, StoreFull, StoreMissing, TamperError
 from tightship.ledger import Draft, Ledger, folded
+from tightship.ledger.archive_folder import FolderWriter
 from tightship.ledger.archiving import DRAFT, archive
 from tightship.ledger.audit import _reader, export, prove, rebuild, verify
 from tightship.ledger.sequencer import Sequencer
@@ -249,6 +251,23 @@ async def named(ledger: Ledger, folder: Path) -> list[Path]:
     """The archive, once the log speaks of it."""
     there = folder if folder.exists() else folder.with_name(folder.name + DRAFT)
     return [there] if await ledger.select("archives") else []
+
+
+async def test_a_full_disk_says_so_and_nothing_leaves(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = await years(ledger)
+    head = await ledger.head()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreFull, match="nothing has left"):
+        patch.setattr(FolderWriter, "finish", full)
+        await archive(ledger, tmp_path / "old", before, "ann")
+    assert await ledger.head() == head
+    assert not (tmp_path / "old").exists()
+    assert (await archive(ledger, tmp_path / "old", before, "ann")).entries
 
 
 class Killed(Exception):

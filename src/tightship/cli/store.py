@@ -88,7 +88,7 @@ async def _archive(
     import asyncio
 
     from tightship.cli._open import looking, person
-    from tightship.core.errors import WorkspaceError
+    from tightship.core.errors import ExecutorBusy, StoreError, WorkspaceError
     from tightship.ledger.archiving import archive as put_away
     from tightship.ledger.archiving import archive_lock
 
@@ -98,7 +98,10 @@ async def _archive(
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
         lock = archive_lock(workspace.place.where, workspace.folder)
-        await asyncio.to_thread(lock.acquire)
+        try:
+            await asyncio.to_thread(lock.acquire)
+        except ExecutorBusy as error:
+            raise StoreError("another process archives this store", where=error.where, fix="wait for it") from None
         try:
             before = _moment(age, ledger.world.clock.now())
             return await put_away(ledger, folder, before, who, progress, dry_run=dry_run)

@@ -283,11 +283,14 @@ class _SnapshotTiles:
     def __init__(self, snapshot: Moment, log_id: int) -> None:
         self._snapshot = snapshot
         self._log_id = log_id
+        self._last: tuple[int, int, bytes | None] = (-1, -1, None)
 
     def get(self, level: int, index: int) -> bytes | None:
-        """The tile's hashes; one that is no blob counts as missing."""
-        data = self._snapshot.tile(self._log_id, level, index)
-        return data if isinstance(data, bytes) else None
+        """The tile's hashes; one that is no blob counts as missing. The one that was read last is kept."""
+        if self._last[:2] != (level, index):
+            data = self._snapshot.tile(self._log_id, level, index)
+            self._last = (level, index, data if isinstance(data, bytes) else None)
+        return self._last[2]
 
 
 def _counted_from_one(text: str, index: int) -> str:
