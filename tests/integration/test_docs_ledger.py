@@ -152,7 +152,7 @@ BESIDE = {
     kinds.BREAKER,
     kinds.LEAKS,
 }
-BESIDE |= {kinds.ASSIGNED, kinds.REMINDED, kinds.DELIVERY, kinds.THRESHOLD}
+BESIDE |= {kinds.SNAPSHOT, kinds.ASSIGNED, kinds.REMINDED, kinds.DELIVERY, kinds.THRESHOLD}
 """What is made beside runs, by declarations that these runs do without."""
 
 

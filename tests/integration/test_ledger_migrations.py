@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import postgres_desk
 from ledger_desk import Store, fill, note
 from tightship.core.errors import StoreVersionError
-from tightship.ledger import Ledger, _pg_schema, _schema
+from tightship.ledger import Ledger, _pg_schema, _schema, folded
 from tightship.ledger._pg import Address
 from tightship.ledger._sql import script
 from tightship.ledger.audit import rebuild, verify
@@ -133,9 +133,9 @@ async def test_what_ended_before_the_tables_were_folded_anew_is_made_up_for_by_w
     def die(*_: object) -> None:
         raise Killed
 
-    for step in ("_fold_into", "_exchange"):
+    for place, step in ((folded, "fold"), (Ledger, "_exchange")):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(Ledger, step, die)
+            patch.setattr(place, step, die)
             await store.open()
     later = await store.open()
     assert await read(later) == before

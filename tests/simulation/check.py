@@ -12,6 +12,7 @@ from tightship.core import kinds
 from tightship.core.money import to_nano
 from tightship.ledger._schema import projection_tables
 from tightship.ledger.entries import Entry
+from tightship.ledger.folded import deltas
 from tightship.ledger.memory import MemoryBackend
 
 from ._paths import held_by_one
@@ -179,7 +180,7 @@ class Checker:
 
     def _projections(self) -> None:
         fresh = MemoryBackend(projection_tables())
-        fresh.replace_projections(self.ledger.fold_all(), self.ledger.folder.tables)
+        fresh.replace_projections(deltas(self.ledger), self.ledger.folder.tables)
         for table, keys in self.ledger.folder.tables.items():
             order = [(key, "asc") for key in keys]
             kept, rebuilt = (one.select(table, (), order, None) for one in (self.ledger.backend, fresh))

@@ -27,9 +27,20 @@ def audit() -> None:
     """Verify, prove, export and rebuild the ledger."""
 
 
+_ARCHIVE = click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="An archive of this store; may be given several times.",
+)
+
+
 @audit.command()
+@_ARCHIVE
 @command
-def verify(shell: Shell) -> int:
+def verify(shell: Shell, archives: tuple[Path, ...]) -> int:
     """Check the whole store: entries, hashes, signed checkpoints, payloads, keys, projections.
 
     Exits with 1 when something is not what was written, and names the place. Works beside a process that executes.
@@ -37,7 +48,7 @@ def verify(shell: Shell) -> int:
     from tightship.ledger.audit import verify as checked
 
     try:
-        report = _with_progress(shell, checked)
+        report = _with_progress(shell, lambda ledger, progress: checked(ledger, progress, archives=archives))
     except TightshipError as error:
         if error.fix and "audit verify" in error.fix:  # which is what was called, and could not read any further
             error.fix = "restore the store from your backup"
@@ -67,6 +78,10 @@ def _tell(shell: Shell, report: AuditReport) -> None:
         (report.rows, "projected rows"),
     )
     shell.say(f"checked {', '.join(f'{count:,} {name}' for count, name in counts)}")
+    if report.archives:
+        shell.say(f"checked {report.archives:,} entries and values in archives")
+    if report.archived:
+        shell.say(f"{report.archived:,} entries are in archives and were not looked at (--archive DIR)", "warn")
     if report.erased:
         shell.say(f"{report.erased:,} values were erased on request; their entries still verify")
     if report.uncovered and not report.integrated:
@@ -81,12 +96,13 @@ def _tell(shell: Shell, report: AuditReport) -> None:
 @click.argument("n", type=click.IntRange(1))
 @click.option("--log", default="default", show_default=True, help="Which log.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file instead.")
+@_ARCHIVE
 @command
-def prove(shell: Shell, n: int, log: str, out: Path | None) -> None:
+def prove(shell: Shell, n: int, log: str, out: Path | None, archives: tuple[Path, ...]) -> None:
     """Prove that entry N stands in the log, as text that needs no store to be checked (C2SP tlog-proof)."""
     from tightship.ledger.audit import prove as proven
 
-    text = run_async(lambda: _on_ledger(shell, lambda ledger: proven(ledger, n, log)))
+    text = run_async(lambda: _on_ledger(shell, lambda ledger: proven(ledger, n, log, archives)))
     if out is not None:
         from tightship.core.errors import WorkspaceError
 
@@ -101,12 +117,15 @@ def prove(shell: Shell, n: int, log: str, out: Path | None) -> None:
 @audit.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--plain", is_flag=True, help="Opened values as well; they leave the vault for good.")
+@_ARCHIVE
 @command
-def export(shell: Shell, folder: Path, plain: bool) -> None:
+def export(shell: Shell, folder: Path, plain: bool, archives: tuple[Path, ...]) -> None:
     """Write the log to DIR as others read it: C2SP tiles, checkpoint and key, and the entries as JSON lines."""
     from tightship.ledger.audit import export as written
 
-    report = _with_progress(shell, lambda ledger, progress: written(ledger, folder, progress, plain=plain))
+    report = _with_progress(
+        shell, lambda ledger, progress: written(ledger, folder, progress, plain=plain, archives=archives)
+    )
     shell.emit(report.as_dict())
     for log, count in report.logs.items():
         shell.say(f"{folder}/{log}: {count:,} entries")
@@ -117,12 +136,16 @@ def export(shell: Shell, folder: Path, plain: bool) -> None:
 
 
 @audit.command()
+@_ARCHIVE
 @command
-def rebuild(shell: Shell) -> None:
-    """Make every table of readings (runs, inbox, spend, …) anew from the log."""
+def rebuild(shell: Shell, archives: tuple[Path, ...]) -> None:
+    """Make every table of readings (runs, inbox, spend, …) anew from the log.
+
+    Where entries have left for an archive, from how the tables stood then; with all archives, from the first entry.
+    """
     from tightship.ledger.audit import rebuild as rebuilt
 
-    report = _with_progress(shell, rebuilt)
+    report = _with_progress(shell, lambda ledger, progress: rebuilt(ledger, progress, archives))
     shell.emit(report.as_dict())
     shell.table(("table", "rows"), [(table, f"{rows:,}") for table, rows in report.tables.items()], right=("rows",))
 

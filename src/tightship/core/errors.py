@@ -159,6 +159,10 @@ class StoreCorrupt(StoreError):
     """The store's database file is damaged."""
 
 
+class Archived(StoreError):
+    """It has left the store for an archive."""
+
+
 class StoreVersionError(StoreError):
     """The store was written by a version that this one does not know."""
 

@@ -131,6 +131,11 @@ EXTENDED: Final = "budget.extended"
 SCHEDULE: Final = "schedule.kept"
 """workflow (or `drift:SUBJECT`, `drift:leaks`: a check), cron, timezone, upto (s): slots up to there are dealt with;
 [run: the last one's, missed: how many were not started, since: the first of them (s)]"""
+SNAPSHOT: Final = "snapshot"
+"""Of an archive. With `table`: detail (address), a page of that table's rows as they stood. Without: by, before (s),
+folder, manifest (its SHA-256), upto {log: position}: where the tables stood so, archived {log: position}: up to there
+entries have left unless `detail` says that they stay, entries and values: how many leave, detail (address): the pages,
+and which entries stay. Rebuilding the tables starts from the last one"""
 ERASED: Final = "erased"
 """subject (key name), by: its key is destroyed, again at every start"""
 

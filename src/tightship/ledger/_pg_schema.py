@@ -27,6 +27,7 @@ MIGRATIONS: Final = (
     "0010_ended",
     "0011_counters",
     "0012_family_spend",
+    "0013_archives",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 

@@ -49,6 +49,8 @@ class LogReader:
         Raises:
             StoreError: the file cannot be read on from here.
         """
+        for rows in self._snapshot.kept(self._log_id):
+            yield [self._from_table(row, "kept") for row in rows]
         for bundle in self._snapshot.bundles(self._log_id):
             yield self._from_bundle(bundle)
         for rows in self._snapshot.entries(self._log_id):
@@ -85,10 +87,10 @@ class LogReader:
             return [Read(at, place, None, bundle=first) for at in range(n, n + WIDTH)]
         return [Read(at, f"{place}, entry {at}", entry, bundle=first) for at, entry in enumerate(entries, start=n)]
 
-    def _from_table(self, row: Row) -> Read:
+    def _from_table(self, row: Row, table: str = "entries") -> Read:
         """An entry's row, compared with its checksum."""
         row_id, run, text, crc = row
-        n, place = row_id & POSITION_MASK, f"entries, row {row_id}"
+        n, place = row_id & POSITION_MASK, f"{table}, row {row_id}"
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else None
         if data is None or not isinstance(run, str):
             self._add(place, f"entry {n} of log {self._name!r} is not what was written: it is no text")

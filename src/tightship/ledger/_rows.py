@@ -24,11 +24,22 @@ class Seeds(dict[str, int]):
 def rows_between(
     fetch: Fetch, seeds: Seeds, log: str, log_id: int, after: int, upto: int, limit: int
 ) -> list[tuple[int, bytes]]:
-    """Position and data of the entries after a position and up to another.
+    """Position and data of the entries after a position and up to another; of those in an archive, what has stayed.
 
     Raises:
         TamperError: an entry is not what was written.
     """
+    rows = _present(fetch, seeds, log, log_id, after, upto, limit)
+    if limit <= 0 or upto <= after or (rows and rows[0][0] == after + 1):
+        return rows
+    base = log_id << POSITION_BITS
+    # all of them lie before the first bundle
+    return [*_kept(fetch, seeds[log], log, base, after, upto, limit), *rows][:limit]
+
+
+def _present(
+    fetch: Fetch, seeds: Seeds, log: str, log_id: int, after: int, upto: int, limit: int
+) -> list[tuple[int, bytes]]:
     base, seed = log_id << POSITION_BITS, seeds[log]
     rows: list[tuple[int, bytes]] = []
     # the bundle that holds the next entry begins up to WIDTH - 1 before it
@@ -43,6 +54,11 @@ def rows_between(
     for row in fetch("entries_range", (base | at, base | upto, limit - len(rows))):
         rows.append((row[0] & POSITION_MASK, entry_of_row(log, seed, row)))
     return rows
+
+
+def _kept(fetch: Fetch, seed: int, log: str, base: int, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
+    rows = fetch("kept_range", (base | after, base | upto, limit))
+    return [(row[0] & POSITION_MASK, entry_of_row(log, seed, row)) for row in rows]
 
 
 def entries_of_runs(fetch: Fetch, seeds: Seeds, names: Any, runs: Sequence[str]) -> list[Entry]:

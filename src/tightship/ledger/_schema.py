@@ -28,12 +28,13 @@ MIGRATIONS: Final = (
     "0008_ended",
     "0009_counters",
     "0010_family_spend",
+    "0011_archives",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16
 """Stands in the file's header beside the version until tables that an earlier version has folded are folded anew:
 whatever ends the process in between, the next one knows."""
-LOG_TABLES: Final = ("logs", "entries", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
+LOG_TABLES: Final = ("logs", "entries", "kept", "bundles", "bundle_runs", "payloads", "tiles", "checkpoints")
 """Tables that are the log itself; all others are projections."""
 OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">=", "in"})
 ROWS_PER_STATEMENT: Final = 64

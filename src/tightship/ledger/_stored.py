@@ -49,7 +49,7 @@ class StoredRows(ABC):
     def log_ids(self) -> list[int]:
         """The logs that entries and bundles say they are of."""
         found: set[int] = set()
-        for table in ("entries", "bundles"):
+        for table in ("kept", "entries", "bundles"):
             after = _FIRST
             while rows := self._read(f"SELECT id FROM {table} WHERE id > {self.mark} ORDER BY id LIMIT 1", (after,)):
                 log_id = rows[0][0] >> POSITION_BITS
@@ -68,6 +68,13 @@ class StoredRows(ABC):
         """Row id, run, data and checksum of a log's entries that are not in bundles, in order, a page at a time."""
         after, last = (log_id << POSITION_BITS) - 1, log_id << POSITION_BITS | POSITION_MASK
         while rows := self._read(self._script("entries_range"), (after, last, PAGE)):
+            yield rows
+            after = rows[-1][0]
+
+    def kept(self, log_id: int) -> Iterator[list[Row]]:
+        """The same of the entries that have stayed where their bundles have left for an archive."""
+        after, last = (log_id << POSITION_BITS) - 1, log_id << POSITION_BITS | POSITION_MASK
+        while rows := self._read(self._script("kept_range"), (after, last, PAGE)):
             yield rows
             after = rows[-1][0]
 

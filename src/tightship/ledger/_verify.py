@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from tightship.core.errors import PayloadErased, StoreError, StoreMissing, TamperError, TightshipError
+from tightship.ledger import folded
 from tightship.ledger._reading import LogReader
 from tightship.ledger._schema import SCHEMA_VERSION, check_structure, empty_database, projection_tables, schema
-from tightship.ledger._verify_log import LogCheck
+from tightship.ledger._verify_log import Left, LogCheck
 from tightship.ledger._wal import kept_aside
+from tightship.ledger.archive_folder import MANIFEST, VALUES, ArchiveFolder, Archives
 from tightship.ledger.backend import Row
 from tightship.ledger.entries import Entry, payload_crc
 from tightship.ledger.findings import AuditReport, Progress
@@ -23,7 +26,7 @@ from tightship.ledger.keyring import KEYS_VERSION, FileKeyStore, KeyStore, empty
 from tightship.ledger.ledger import Ledger
 from tightship.ledger.public_keys import PUBLIC_KEYS, lines_of
 from tightship.ledger.scratch import Scratch, in_order, same_row
-from tightship.ledger.sequencer import signer_of
+from tightship.ledger.sequencer import keys_of, signer_of
 from tightship.ledger.sqlite import SqliteBackend
 from tightship.ledger.vault import Vault
 
@@ -31,9 +34,9 @@ KEYS: Final = "keys/keys.db"
 _SHOWN = 80
 
 
-def verify_store(ledger: Ledger, progress: Progress) -> AuditReport:
-    """Check everything that the ledger's store holds."""
-    return _Verifier(ledger, progress).run()
+def verify_store(ledger: Ledger, progress: Progress, archives: Sequence[Path] = ()) -> AuditReport:
+    """Check everything that the ledger's store holds, and these archives of it."""
+    return _Verifier(ledger, progress, archives).run()
 
 
 def examine_files(folder: Path, error: TightshipError) -> AuditReport:
@@ -56,8 +59,11 @@ def examine_files(folder: Path, error: TightshipError) -> AuditReport:
 
 
 class _Verifier:
-    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+    def __init__(self, ledger: Ledger, progress: Progress, archives: Sequence[Path]) -> None:
         self.ledger = ledger
+        self._folders = archives
+        self._archives: Archives | None = None
+        self._archived: folded.Folded | None = None
         self.progress = progress
         self.report = AuditReport()
         self.began = time.time()
@@ -71,6 +77,8 @@ class _Verifier:
         """Every check, each for itself: what one cannot read does not keep the others from looking."""
         checks: list[tuple[str, str, Callable[[], None]]] = [
             (self.file, "structure", self._structure),
+            (self.file, "archives", self._find_archived),
+            *((str(folder), "archive", partial(self._archive, folder)) for folder in self._folders),
             (self.file, "logs", self._logs),
             (self.file, "payloads", self._payloads),
             (self.file, "projections", self._projections),
@@ -110,6 +118,42 @@ class _Verifier:
             for suspicion in backend.suspicions:
                 self.report.add(f"{self.file}-wal", "write-ahead log", suspicion)
 
+    # --- archives -----------------------------------------------------------------------------------
+
+    def _find_archived(self) -> None:
+        """What has left by the log's own word; the roots that were signed bear that entry out, as any other."""
+        rows = list(self.snapshot.projection("archives"))
+        if rows:
+            self._archived = folded.recorded(self.ledger, rows[-1][0])
+            for address in sorted(self._archived.pages - self.snapshot.stored(list(self._archived.pages))):
+                place = f"log {folded.LOG!r}, entry {self._archived.n}"
+                self.report.add(self.file, place, f"names payload {address}, a page of a table, which is not there")
+
+    def _archive(self, root: Path) -> None:
+        """An archive: each file, each entry, each value; and that the log speaks of it."""
+        folder = ArchiveFolder(root)
+        column = list(schema()["archives"].defaults).index("manifest")
+        if folder.manifest not in {row[column] for row in self.snapshot.projection("archives")}:
+            self.report.add(str(root), MANIFEST, "no entry of the log speaks of this archive, or it was changed")
+            return
+        folder.check(keys_of(self.ledger), lambda done: self.progress("archive", done, 0))
+        for raw, scope, sealed, _ in folder.sealed():
+            self.report.archives += 1
+            try:
+                self.vault.open(raw.hex(), scope, sealed)
+            except PayloadErased:
+                self.report.erased += 1
+            except (TamperError, StoreMissing) as error:
+                self.report.add(str(root), VALUES, error.message)
+        self._archives = self._archives or Archives(())
+        self._archives.folders.append(folder)
+
+    def _left(self, log: str) -> Left:
+        known = self._archived
+        if known is None:
+            return Left()
+        return Left(known.archived.get(log, 0), known.stay.get(log, frozenset()), self._archives)
+
     # --- logs, entries, tiles, checkpoints -----------------------------------------------------------
 
     def _logs(self) -> None:
@@ -121,6 +165,9 @@ class _Verifier:
             self.progress("entries", done, max(total, done))
 
         latest = self.snapshot.latest_payloads()
+        if self._archived is not None:  # what is older may be named by entries that have left
+            floor = latest.get(self._archived.detail, 0)
+            latest = {address: row for address, row in latest.items() if row > floor}
         unnamed = set(latest)
         known: set[int] = set()
         for row in self.snapshot.logs():
@@ -131,7 +178,8 @@ class _Verifier:
                 continue
             known.add(log_id)
             self.names[log_id] = name
-            LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head, unnamed).run(step)
+            left = self._left(name)
+            LogCheck(self.ledger, self.snapshot, self.scratch, self.report, log_id, name, head, unnamed, left).run(step)
         for log_id in self.snapshot.log_ids():
             if log_id not in known:
                 self.report.add(self.file, f"entries of log {log_id}", "there is no log of that id")
@@ -221,13 +269,23 @@ class _Verifier:
     def _fold(self) -> None:
         """Fold all entries beside the store, in the order in which they were committed."""
         # what is wrong with an entry was reported when its log was read
-        logs = [
-            LogReader(self.snapshot, log_id, name, lambda place, message: None).entries()
-            for log_id, name in self.names.items()
-        ]
-        for page in in_order(logs):
+        known = self._archived
+        if known is not None and not self.report.archived:
+            known = None  # all that has left was looked at: fold it again
+        elif known is not None:
+            folded.begin(self.ledger, known, self.scratch)
+        for page in in_order([self._history(log_id, name, known) for log_id, name in self.names.items()]):
             self._fold_page(page)
             self.progress("projections", self.scratch.folded, self.report.entries)
+
+    def _history(self, log_id: int, name: str, known: folded.Folded | None) -> Iterator[list[Entry]]:
+        """A log's entries behind where the tables stand."""
+        at = 0 if known is None else known.upto.get(name, 0)
+        if known is None and self._archives is not None and self._archived is not None:
+            at = self._archived.archived.get(name, 0)
+            yield from self._archives.pages(name, at)
+        for page in LogReader(self.snapshot, log_id, name, lambda place, message: None).entries():
+            yield [entry for entry in page if entry.n > at]
 
     def _fold_page(self, entries: list[Entry]) -> None:
         try:

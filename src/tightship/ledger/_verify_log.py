@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tightship.core import kinds
 from tightship.core.errors import StoreError, TamperError, TightshipError
 from tightship.ledger._reading import LogReader, Read, run_of
+from tightship.ledger.archive_folder import Archives
 from tightship.ledger.backend import Moment
 from tightship.ledger.entries import Entry, decode
 from tightship.ledger.findings import AuditReport
@@ -17,15 +19,33 @@ from tightship.ledger.merkle.keys import Verifier
 from tightship.ledger.merkle.locate import locate_damage
 from tightship.ledger.merkle.tiles import HASH_SIZE, TILE_WIDTH, tiles_of
 from tightship.ledger.merkle.tree import CompactRange, leaf_hash
-from tightship.ledger.references import addresses_of
+from tightship.ledger.references import addresses_in, addresses_of
 from tightship.ledger.scratch import Scratch
 from tightship.ledger.sequencer import signer_of, stated_origin
 
 _UNREADABLE: Final = bytes(HASH_SIZE)
 """Stands for the leaf of an entry that cannot be read, so that those behind it keep their places."""
 _MAX_GAP: Final = 100_000
-_ADDRESSES: Final = re.compile('"([0-9a-f]{64})"')
 Step = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Left:
+    """What of a log has left: up to where, what stays there, and the archives to look into, if any."""
+
+    upto: int = 0
+    stay: frozenset[int] = frozenset()
+    archives: Archives | None = None
+    _from: int = 0
+    _some: list[bytes] = field(default_factory=list[bytes])
+
+    def entries(self, log: str, index: int) -> bytes | None:
+        """The entry at an index, which counts from 0, as an archive has it; a bundle is read at a time."""
+        if self.archives is None:
+            return None
+        if not self._from <= index < self._from + len(self._some):
+            self._from, self._some = index, self.archives.entries(log, index, TILE_WIDTH)
+        return self._some[index - self._from] if self._some else None
 
 
 class LogCheck:
@@ -41,14 +61,17 @@ class LogCheck:
         name: str,
         head: int,
         unnamed: set[str],
+        left: Left,
     ) -> None:
-        """`unnamed`: addresses of payloads; those that an entry names are taken out."""
+        """`unnamed`: addresses of payloads; those that an entry names are taken out. `left`: what has left."""
         self._ledger = ledger
         self._snapshot = snapshot
         self._scratch = scratch
         self._report = report
         self._log_id, self._name, self._head = log_id, name, head
         self._unnamed = unnamed
+        self._left = left
+        self._tiles = _SnapshotTiles(snapshot, log_id)
         self._reader = LogReader(snapshot, log_id, name, self._add)
         self._n = 0
         self._micros = 0
@@ -66,9 +89,8 @@ class LogCheck:
         self._next = next(self._checkpoints, None)
         leaves = self._leaves(step)
         if last is not None:
-            tiles = _SnapshotTiles(self._snapshot, self._log_id)
             try:
-                for damage in locate_damage(tiles, last.size, last.root, leaves):
+                for damage in locate_damage(self._tiles, last.size, last.root, leaves):
                     if damage.kind in ("entry", "either") and damage.index + 1 in self._bad:
                         continue  # its checksum has told already
                     at = f"log {self._name!r}"
@@ -161,6 +183,8 @@ class LogCheck:
                 self._scratch.put_bundle_runs(page[0].bundle, {run for run in map(run_of, page) if run is not None})
             sound: list[Entry] = []
             for read in page:
+                for leaf in self._gone(read.n):
+                    yield self._grow(leaf)
                 missing = read.n - self._n - 1
                 if not self._in_order(read.n, missing):
                     continue
@@ -172,11 +196,28 @@ class LogCheck:
                 else:
                     self._bad.add(read.n)
                 if self._unnamed and read.data is not None:
-                    self._unnamed.difference_update(_ADDRESSES.findall(read.data.decode("latin-1")))
+                    self._unnamed.difference_update(addresses_in(read.data))
                 yield self._grow(_UNREADABLE if read.data is None else leaf_hash(read.data))
             self._report.entries += len(page)
-            self._check_addresses(sound)
+            self._check_addresses([one for one in sound if one.n > self._left.upto or one.n in self._left.stay])
             step(len(page))
+        for leaf in self._gone(self._left.upto + 1):
+            yield self._grow(leaf)
+
+    def _gone(self, before: int) -> Iterator[bytes]:
+        """The leaf hashes of the entries before a position that have left: of what an archive has, or of the tiles."""
+        while self._n + 1 < before and self._n < self._left.upto:
+            index, at = divmod(self._n, TILE_WIDTH)
+            if self._n + 1 in self._left.stay:
+                self._add(self._place(self._n + 1), f"entry {self._n + 1} of log {self._name!r} is missing; it stays")
+            found = self._left.entries(self._name, self._n)
+            if found is not None:
+                self._report.archives += 1
+                yield leaf_hash(found)
+                continue
+            self._report.archived += 1
+            hashes = self._tiles.get(0, index) or b""
+            yield hashes[at * HASH_SIZE : (at + 1) * HASH_SIZE].ljust(HASH_SIZE, b"\0")
 
     def _page(self, pages: Iterator[list[Read]]) -> list[Read] | None:
         try:
@@ -218,7 +259,9 @@ class LogCheck:
         return entry
 
     def _check_addresses(self, entries: list[Entry]) -> None:
-        named = {address: entry.n for entry in reversed(entries) for address in addresses_of(entry)}
+        # pages of tables are looked for where the last archive's entry names them; earlier ones are gone
+        own = (entry for entry in reversed(entries) if not (entry.kind == kinds.SNAPSHOT and "table" in entry.body))
+        named = {address: entry.n for entry in own for address in addresses_of(entry)}
         for address in sorted(named.keys() - self._snapshot.stored(list(named))):
             self._add(self._place(named[address]), f"names payload {address}, which is not there")
 
@@ -240,11 +283,14 @@ class _SnapshotTiles:
     def __init__(self, snapshot: Moment, log_id: int) -> None:
         self._snapshot = snapshot
         self._log_id = log_id
+        self._last: tuple[int, int, bytes | None] = (-1, -1, None)
 
     def get(self, level: int, index: int) -> bytes | None:
-        """The tile's hashes; one that is no blob counts as missing."""
-        data = self._snapshot.tile(self._log_id, level, index)
-        return data if isinstance(data, bytes) else None
+        """The tile's hashes; one that is no blob counts as missing. The one that was read last is kept."""
+        if self._last[:2] != (level, index):
+            data = self._snapshot.tile(self._log_id, level, index)
+            self._last = (level, index, data if isinstance(data, bytes) else None)
+        return self._last[2]
 
 
 def _counted_from_one(text: str, index: int) -> str:

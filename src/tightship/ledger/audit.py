@@ -6,7 +6,7 @@ All of it streams: memory does not grow with the ledger. `progress` is called fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +24,16 @@ from tightship.core.errors import (
     UnknownName,
 )
 from tightship.core.ports import Projection
+from tightship.ledger import folded
 from tightship.ledger._verify import examine_files, verify_store
-from tightship.ledger.entries import Entry
+from tightship.ledger.archive_folder import Archives, missing
+from tightship.ledger.entries import Entry, decode
 from tightship.ledger.findings import AuditReport, Finding, Progress
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger
 from tightship.ledger.merkle.export import export_log
 from tightship.ledger.merkle.keys import NoteVerifier
 from tightship.ledger.merkle.proof import build_bundle
+from tightship.ledger.merkle.tiles import TILE_WIDTH
 from tightship.ledger.references import addresses_of
 from tightship.ledger.sequencer import BackendTiles, cover, signer_of, stated_origin
 from tightship.ledger.vault import Vault
@@ -42,7 +45,9 @@ def _silent(stage: str, done: int, total: int) -> None:
     """Nobody watches."""
 
 
-async def verify(ledger: Ledger, progress: Progress = _silent, *, integrate: bool = True) -> AuditReport:
+async def verify(
+    ledger: Ledger, progress: Progress = _silent, *, integrate: bool = True, archives: Sequence[Path] = ()
+) -> AuditReport:
     """Check the whole store: file structure, entries, hashes, checkpoints, payloads, keys, projections.
 
     Works beside a process that executes: it reads one snapshot. A store that was taken back as a whole to an earlier
@@ -52,8 +57,9 @@ async def verify(ledger: Ledger, progress: Progress = _silent, *, integrate: boo
         ledger: the store's ledger.
         progress: told how far it is.
         integrate: when nothing is damaged and no process executes, put entries that no checkpoint covers under one.
+        archives: folders with what has left the store, to be checked as well.
     """
-    report = await _in_thread(ledger, verify_store, ledger, progress)
+    report = await _in_thread(ledger, verify_store, ledger, progress, archives)
     if report.ok and report.uncovered and integrate and not ledger.backend.read_only:
         report.integrated = await cover(ledger)
     return report
@@ -84,23 +90,24 @@ async def verify_folder(
         await ledger.close()
 
 
-async def prove(ledger: Ledger, n: int, log: str = DEFAULT_LOG) -> str:
+async def prove(ledger: Ledger, n: int, log: str = DEFAULT_LOG, archives: Sequence[Path] = ()) -> str:
     """One entry with the proof that it stands in the log: C2SP tlog-proof text, which needs no store to be checked.
 
     Args:
         n: the entry's position. Proofs count from 0: the text says `index n - 1`.
+        archives: folders with what has left the store.
 
     Raises:
-        UnknownName: there is no such entry. LedgerError: no checkpoint covers it yet.
+        UnknownName: there is no such entry. Archived: it has left. LedgerError: no checkpoint covers it yet.
         TamperError: what is stored does not prove it.
     """
-    return await _in_thread(ledger, _prove, ledger, n, log)
+    return await _in_thread(ledger, _prove, ledger, n, log, archives)
 
 
-def _prove(ledger: Ledger, n: int, log: str) -> str:
+def _prove(ledger: Ledger, n: int, log: str, archives: Sequence[Path]) -> str:
     log_id, head = _log(ledger, log)
-    rows = ledger.backend.entries(log, n - 1, 1) if 0 < n <= head else []
-    if not rows or rows[0][0] != n:
+    found = _reader(ledger, log, archives)(n - 1, 1) if 0 < n <= head else []
+    if not found:
         raise UnknownName(f"the log {log!r} has no entry {n}", fix=f"its entries are 1 to {head}")
     last = ledger.backend.checkpoint(log_id)
     if last is None or last[0] < n:
@@ -108,7 +115,7 @@ def _prove(ledger: Ledger, n: int, log: str) -> str:
             f"no checkpoint covers entry {n} yet",
             fix="run `tightship audit verify`, which puts new entries under one while nothing executes",
         )
-    return build_bundle(BackendTiles(ledger.backend, log_id), n - 1, rows[0][1], last[1], _verifier(ledger, last[1]))
+    return build_bundle(BackendTiles(ledger.backend, log_id), n - 1, found[0], last[1], _verifier(ledger, last[1]))
 
 
 @dataclass(slots=True)
@@ -138,7 +145,13 @@ class ExportReport:
 
 
 async def export(
-    ledger: Ledger, folder: Path, progress: Progress = _silent, *, plain: bool = False, integrate: bool = True
+    ledger: Ledger,
+    folder: Path,
+    progress: Progress = _silent,
+    *,
+    plain: bool = False,
+    integrate: bool = True,
+    archives: Sequence[Path] = (),
 ) -> ExportReport:
     """Write the logs as others read them: per log `NAME/` (C2SP tlog-tiles), `NAME.jsonl` and `NAME.vkey`.
 
@@ -148,6 +161,7 @@ async def export(
         plain: write the opened values of the entries' payloads beside each entry of the JSON lines. They leave the
             vault for good: what is erased later stays readable there.
         integrate: put new entries under a checkpoint first, when no process executes.
+        archives: folders with what has left the store.
 
     Raises:
         TamperError: entries, tiles and checkpoint do not fit together. LedgerError: the folder holds something else.
@@ -155,10 +169,10 @@ async def export(
     """
     if integrate:
         await cover(ledger)
-    return await _in_thread(ledger, _export, ledger, folder, progress, plain)
+    return await _in_thread(ledger, _export, ledger, folder, progress, plain, archives)
 
 
-def _export(ledger: Ledger, folder: Path, progress: Progress, plain: bool) -> ExportReport:
+def _export(ledger: Ledger, folder: Path, progress: Progress, plain: bool, archives: Sequence[Path]) -> ExportReport:
     report = ExportReport(folder)
     heads = ledger.backend.heads()
     total, done = sum(head for _, head in heads.values()), 0
@@ -176,11 +190,18 @@ def _export(ledger: Ledger, folder: Path, progress: Progress, plain: bool) -> Ex
                 checkpoint=last[1],
                 keys=[verifier],
                 tiles=BackendTiles(ledger.backend, log_id),
-                entries=_reader(ledger, log),
+                entries=(read := _reader(ledger, log, archives)),
                 progress=lambda count, before=done: progress("tiles", before + count, total),
             )
             target.with_name(f"{target.name}.vkey").write_text(f"{verifier.vkey}\n", "utf-8")
-            _write_lines(ledger, target.with_name(f"{target.name}.jsonl"), log, size, plain, report)
+            _write_lines(
+                target.with_name(f"{target.name}.jsonl"),
+                log,
+                size,
+                _Values(ledger, archives) if plain else None,
+                report,
+                read,
+            )
             report.logs[log] = size
             done += size
             progress("entries", done, total)
@@ -189,39 +210,71 @@ def _export(ledger: Ledger, folder: Path, progress: Progress, plain: bool) -> Ex
     return report
 
 
-def _reader(ledger: Ledger, log: str) -> Callable[[int, int], Sequence[bytes]]:
-    return lambda start, count: [data for _, data in ledger.backend.entries(log, start, count)]
+def _reader(ledger: Ledger, log: str, folders: Sequence[Path]) -> Callable[[int, int], Sequence[bytes]]:
+    """Entries by index, from the store and from archives.
+
+    Raises:
+        Archived: one has left for an archive that is not among these.
+    """
+    known, archives = folded.latest(ledger), Archives(folders)
+    left = known.archived.get(log, 0) if known else 0
+
+    def read(start: int, count: int) -> list[bytes]:
+        rows = ledger.backend.entries(log, start, count)
+        there = [n for n, _ in rows] == list(range(start + 1, start + 1 + len(rows)))
+        if (there and len(rows) == count) or start >= left:
+            return [data for _, data in rows] if there else []
+        found = archives.entries(log, start, count)
+        if not found:
+            raise missing(log, start + 1)
+        return found
+
+    return read
 
 
-def _write_lines(ledger: Ledger, path: Path, log: str, size: int, plain: bool, report: ExportReport) -> None:
-    vault = Vault(ledger.vault.keyring.reader()) if plain else None
+class _Values:
+    """Opens payloads from the store and from archives, which are gone through once for where they are."""
+
+    def __init__(self, ledger: Ledger, folders: Sequence[Path]) -> None:
+        self._ledger, self._vault = ledger, Vault(ledger.vault.keyring.reader())
+        self._left = {
+            raw.hex(): (scope, data) for one in Archives(folders).folders for raw, scope, data, _ in one.sealed()
+        }
+
+    def of(self, entry: Entry, report: ExportReport) -> dict[str, Any]:
+        """The entry's payloads by address, opened; of those that were erased, the addresses."""
+        values: dict[str, Any] = {}
+        erased: list[str] = []
+        wanted = list(dict.fromkeys(addresses_of(entry)))
+        sealed = {address: self._left[address] for address in wanted if address in self._left}
+        for address, (scope, data) in {**sealed, **self._ledger.sealed(wanted)}.items():
+            try:
+                values[address] = orjson.loads(self._vault.open(address, scope, data or b""))
+            except PayloadErased:
+                erased.append(address)
+        report.values += len(values)
+        report.erased += len(erased)
+        return {"values": values, "erased": erased} if erased else {"values": values}
+
+
+def _write_lines(
+    path: Path,
+    log: str,
+    size: int,
+    values: _Values | None,
+    report: ExportReport,
+    read: Callable[[int, int], Sequence[bytes]],
+) -> None:
     draft = path.with_name(f"{path.name}.new")
     with draft.open("wb") as file:
-        for entry in _covered(ledger, log, size):
-            line = entry.as_dict()
-            if vault is not None:
-                line |= _values(ledger, vault, entry, report)
-            file.write(orjson.dumps(line) + b"\n")
+        for start in range(0, size, TILE_WIDTH):
+            for n, data in enumerate(read(start, min(TILE_WIDTH, size - start)), start=start + 1):
+                entry = decode(log, n, data)
+                line = entry.as_dict()
+                if values is not None:
+                    line |= values.of(entry, report)
+                file.write(orjson.dumps(line) + b"\n")
     draft.rename(path)
-
-
-def _covered(ledger: Ledger, log: str, size: int) -> Iterator[Entry]:
-    for page in ledger.pages(log, 0, size):
-        yield from page
-
-
-def _values(ledger: Ledger, vault: Vault, entry: Entry, report: ExportReport) -> dict[str, Any]:
-    """The entry's payloads by address, opened; of those that were erased, the addresses."""
-    values: dict[str, Any] = {}
-    erased: list[str] = []
-    for address, (scope, data) in ledger.sealed(list(dict.fromkeys(addresses_of(entry)))).items():
-        try:
-            values[address] = orjson.loads(vault.open(address, scope, data or b""))
-        except PayloadErased:
-            erased.append(address)
-    report.values += len(values)
-    report.erased += len(erased)
-    return {"values": values, "erased": erased} if erased else {"values": values}
 
 
 @dataclass(slots=True)
@@ -235,14 +288,18 @@ class RebuildReport:
         return {"tables": dict(self.tables)}
 
 
-async def rebuild(ledger: Ledger, progress: Progress = _silent) -> RebuildReport:
-    """Make every projection anew from the log.
+async def rebuild(ledger: Ledger, progress: Progress = _silent, archives: Sequence[Path] = ()) -> RebuildReport:
+    """Make every projection anew from the log; with archives from its first entry, also where entries have left.
 
     Raises:
         TamperError: an entry is damaged; nothing was changed.
     """
     total = sum(head for _, head in (await ledger.off_loop(ledger.backend.heads)).values())
-    return RebuildReport(await ledger.rebuild(lambda done: progress("entries", done, max(done, total))))
+    return RebuildReport(
+        await ledger.rebuild(
+            lambda done: progress("entries", done, max(done, total)), Archives(archives) if archives else None
+        )
+    )
 
 
 def _log(ledger: Ledger, log: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -190,6 +190,10 @@ class Moment(Protocol):
         """Row id, run, data and checksum of a log's entries that are not in bundles, in order, a page at a time."""
         ...
 
+    def kept(self, log_id: int) -> Iterator[list[Row]]:
+        """The same of the entries that have stayed where their bundles have left for an archive."""
+        ...
+
     def payloads(self) -> Iterator[list[Row]]:
         """Row id, address, scope, sealed bytes and checksum of each payload, a page at a time."""
         ...
@@ -325,7 +329,30 @@ class Store(Backend, Protocol):
         ...
 
     def trim(self) -> None:
-        """Give space that packing has freed back to the disk."""
+        """Give space that packing or archiving has freed back to the disk."""
+        ...
+
+    def drop_bundles(self, log: str, upto: int, stay: Collection[int]) -> int:
+        """Drop the first few bundles of a log that end at a position or before, in one transaction.
+
+        Args:
+            stay: positions of entries that are kept as rows.
+
+        Returns: of how many entries they were; 0 when there is no such bundle.
+
+        Raises:
+            TamperError: one is damaged; nothing was dropped.
+        """
+        ...
+
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+        """Drop payloads in one transaction under the heads' lock, but none that a later entry names.
+
+        Args:
+            after: behind which position of each log entries may name them; it goes forward to what was read.
+
+        Returns: those that no entry behind these positions names; they are gone.
+        """
         ...
 
     def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:

@@ -6,8 +6,10 @@ A bundle is a tlog-tiles entry bundle (C2SP), deflated; it holds the very bytes 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
+
+import orjson
 
 from tightship.core.errors import TamperError
 from tightship.ledger.entries import POSITION_MASK, entry_crc
@@ -17,6 +19,8 @@ WIDTH: Final = 256
 """Entries in a bundle, aligned as the tiles are."""
 _MAX_BYTES: Final = WIDTH * (MAX_ENTRY_BYTES + 2)
 _VERIFY: Final = "`tightship audit verify` says what else is damaged; restore the store from your backup"
+BUNDLES_AT_ONCE: Final = 4
+"""Bundles packed or dropped in one transaction, so that no commit waits long."""
 StoredRow = tuple[Any, ...]
 """A row as it lies in the store: id, run, data, crc of `entries`; id, data, crc of `bundles`."""
 
@@ -79,6 +83,20 @@ def entry_of_row(log: str, seed: int, row: StoredRow) -> bytes:
         f"entry {row_id & POSITION_MASK} of log {log!r} is not what was written: its checksum does not hold",
         fix=_VERIFY,
     )
+
+
+def rows_that_stay(log: str, seed: int, row: StoredRow, stay: Collection[int]) -> list[StoredRow]:
+    """The rows of `kept` (id, run, data, crc) for those entries of a bundle's row that stay, by their positions.
+
+    Raises:
+        TamperError: the bundle's checksum does not hold.
+    """
+    rows: list[StoredRow] = []
+    for row_id, data in enumerate(entries_of_row(log, seed, row), start=row[0]):
+        if row_id & POSITION_MASK in stay:
+            run = str(orjson.loads(data)["run"])
+            rows.append((row_id, run, data.decode(), entry_crc(seed, run.encode(), data)))
+    return rows
 
 
 def entries_of_row(log: str, seed: int, row: StoredRow) -> list[bytes]:

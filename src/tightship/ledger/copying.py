@@ -179,6 +179,7 @@ def _tables(
     total = sum(row[2] for row in logs)
     yield "logs", logs
     yield "entries", _entries(moment, logs, total, progress)
+    yield "kept", (row for log_id, _, _ in logs for page in moment.kept(log_id) for row in page)
     yield "bundles", (row for log_id, _, _ in logs for row in moment.bundles(log_id))
     for table in ("bundle_runs", "tiles", "checkpoints"):
         yield table, moment.projection(table)

@@ -43,7 +43,8 @@ class AuditReport:
     Attributes:
         entries, payloads, files, checkpoints, tiles, keys, rows: how many were checked (`rows` are the projections').
         erased: payloads that nobody can open any more because a key of theirs was destroyed on request.
-        logs: entries by log. covered: how many of them lie under a signed checkpoint.
+        archived: entries in archives that were not looked at. archives: entries and values there that were.
+        logs: entries by log, with those that have left. covered: how many of them lie under a signed checkpoint.
         found: damage in all, also where it is more than `findings` holds.
         integrated: what no checkpoint covered was put under one after the check.
     """
@@ -56,6 +57,8 @@ class AuditReport:
     tiles: int = 0
     keys: int = 0
     rows: int = 0
+    archived: int = 0
+    archives: int = 0
     logs: dict[str, int] = field(default_factory=dict[str, int])
     covered: dict[str, int] = field(default_factory=dict[str, int])
     found: int = 0
@@ -86,7 +89,19 @@ class AuditReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON."""
-        names = ("entries", "payloads", "erased", "files", "checkpoints", "tiles", "keys", "rows", "found")
+        names = (
+            "entries",
+            "payloads",
+            "erased",
+            "files",
+            "checkpoints",
+            "tiles",
+            "keys",
+            "rows",
+            "archived",
+            "archives",
+            "found",
+        )
         return {
             "ok": self.ok,
             **{name: getattr(self, name) for name in names},

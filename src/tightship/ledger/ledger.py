@@ -22,8 +22,10 @@ from tightship.core.errors import (
 )
 from tightship.core.ports import Projection
 from tightship.core.world import Disk, World
+from tightship.ledger import folded
 from tightship.ledger._intake import prepare
 from tightship.ledger._open import check_heads, open_store
+from tightship.ledger.archive_folder import Archives
 from tightship.ledger.backend import Condition, Store
 from tightship.ledger.claiming import FREE, Bounds, Claiming
 from tightship.ledger.entries import (
@@ -39,7 +41,7 @@ from tightship.ledger.entries import (
 from tightship.ledger.hearing import Hearing, Listener
 from tightship.ledger.keyring import Keyring, derive
 from tightship.ledger.memory import MemoryState
-from tightship.ledger.projections import Deltas, ErasuresProjection, Folder, RunsProjection
+from tightship.ledger.projections import ArchivesProjection, ErasuresProjection, Folder, RunsProjection
 from tightship.ledger.scratch import Scratch, in_order
 from tightship.ledger.store import Committer
 from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
@@ -70,7 +72,7 @@ class Ledger:
         self.world = world
         self.vault = Vault(keyring)
         self.disk = disk
-        self.folder = Folder([RunsProjection(), ErasuresProjection(), *projections])
+        self.folder = Folder([RunsProjection(), ErasuresProjection(), ArchivesProjection(), *projections])
         self._committer = Committer(backend, self.folder, world.clock)
         self.hearing = Hearing(self.vault, world.clock)
         self._pool = ThreadPoolExecutor(1, "ledger-reader") if threaded else None
@@ -308,7 +310,7 @@ class Ledger:
         return (await self.values([address]))[address]
 
     async def values(self, addresses: Sequence[str], erased: Any = ...) -> dict[str, Any]:
-        """Open several payloads; `erased`, when given, stands for those whose key was destroyed."""
+        """Open several payloads; `erased`, when given, stands for those whose key was destroyed or that have left."""
         sealed = await self.read_sealed(addresses)
         opened: dict[str, Any] = {}
         for address in addresses:
@@ -318,6 +320,12 @@ class Ledger:
                 if erased is ...:
                     raise
                 opened[address] = erased
+            except StoreMissing:
+                if erased is not ... and await self.select("archives", limit=1):
+                    opened[address] = erased
+                    continue
+                await self.off_loop(folded.check_value, self, address)
+                raise
         return opened
 
     async def read_sealed(
@@ -372,8 +380,15 @@ class Ledger:
         return await self.off_loop(self.backend.select, table, where, order, limit)
 
     async def run_entries(self, run: str) -> list[Entry]:
-        """All entries of a run, in order."""
-        return await self.off_loop(self.backend.entries_of, [run])
+        """All entries of a run, in order.
+
+        Raises:
+            Archived: they have left the store.
+        """
+        entries = await self.off_loop(self.backend.entries_of, [run])
+        if not entries or entries[0].kind != kinds.STARTED:
+            await self.off_loop(folded.check_here, self, run, entries)
+        return entries
 
     async def runs_entries(self, runs: Sequence[str]) -> dict[str, list[Entry]]:
         """The entries of many runs, by run."""
@@ -392,8 +407,12 @@ class Ledger:
         heads = await self.off_loop(self.backend.heads)
         return heads.get(log, (0, 0))[1]
 
-    async def rebuild(self, progress: Callable[[int], None] | None = None) -> dict[str, int]:
+    async def rebuild(
+        self, progress: Callable[[int], None] | None = None, archives: Archives | None = None
+    ) -> dict[str, int]:
         """Throw the projections away and fold them from the log again.
+
+        Where entries have left, it starts from how the tables stood then, or from the first entry with `archives`.
 
         Appends go on meanwhile: most is folded beside them, and only the rest and the exchange of the rows hold
         the writer up.
@@ -405,16 +424,10 @@ class Ledger:
         """
         scratch = Scratch(self.folder)
         try:
-            await self.off_loop(self._fold_into, scratch, progress)
+            await self.off_loop(folded.fold, self, scratch, progress, archives)
             return await self.job(functools.partial(self._exchange, scratch))
         finally:
             scratch.close()
-
-    def _fold_into(self, scratch: Scratch, progress: Callable[[int], None] | None) -> None:
-        for page in self.history():
-            scratch.fold(page)
-            if progress is not None:
-                progress(scratch.folded)
 
     def pages(self, log: str, after: int = 0, upto: int | None = None) -> Iterator[list[Entry]]:
         """The entries of a log up to a position, a page at a time; blocks, so call it from a thread.
@@ -425,19 +438,6 @@ class Ledger:
         while rows := self.backend.entries(log, after, PAGE if upto is None else min(PAGE, upto - after)):
             yield [decode(log, n, data) for n, data in rows]
             after = rows[-1][0]
-
-    def history(self) -> Iterator[list[Entry]]:
-        """The entries of all logs in the order in which they were committed, a page at a time. It blocks."""
-        heads = self.backend.heads()  # read at once: what stands below them is all that was committed until then
-        return in_order([self.pages(log, 0, head) for log, (_, head) in heads.items()])
-
-    def fold_all(self) -> Deltas:
-        """The projections as the log gives them, in memory: for small ledgers."""
-        deltas: Deltas = {}
-        for page in self.history():
-            for entry in page:
-                self.folder.fold(entry, deltas)
-        return deltas
 
     def _exchange(self, scratch: Scratch) -> dict[str, int]:
         backend = self.backend

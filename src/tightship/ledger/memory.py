@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from tightship.core.errors import LedgerError, StoreReadOnly
@@ -140,6 +140,14 @@ class MemoryBackend:
     def compact(self, log: str, covered: int) -> int:
         """Memory is not packed."""
         return 0
+
+    def drop_bundles(self, log: str, upto: int, stay: Collection[int]) -> int:
+        """Memory has no bundles."""
+        return 0
+
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+        """Memory lets nothing go."""
+        return set()
 
     def trim(self) -> None:
         """Memory has nothing to give back."""

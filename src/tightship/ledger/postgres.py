@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost
 from tightship.core.world import SystemClock
-from tightship.ledger import pg_lock
+from tightship.ledger import pg_bundles, pg_lock
 from tightship.ledger._pg import Address, Link, Statement, run_together, script
 from tightship.ledger._pg_opening import Opener
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
@@ -25,7 +25,7 @@ from tightship.ledger._pg_values import append_statements, delta_statements, kin
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import projection_tables, schema
 from tightship.ledger.backend import NOTHING, Asked, Batch, Condition, Look, Opening, Row, Rows
-from tightship.ledger.bundles import WIDTH, bundle_crc, entry_of_row, pack_rows
+from tightship.ledger.bundles import entry_of_row
 from tightship.ledger.claiming import Claiming
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode
 from tightship.ledger.notices import due_elsewhere, notice_of
@@ -33,13 +33,12 @@ from tightship.ledger.own import Own
 from tightship.ledger.pg_due import rows_due
 from tightship.ledger.pg_snapshot import PostgresSnapshot
 from tightship.ledger.presence import LEASE
+from tightship.ledger.references import addresses_in
 from tightship.ledger.server_clock import ServerClock
 
 if TYPE_CHECKING:
     import psycopg
 
-BUNDLES_AT_ONCE: Final = 4
-"""Bundles packed in one transaction."""
 CLOSING_SECONDS: Final = 10.0
 """How long a closing store still asks whether its last batch was committed."""
 _T = TypeVar("_T")
@@ -271,26 +270,34 @@ class PostgresBackend:
         Raises:
             TamperError: an entry is missing or damaged; nothing was moved.
         """
-        moved = 0
         log_id = self.heads()[log][0]
         with self._transaction("tree") as db:
-            while moved < BUNDLES_AT_ONCE * WIDTH and (some := self._compact(db, log, log_id, covered)):
-                moved += some
-        return moved
+            return pg_bundles.pack_some(db, log, self._seeds[log], log_id, covered)
 
-    def _compact(self, db: psycopg.Connection[Any], log: str, log_id: int, covered: int) -> int:
-        base = log_id << POSITION_BITS
-        row = db.execute(script("first_entry"), (base, base | covered)).fetchone()
-        first = row[0] if row else None
-        if first is None or (first & POSITION_MASK) + WIDTH - 1 > covered:
-            return 0
-        rows = db.execute(script("entries_range"), (first - 1, first + WIDTH - 1, WIDTH)).fetchall()
-        seed = self._seeds[log]
-        data = pack_rows(log, seed, first, rows)
-        db.execute(script("put_bundle"), (first, data, bundle_crc(seed, first, data)))
-        db.execute(script("put_bundle_runs"), (first, sorted({row[1] for row in rows})))
-        db.execute(script("drop_entries"), (first, first + WIDTH))
-        return WIDTH
+    def drop_bundles(self, log: str, upto: int, stay: Collection[int]) -> int:
+        """Drop the first few bundles up to a position; of their entries, those at the positions in `stay` are kept.
+
+        Returns: of how many entries they were; 0 when there is no such bundle.
+
+        Raises:
+            TamperError: one is damaged; nothing was dropped.
+        """
+        log_id = self.heads()[log][0]
+        with self._transaction("tree") as db:
+            return pg_bundles.drop_some(db, log, self._seeds[log], log_id, upto, stay)
+
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+        """Drop payloads under the store's lock, but none that an entry behind these positions names."""
+        with self._link.held() as db, db.transaction():
+            db.execute(script("lock_store"))
+            gone = set(addresses)
+            for log_id, log, head in db.execute(script("heads")).fetchall():
+                known = after.get(log, 0)
+                for _, data in rows_between(_fetcher(db), self._seeds, log, log_id, known, head, head - known):
+                    gone.difference_update(addresses_in(data))
+                after[log] = head
+            db.execute(script("drop_payloads"), ([bytes.fromhex(address) for address in sorted(gone)],))
+        return gone
 
     def trim(self) -> None:
         """The server's own vacuum does it."""

@@ -118,6 +118,22 @@ class ErasuresProjection:
         return (Delta((body["subject"],), {"by_whom": body.get("by") or "", "at": entry.at}),)
 
 
+class ArchivesProjection:
+    """What has left for archives, and where to: by the positions of the entries that say so."""
+
+    table = "archives"
+    key_columns: Sequence[str] = ("n",)
+    kinds = frozenset({kinds.SNAPSHOT})
+
+    def fold(self, entry: EntryView) -> Iterable[Delta]:
+        """The archive; pages of rows are of no interest by themselves."""
+        body = entry.body
+        if "table" in body:
+            return ()
+        known = {name: body[name] for name in ("folder", "manifest", "detail", "before")}
+        return (Delta((entry.n,), {**known, "at": entry.at}),)
+
+
 Deltas = dict[str, dict[tuple[object, ...], Delta]]
 """Table -> row key -> what changes in it."""
 

@@ -12,6 +12,7 @@ from tightship.core.ports import EntryView
 FIELDS: Final = frozenset({"definition", "input", "args", "out", "output", "detail", "package"})
 """Fields of a body that hold the address of a stored payload. (`hash` of a turn is one that is not stored.)"""
 _ADDRESS = re.compile("[0-9a-f]{64}")
+_QUOTED = re.compile('"([0-9a-f]{64})"')
 
 
 def addresses_of(entry: EntryView) -> Iterator[str]:
@@ -26,6 +27,11 @@ def addresses_of(entry: EntryView) -> Iterator[str]:
             yield body["actions"]
     elif entry.kind == kinds.DECIDED and isinstance(value, Mapping) and ("error" in value or "signal" in value):
         yield from _named(value)
+
+
+def addresses_in(data: bytes) -> list[str]:
+    """Everything in an entry's bytes that may be the address of a payload, whatever field it stands in."""
+    return _QUOTED.findall(data.decode("latin-1"))
 
 
 def _named(fields: Mapping[str, Any]) -> Iterator[str]:

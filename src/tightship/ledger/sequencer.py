@@ -27,7 +27,7 @@ from tightship.ledger.merkle.checkpoint import (
     parse_checkpoint_text,
     sign_checkpoint,
 )
-from tightship.ledger.merkle.keys import NoteSigner
+from tightship.ledger.merkle.keys import NoteSigner, Verifier
 from tightship.ledger.merkle.tiles import integrate
 from tightship.ledger.merkle.tree import EMPTY_ROOT, leaf_hashes
 from tightship.ledger.public_keys import PUBLIC_KEYS
@@ -333,3 +333,13 @@ def signer_of(ledger: Ledger, origin: str, create: bool = False) -> NoteSigner:
             fix="restore the keystore from your backup",
         )
     return signer
+
+
+def keys_of(ledger: Ledger) -> dict[str, Verifier]:
+    """By log, the key that its checkpoints are signed with. It blocks."""
+    keys: dict[str, Verifier] = {}
+    for log, (log_id, _) in ledger.backend.heads().items():
+        last = ledger.backend.checkpoint(log_id)
+        if last is not None:
+            keys[log] = signer_of(ledger, stated_origin(last[1])).verifier
+    return keys

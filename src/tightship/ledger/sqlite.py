@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,12 @@ from tightship.ledger._schema import (
 from tightship.ledger._sql import ERRORS, connect, connect_read_only, script, translate, translate_errors
 from tightship.ledger._wal import check_before_writing
 from tightship.ledger.backend import FILE_FROM, NOTHING, Asked, Batch, Condition, Opening, Row, Rows
-from tightship.ledger.bundles import WIDTH, bundle_crc, pack_rows
+from tightship.ledger.bundles import BUNDLES_AT_ONCE, WIDTH, bundle_crc, pack_rows, rows_that_stay
 from tightship.ledger.claiming import OPEN, Claiming, due_rows
 from tightship.ledger.entries import POSITION_BITS, POSITION_MASK, Entry, decode, entry_crc, payload_crc
 from tightship.ledger.public_keys import PUBLIC_KEYS, read_keys, write_keys
+from tightship.ledger.references import addresses_in
 from tightship.ledger.snapshot import Snapshot
-
-BUNDLES_AT_ONCE = 4
-"""Bundles packed in one transaction, so that no commit waits long."""
 
 
 def open_database(path: Path, create: bool, read_only: bool = False) -> tuple[sqlite3.Connection, bool]:
@@ -188,8 +186,50 @@ class SqliteBackend:
         self._db.execute(script("drop_entries"), (first, first + WIDTH))
         return WIDTH
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        """A transaction of the writer beside the appends."""
+        with translate_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.rollback()
+                raise
+
+    def drop_bundles(self, log: str, upto: int, stay: Collection[int]) -> int:
+        """Drop the first few bundles up to a position; of their entries, those at the positions in `stay` are kept.
+
+        Returns: of how many entries they were; 0 when there is no such bundle.
+
+        Raises:
+            TamperError: one is damaged; nothing was dropped.
+        """
+        with self._transaction() as db:
+            base = next(row[0] for row in db.execute(self._heads_sql) if row[1] == log) << POSITION_BITS
+            last = base | max(upto - WIDTH + 1, 0)
+            rows = db.execute(script("bundles_range"), (base, last, BUNDLES_AT_ONCE)).fetchall()
+            for row in rows:
+                db.executemany(script("put_kept"), rows_that_stay(log, self._seeds[log], row, stay))
+                db.execute(script("drop_bundle_runs"), row[:1])
+                db.execute(script("drop_bundle"), row[:1])
+        return len(rows) * WIDTH
+
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+        """Drop payloads under the heads' lock, but none that an entry behind these positions names."""
+        with self._transaction() as db:
+            gone = set(addresses)
+            for log_id, log, head in db.execute(self._heads_sql).fetchall():
+                known = after.get(log, 0)
+                for _, data in self._rows(db, log, log_id, known, head, head - known):
+                    gone.difference_update(addresses_in(data))
+                after[log] = head
+            db.executemany(script("drop_payload"), [(bytes.fromhex(address),) for address in sorted(gone)])
+        return gone
+
     def trim(self) -> None:
-        """Give pages that packing has freed back to the disk."""
+        """Give pages that packing or archiving has freed back to the disk."""
         with translate_errors(self.path):
             self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would step it once: one page
 

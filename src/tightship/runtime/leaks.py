@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from tightship.core import kinds
+from tightship.core.errors import Archived
 from tightship.core.ports import EntryView, Json
 from tightship.ledger import Entry, Ledger
 from tightship.ledger.references import addresses_of
@@ -131,6 +132,7 @@ async def look_through(ledger: Ledger, spans: Sequence[Span], most: int | None =
         while at < wanted and (most is None or seen.entries < most):
             room = PAGE if most is None else min(PAGE, most - seen.entries)
             page = await ledger.entries(at, min(room, wanted - at), span.log)
+            page = [entry for entry in page if entry.n <= wanted]  # where some have left, others follow
             if not page:
                 at = wanted
                 break
@@ -191,7 +193,10 @@ async def _family(ledger: Ledger, run: str, above: dict[str, str]) -> str:
     while run not in passed:
         passed.add(run)
         if run not in above:
-            entries = await ledger.run_entries(run)
+            try:
+                entries = await ledger.run_entries(run)
+            except Archived:  # with all that belong to it
+                entries = []
             began = entries[0].body if entries else {}
             above[run] = str(began.get("parent") or began.get("linked") or began.get("forked", {}).get("run", ""))
         if not above[run]:

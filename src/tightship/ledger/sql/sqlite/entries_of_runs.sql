@@ -1,1 +1,4 @@
-SELECT id, run, data, crc FROM entries WHERE run IN (SELECT value FROM json_each(?)) ORDER BY id
+SELECT id, run, data, crc FROM kept WHERE run IN (SELECT value FROM json_each(?1))
+UNION ALL
+SELECT id, run, data, crc FROM entries WHERE run IN (SELECT value FROM json_each(?1))
+ORDER BY id

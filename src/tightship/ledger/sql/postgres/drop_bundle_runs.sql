@@ -1,0 +1,1 @@
+DELETE FROM bundle_runs WHERE bundle = %s

@@ -1,0 +1,1 @@
+SELECT id, run, data, crc FROM kept WHERE id > %s AND id <= %s ORDER BY id LIMIT %s

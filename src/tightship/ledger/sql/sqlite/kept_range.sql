@@ -1,0 +1,1 @@
+SELECT id, run, data, crc FROM kept WHERE id > ? AND id <= ? ORDER BY id LIMIT ?

@@ -1,0 +1,1 @@
+INSERT INTO kept (id, run, data, crc) VALUES (?, ?, ?, ?)
