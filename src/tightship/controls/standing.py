@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 class Standing:
@@ -23,7 +23,7 @@ class Standing:
         """Runs here whose turn has not come: what they have begun does not end while they wait."""
 
     @contextlib.contextmanager
-    def waits(self, run: str) -> Iterator[None]:
+    def waits(self, run: str) -> Generator[None]:
         """Meanwhile this run waits for what other runs have begun."""
         self._waiting[run] += 1
         try:
