@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import StoreError, StoreMissing, StoreReadOnly, StoreVersionError
 from tightship.ledger._pg import OLDEST, Address, connect, script, too_old, translate_errors
+from tightship.ledger._pg_patience import Patience
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,7 +55,8 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
         StoreVersionError: the server is too old, or a newer version has written the schema.
         StoreReadOnly, StoreError: as the server answers.
     """
-    db = connect(address)
+    patience = Patience()
+    db = connect(address, patience)
     try:
         with translate_errors(address):
             opened = _look_at_server(db, address)
@@ -75,7 +77,8 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
                         where=address.shown,
                         fix="use the URL of the primary",
                     )
-                _migrate(db, address, migrations)
+                with patience.long():
+                    _migrate(db, address, migrations)
             opened.outdated = _is_outdated(db, address, opened.read_only)
     finally:
         db.close()
