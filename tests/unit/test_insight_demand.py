@@ -121,7 +121,7 @@ async def test_runs_that_wait_for_a_place_are_due_and_no_load(store: Store) -> N
     assert (await load(ledger, set(), bounds=bounds)).due == 4, "the place of who is gone is free"
 
     all_of_it = await demand(ledger, {"w-1"}, bounds=bounds)
-    assert all_of_it.load == found
+    assert (all_of_it.load.due, all_of_it.load.running, round(all_of_it.load.oldest)) == (3, 1, 10)
     told = samples(exposition(all_of_it))
     due = [told[f"tightship_runs_{name}", "acme", "pay", ""] for name in ("due", "claimable")]
     waited = [round(told[f"tightship_oldest_{name}_seconds", "acme", "pay", ""]) for name in ("due", "claimable")]
