@@ -93,8 +93,12 @@ def set_(
     """Write VALUE, as JSON, under KEY."""
     import orjson
 
+    from tightship.core import exact
+
     try:
-        given = orjson.loads(value)
+        given = exact.loads(value)
+    except exact.NumberTooLong as error:
+        raise click.UsageError(error.msg) from None
     except orjson.JSONDecodeError as error:
         raise click.UsageError(f"the value is no JSON: {error}; text is written in quotes: '\"text\"'") from None
     version = run_async(lambda: _set(shell, key, given, tenant, of_workflow, of_run, by, expect))
