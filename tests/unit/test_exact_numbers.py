@@ -26,7 +26,9 @@ LONG = "18446744073709551616"
 """2^64."""
 NUMBERS = st.integers() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 TEXTS = st.text() | st.sampled_from([LONG, f'"{LONG}', f"\\{LONG}", f'\\"{LONG}\\'])
-VALUES = st.recursive(NUMBERS | TEXTS | st.booleans() | st.none(), lambda one: st.lists(one) | st.dictionaries(TEXTS, one))
+VALUES = st.recursive(
+    NUMBERS | TEXTS | st.booleans() | st.none(), lambda one: st.lists(one) | st.dictionaries(TEXTS, one)
+)
 
 
 def whole(value: Any) -> list[int]:
@@ -78,7 +80,9 @@ def test_a_models_arguments_with_such_a_number_are_none() -> None:
 
 
 async def test_a_shared_value_from_code_is_refused_too(tmp_path: Path) -> None:
-    (tmp_path / "tightship.yaml").write_text("name: desk\nroles: {operator: [ann]}\ncontext: {n: {writers: [operator], type: int}}\n")
+    (tmp_path / "tightship.yaml").write_text(
+        "name: desk\nroles: {operator: [ann]}\ncontext: {n: {writers: [operator], type: int}}\n"
+    )
     async with Workspace.open(tmp_path) as ws:
         await ws.context.set("n", 2**64 - 1, by="ann")
         with pytest.raises(TightshipError):

@@ -28,6 +28,7 @@ MIGRATIONS: Final = (
     "0010_ended",
     "0011_counters",
     "0012_family_spend",
+    "0013_tenants",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 
@@ -37,7 +38,7 @@ class Opened:
     """What opening found.
 
     Attributes:
-        read_only: the server takes no writes.
+        read_only: the server takes no writes, or none of this user.
         outdated: an earlier version has folded the tables.
         heard: its time (s since the epoch), when it was asked for that, and when the answer came (monotonic, s).
     """
@@ -61,6 +62,7 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
         with translate_errors(address):
             opened = _look_at_server(db, address)
             if _has_schema(db, address):
+                opened.read_only = opened.read_only or not _may_write(db, address)
                 version = _version(db, migrations, address)
             elif not create:
                 raise StoreMissing(
@@ -73,9 +75,10 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
             if version < len(migrations):
                 if opened.read_only:
                     raise StoreReadOnly(
-                        f"the store has schema {version}, and the server takes no writes",
+                        f"the store has schema {version}, this version works with {len(migrations)}, and it may only be"
+                        " read from here",
                         where=address.shown,
-                        fix="use the URL of the primary",
+                        fix="run any command with the URL of the primary, as a user who may write",
                     )
                 with patience.long():
                     _migrate(db, address, migrations)
@@ -117,6 +120,16 @@ def _has_schema(db: psycopg.Connection[Any], address: Address) -> bool:
     return found is not None and found[0] is not None
 
 
+def _may_write(db: psycopg.Connection[Any], address: Address) -> bool:
+    """Whether this user may add to what the schema holds; whoever may only SELECT can look at everything."""
+    found = db.execute(
+        "SELECT bool_and(has_table_privilege(c.oid, 'INSERT')) FROM pg_class c JOIN pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname IN ('entries', 'keys')",
+        (address.schema,),
+    ).fetchone()
+    return found is None or found[0] is not False
+
+
 def _version(db: psycopg.Connection[Any], migrations: tuple[str, ...], address: Address) -> int:
     applied = [row[0] for row in db.execute("SELECT name FROM migrations ORDER BY version")]
     if len(applied) > len(migrations):
@@ -138,14 +151,14 @@ def _is_outdated(db: psycopg.Connection[Any], address: Address, read_only: bool)
     """Whether an earlier version has folded the tables, and nobody has done so anew since.
 
     Raises:
-        StoreReadOnly: it is so, and the server takes no writes.
+        StoreReadOnly: it is so, and nothing can be written.
     """
     found = db.execute("SELECT FROM migrations WHERE applied_at = 'infinity'").fetchone() is not None
     if found and read_only:
         raise StoreReadOnly(
-            "the store was brought up to this version, its tables were not yet, and the server takes no writes",
+            "the store was brought up to this version, its tables were not yet, and it may only be read from here",
             where=address.shown,
-            fix="run any command with the URL of the primary",
+            fix="run any command with the URL of the primary, as a user who may write",
         )
     return found
 

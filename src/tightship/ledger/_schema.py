@@ -28,6 +28,7 @@ MIGRATIONS: Final = (
     "0008_ended",
     "0009_counters",
     "0010_family_spend",
+    "0011_tenants",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16

@@ -145,7 +145,7 @@ class Ledger:
         return cls(state.backend, keyring, state.disk, world, projections, threaded=False)
 
     async def close(self) -> None:
-        """Commit what waits and close the files. It ends though the store does not answer: what waits for it is told."""
+        """Commit what waits and close the files; whoever waits for a store that does not answer is told."""
         if self._closed:
             return
         self._closed = True
