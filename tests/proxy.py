@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import re
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import postgres_desk
 
 
 class Proxy:
@@ -83,3 +86,16 @@ class Aged(Proxy):
     def changed(self, data: bytes) -> bytes:
         """The message ParameterStatus, by which a server says its version while it lets a client in."""
         return re.sub(rb"S\0\0\0.server_version\0[^\0]*\0", lambda _: self._said, data, flags=re.DOTALL)
+
+
+@contextlib.asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """The same store by way of a relay."""
+    proxy = Proxy(postgres_desk.server().folder / ".s.PGSQL.5432")
+    port = await proxy.start()
+    schema = url.rpartition("schema=")[2]
+    try:
+        yield proxy, f"postgresql://postgres@127.0.0.1:{port}/postgres?schema={schema}"
+    finally:
+        proxy.mend()
+        await proxy.close()

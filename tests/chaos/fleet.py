@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,12 @@ class Fleet:
         """How many runs a worker owns."""
         return sum(row["state"] == "running" and row["owner"] == worker.owner for row in await self.rows())
 
-    async def busy(self, number: int) -> Worker:
-        """Wait until a worker, by its number, is in the middle of runs."""
+    async def busy(self, number: int, more: Callable[[], Awaitable[object]] | None = None) -> Worker:
+        """Wait until a worker, by its number, is in the middle of runs.
+
+        Args:
+            number: of the worker. more: submits further runs, where the others were through before it had any.
+        """
         worker = self.workers[number]
 
         async def is_busy() -> bool:
@@ -145,6 +149,9 @@ class Fleet:
                 return True
             rows = await self.rows()
             over = rows and all(row["state"] == "ended" for row in rows)
+            if over and more is not None:
+                await more()
+                return False
             assert not over, f"all ended before it had any: {worker.log.read_text()}"
             return False
 

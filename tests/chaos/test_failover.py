@@ -61,8 +61,12 @@ async def test_what_a_killed_worker_had_is_taken_over_at_once(desk: Fleet):
 async def test_workers_are_killed_again_and_again(desk: Fleet):
     await desk.start(2)
     runs = await desk.submit(RUNS)
+
+    async def more() -> None:
+        runs[:] = await desk.submit(len(runs) + RUNS // 2)
+
     for number in range(3):
-        await desk.busy(number)
+        await desk.busy(number, more)
         desk.workers[number].signal(signal.SIGKILL)
         await desk.start()
     await check(desk, runs)

@@ -12,25 +12,12 @@ import pytest
 
 import postgres_desk
 from ledger_desk import until
-from proxy import Proxy
+from proxy import proxied
 from tightship import Agent, Workflow, Workspace
 from tightship.ledger._pg import Address, Link
 from tightship.ledger.sequencer import Sequencer
 
 CONTEXT = "context: {plan: {writers: [operator], type: str, max_age: 1h}}\n"
-
-
-@asynccontextmanager
-async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """The same store by way of a relay."""
-    proxy = Proxy(postgres_desk.server().folder / ".s.PGSQL.5432")
-    port = await proxy.start()
-    schema = url.rpartition("schema=")[2]
-    try:
-        yield proxy, f"postgresql://postgres@127.0.0.1:{port}/postgres?schema={schema}"
-    finally:
-        proxy.mend()
-        await proxy.close()
 
 
 def workspace(folder: Path, url: str, keys: str = "") -> Workspace:

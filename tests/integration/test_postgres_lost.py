@@ -75,7 +75,7 @@ async def test_a_store_that_is_closed_before_it_knows_says_so(store: Store, monk
     monkeypatch.setattr(postgres, "CLOSING_SECONDS", 0.1)
     cut_in_commit(monkeypatch, False)
 
-    def down(address: Address) -> Any:
+    def down(address: Address, patience: object) -> Any:
         raise StoreLost(where=address.shown)
 
     monkeypatch.setattr(_pg, "connect", down)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -45,6 +46,35 @@ def test_a_decision_of_another_process_moves_a_run_on_and_many_processes_execute
     assert outside(desk) == ["pay O-2", "pay O-1"]
     assert answer(desk, "audit", "verify")["ok"]
     assert not (desk / ".tightship" / "ledger.db").exists()
+
+
+def test_whoever_may_only_select_looks_at_everything_and_changes_nothing(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = answer(desk, "run", "pay", "--data", pay("O-1", 500.0))["runs"][0]["run"]
+    url = os.environ["SHOP_STORE"]
+    schema = url.rpartition("schema=")[2]
+    with postgres_desk.server().connect() as db:
+        db.execute("CREATE ROLE auditor LOGIN")
+        for name in (schema, f"{schema}_keys"):
+            db.execute(f"GRANT USAGE ON SCHEMA {name} TO auditor".encode())
+            db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO auditor".encode())
+    commands = [("runs", "list"), ("runs", "show", run), ("runs", "why", run), ("runs", "steps", run), ("costs",)]
+    commands += [("audit", "verify"), ("metrics",), ("inbox", "list"), ("context", "list"), ("context", "stats")]
+    try:
+        before = answer(desk, "runs", "list")
+        monkeypatch.setenv("SHOP_STORE", url.replace("postgres:@", "auditor@"))
+        for command in commands:
+            answer(desk, *command)
+        assert answer(desk, "runs", "list") == before
+        for command in (("runs", "cancel", run, "--by", "ann"), ("run", "pay", "--data", pay("O-2"))):
+            refused = wrong(desk, *command)
+            assert refused["error"] == "StoreReadOnly" and "may not do that" in refused["message"], refused
+    finally:
+        with postgres_desk.server().connect() as db:
+            db.execute("DROP OWNED BY auditor")
+            db.execute("DROP ROLE auditor")
+    assert not outside(desk)
 
 
 def test_a_folder_is_copied_into_the_database_and_work_goes_on_there(desk: Path) -> None:

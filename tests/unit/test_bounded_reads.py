@@ -93,6 +93,28 @@ def test_a_listing_reads_a_row_more_than_it_shows(monkeypatch: pytest.MonkeyPatc
     simulate(story)
 
 
+def test_what_is_counted_of_keys_is_read_for_those_that_are_shown() -> None:
+    async def story(sim: Simulation) -> None:
+        desk = Desk(sim)
+        await desk.ledger.own_keys("tenant:default")
+        places = [(f"stock/{n:03d}", scope) for n in range(100) for scope in ("run:1", "tenant:default")]
+        await write(desk.ledger, [*places, ("x/rare", "tenant:default")])
+        context = desk.ws.context
+        read = watched(desk.ledger)
+        part = await context.counted("stock/*", limit=7, after=("stock/050", "tenant:default"))
+        assert [(one.key, one.scope) for one in part.stats] == places[102:109]
+        assert part.next == places[108]
+        assert sum(rows for _, rows in read) == 8
+        found, after = list[tuple[str, str]](), None
+        while page := await context.counted("stock/*", limit=30, after=after):
+            found += [(one.key, one.scope) for one in page.stats]
+            if (after := page.next) is None:
+                break
+        assert found == [(one.key, one.scope) for one in await context.stats("stock/*")] == places
+
+    simulate(story)
+
+
 def waiting(sim: Simulation) -> Desk:
     """Two workflows whose runs wait for a person; one of them has a run below it."""
     desk = Desk(sim)

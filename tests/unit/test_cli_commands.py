@@ -134,6 +134,11 @@ def test_runs_are_listed_the_latest_first_and_by_state(line: Line) -> None:
     assert [row["id"] for row in line.json("runs", "list", "--state", "completed")] == [first["run"]]
     assert [row["id"] for row in line.json("runs", "list", "--state", "parked")] == [second["run"]]
     assert line.json("runs", "list", "--workflow", "other") == []
+    acme = line.pay("O-3", 1.0, "--tenant", "acme")
+    assert [row["id"] for row in line.json("runs", "list", "--tenant", "acme")] == [acme["run"]]
+    assert [row["id"] for row in line.json("runs", "list", "--tenant", "default")] == [second["run"], first["run"]]
+    assert line.json("runs", "list", "--tenant", "acme", "--state", "parked") == []
+    assert "there are no such runs" in line.text("runs", "list", "--tenant", "nobody")
     assert "the latest 1" in line.text("runs", "list", "--limit", "1")
     assert "there are no such runs" in line.text("runs", "list", "--state", "failed")
 

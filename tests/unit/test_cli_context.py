@@ -45,9 +45,14 @@ def test_a_value_is_set_shown_listed_and_counted(place: list[str], capsys: pytes
     rest = json.loads(said(capsys, "list", "--after", "limits/order", "tenant:default", "--json", *place))
     assert [one["key"] for one in rest["values"]] == ["limits/stock"] and rest["next"] is None
     assert "nothing is written" in said(capsys, "show", "limits/other", *place)
-    stats, _ = json.loads(said(capsys, "stats", "--json", *place))
+    stats, _ = json.loads(said(capsys, "stats", "--json", *place))["stats"]
     assert (stats["key"], stats["writes"], stats["p99_age"]) == ("limits/order", 1, None)
     assert "write conflicts" in said(capsys, "stats", *place)
+    part = said(capsys, "stats", "limits/*", "--limit", "1", *place)
+    assert "limits/stock" not in part and "more is behind it: --after limits/order tenant:default" in part
+    rest = json.loads(said(capsys, "stats", "--after", "limits/order", "tenant:default", "--json", *place))
+    assert [one["key"] for one in rest["stats"]] == ["limits/stock"] and rest["next"] is None
+    assert "behind it" in said(capsys, "stats", "--after", "limits/stock", "tenant:default", *place)
     value: dict[str, Any] = json.loads(said(capsys, "show", "limits/order", "--json", *place))
     assert (value["value"], value["version"], value["as_of"]) == (50, 1, None)
 
@@ -57,6 +62,7 @@ def test_a_value_is_set_shown_listed_and_counted(place: list[str], capsys: pytes
     [
         (("set", "limits/order", "50", "--by", "bob"), 1, "bob holds no role that may write limits/order"),
         (("set", "limits/order", "many", "--by", "ann"), 2, "is no JSON"),
+        (("set", "limits/order", "18446744073709551616", "--by", "ann"), 2, "would not be kept exactly"),
         (("set", "limits/order", '"many"', "--by", "ann"), 1, "expected integer"),
         (("set", "limit/order", "1", "--by", "ann"), 1, "no key 'limit/order'"),
         (("set", "limits/order", "1", "--by", "ann", "--expect", "9"), 1, "stands at version"),

@@ -24,6 +24,7 @@ from tightship.insight.demand import open_runs
 from tightship.insight.exposition import METRICS
 from tightship.ledger import Draft, Ledger
 from tightship.ledger._schema import empty_database, select_sql
+from tightship.ledger.claiming import Bounds
 from tightship.runtime.scaling import Load
 
 
@@ -99,6 +100,32 @@ async def test_the_load_is_that_of_the_demand(store: Store) -> None:
 async def test_runs_of_other_code_are_no_load_for_this_one(store: Store) -> None:
     found = await load(await some(store), build="b-2")
     assert (found.due, found.running, round(found.oldest)) == (1, 1, 30)
+
+
+async def test_runs_that_wait_for_a_place_are_due_and_no_load(store: Store) -> None:
+    """No worker more would take them up: what is at its bound is `acme`, and `bulk` in all tenants."""
+    ledger = await store.open()
+    await start(ledger, "at-work", log="acme", tenant="acme", owner="w-1", build="b-1")
+    for number in range(3):
+        await start(ledger, f"held-{number}", log="acme", tenant="acme")
+    store.clock.time = NOON + 20
+    await start(ledger, "below", log="acme", tenant="acme", parent="at-work", owner="w-1", build="b-2")
+    await add(ledger, "below", kinds.PARKED, "acme", wake_at=NOON + 20)
+    for number in range(3):
+        await start(ledger, f"bulk-{number}", workflow="bulk", tenant="default")
+    store.clock.time = NOON + 30
+    bounds = Bounds(tenants={"acme": 1}, workflows={"bulk": 2})
+    found = await load(ledger, {"w-1"}, bounds=bounds)
+    assert (found.due, found.running, round(found.oldest)) == (3, 1, 10)
+    assert (await load(ledger, {"w-1"}, "b-2", bounds=bounds)).due == 3, "a place is taken by whatever code"
+    assert (await load(ledger, set(), bounds=bounds)).due == 4, "the place of who is gone is free"
+
+    all_of_it = await demand(ledger, {"w-1"}, bounds=bounds)
+    assert (all_of_it.load.due, all_of_it.load.running, round(all_of_it.load.oldest)) == (3, 1, 10)
+    told = samples(exposition(all_of_it))
+    due = [told[f"tightship_runs_{name}", "acme", "pay", ""] for name in ("due", "claimable")]
+    waited = [round(told[f"tightship_oldest_{name}_seconds", "acme", "pay", ""]) for name in ("due", "claimable")]
+    assert (due, waited) == ([4, 1], [30, 10])
 
 
 async def test_a_reading_of_the_load_is_bounded(store: Store) -> None:

@@ -33,6 +33,7 @@ def plan(
         ([], "SCAN runs USING INDEX runs_started"),
         ([("workflow", "=", "support")], "SEARCH runs USING INDEX runs_workflow (workflow=?)"),
         ([("outcome", "=", "escalated")], "SEARCH runs USING INDEX runs_outcome (outcome=?)"),
+        ([("tenant", "=", "acme")], "SEARCH runs USING INDEX runs_tenant (tenant=?)"),
     ],
 )
 def test_the_latest_runs_are_listed_from_an_index_and_sorted_by_nobody(

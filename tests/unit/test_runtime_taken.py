@@ -78,18 +78,29 @@ def test_a_run_in_a_persons_hands_does_not_go_on_also_when_what_it_waited_for_co
     simulate(story)
 
 
-def test_a_run_that_is_still_queued_can_be_taken_and_says_what_its_steps_wait_for() -> None:
+@pytest.mark.parametrize("put_down", [False, True], ids=["nobody executes", "somebody executes"])
+def test_a_run_that_is_still_queued_is_done_by_hand_whether_or_not_anybody_executes(put_down: bool) -> None:
     async def story(sim: Simulation) -> None:
         desk = three_steps(sim)
         run = await desk.ws.submit("flow", {"case": "one"})
         operator = await desk.operator()
         await operator.take(run, PERSON)
-        with pytest.raises(ActRefused, match="still queued") as refused:
-            await operator.do(run, "read", {"text": "by hand"}, PERSON)
-        assert "runs resume" in (refused.value.fix or "")
-        await settle(desk)  # whoever executes puts it down, and begins nothing
+        if put_down:
+            await settle(desk)  # whoever executes puts it down, and begins nothing
         await operator.do(run, "read", {"text": "by hand"}, PERSON)
+        await operator.edit(run, "read", {"text": "better"}, PERSON)
         assert (await states(operator, run))["read"] == "by hand"
+        await settle(desk)
+        assert not await desk.settles(), "nothing begins while it is in their hands"
+        desk.kill()
+        operator = await desk.operator()
+        await operator.do(run, "answer", {"text": "this too"}, PERSON)
+        await operator.give(run, PERSON)
+        await settle(desk)
+        await desk.answer("approve", by=OTHER)
+        await settle(desk)
+        assert (await desk.only()).output == {"read": "better", "answer": "this too"}
+        assert [call.args["text"] for call in desk.tools["mail.send"].calls] == ["this too"]
 
     simulate(story)
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
+from tightship.core import exact
 from tightship.core.errors import InputRejected, TightshipError
 from tightship.core.ids import derived_id
 
@@ -191,7 +192,7 @@ def parse(data: bytes | str) -> dict[str, Any]:
         InputRejected: it is none.
     """
     try:
-        value = orjson.loads(data)
+        value = exact.loads(data)
     except orjson.JSONDecodeError as error:
         raise InputRejected(f"it is no JSON: {error.msg} (column {error.colno})", fix="write one JSON object") from None
     if not isinstance(value, dict):

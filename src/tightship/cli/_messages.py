@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from tightship.core import exact
 from tightship.core.errors import InputRejected
 
 _UNDER: Final = ("messages", "history")
@@ -22,7 +23,7 @@ def read_messages(file: Path) -> list[Any]:
     """
     data = _bytes(file)
     try:
-        document = orjson.loads(data)
+        document = exact.loads(data)
     except orjson.JSONDecodeError as error:
         if data.count(b"\n") < 1 or not data.lstrip().startswith(b"{"):
             raise InputRejected(f"this is no JSON: {error}", where=_place(file, error), fix=_FIX) from None
@@ -43,7 +44,7 @@ def read_json(file: Path) -> Any:
         InputRejected: it cannot be read, or is none.
     """
     try:
-        return orjson.loads(_bytes(file))
+        return exact.loads(_bytes(file))
     except orjson.JSONDecodeError as error:
         raise InputRejected(f"this is no JSON: {error}", where=_place(file, error)) from None
 
@@ -54,7 +55,7 @@ def _lines(file: Path, data: bytes) -> list[Any]:
         if not line.strip():
             continue
         try:
-            found.append(orjson.loads(line))
+            found.append(exact.loads(line))
         except orjson.JSONDecodeError as error:
             raise InputRejected(f"this line is no JSON: {error}", where=f"{file}:{number}", fix=_FIX) from None
     return found

@@ -24,6 +24,20 @@ def _whose(function: Any) -> Any:
     return function
 
 
+_limit = click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="So many at most."
+)
+_after = click.option(
+    "--after", nargs=2, metavar="KEY SCOPE", help="Only those behind it: where the page before has ended."
+)
+
+
+def _more(shell: Shell, behind: tuple[str, str] | None) -> None:
+    """Say where the next page begins, where there is one."""
+    if behind:
+        shell.note(f"this is a part; more is behind it: --after {shlex.join(behind)}")
+
+
 @click.group()
 def context() -> None:
     """The shared context: values with their versions, ages and writers."""
@@ -31,8 +45,8 @@ def context() -> None:
 
 @context.command("list")
 @click.argument("pattern", required=False)
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="So many at most.")
-@click.option("--after", nargs=2, metavar="KEY SCOPE", help="Only those behind it: where the page before has ended.")
+@_limit
+@_after
 @command
 def list_(shell: Shell, pattern: str | None, limit: int, after: tuple[str, str] | None) -> int:
     """List the values, or those whose keys match PATTERN (`stock/*`), in the order of their keys.
@@ -48,9 +62,8 @@ def list_(shell: Shell, pattern: str | None, limit: int, after: tuple[str, str] 
         ]
         columns = ("key", "scope", "version", "age", "writer", "value")
         shell.table(columns, rows, right=("version",), words=("value",), drop=("scope",))
-    if found["next"]:
-        shell.note(f"this is a part; more is behind it: --after {shlex.join(found['next'])}")
-    elif not found["values"]:
+    _more(shell, found["next"])
+    if not found["next"] and not found["values"]:
         shell.say("nothing is written" if after is None else "nothing is written behind it")
     return DONE
 
@@ -93,8 +106,12 @@ def set_(
     """Write VALUE, as JSON, under KEY."""
     import orjson
 
+    from tightship.core import exact
+
     try:
-        given = orjson.loads(value)
+        given = exact.loads(value)
+    except exact.NumberTooLong as error:
+        raise click.UsageError(error.msg) from None
     except orjson.JSONDecodeError as error:
         raise click.UsageError(f"the value is no JSON: {error}; text is written in quotes: '\"text\"'") from None
     version = run_async(lambda: _set(shell, key, given, tenant, of_workflow, of_run, by, expect))
@@ -125,13 +142,18 @@ def watch(
 
 @context.command()
 @click.argument("key", required=False)
+@_limit
+@_after
 @command
-def stats(shell: Shell, key: str | None) -> int:
-    """How old values were when they were read, and conflicts, of every key or of KEY (or a pattern)."""
-    found = run_async(lambda: _stats(shell, key or ""))
-    shell.emit(found)
-    if not found:
-        shell.say("nothing was read or written")
+def stats(shell: Shell, key: str | None, limit: int, after: tuple[str, str] | None) -> int:
+    """How old values were when they were read, and conflicts, of every key or of KEY (or a pattern).
+
+    It says when there are more; with --json, `next` is where the next page begins, and null after the last.
+    """
+    found, behind = run_async(lambda: _stats(shell, key or "", limit, after))
+    shell.emit({"stats": found, "next": behind})
+    if not found and not behind:
+        shell.say("nothing was read or written" if after is None else "nothing was read or written behind it")
         return DONE
     rows = [
         (
@@ -153,7 +175,9 @@ def stats(shell: Shell, key: str | None) -> int:
         *("key", "scope", "writes", "reads", "p50 age", "p99 age", "stale", "refreshes"),
         *("write conflicts", "read conflicts", "refusals"),
     )
-    shell.table(columns, rows, right=columns[2:], drop=("scope", "refusals", "refreshes"))
+    if rows:
+        shell.table(columns, rows, right=columns[2:], drop=("scope", "refusals", "refreshes"))
+    _more(shell, behind)
     return DONE
 
 
@@ -264,14 +288,17 @@ async def _watch(
                         return
 
 
-async def _stats(shell: Shell, key: str) -> list[dict[str, Any]]:
+async def _stats(
+    shell: Shell, key: str, limit: int, after: tuple[str, str] | None
+) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
     from dataclasses import asdict
 
     from tightship.cli._open import looking
     from tightship.context import quantile
 
     async with looking(shell) as workspace:
-        return [
-            {**asdict(one), "p50_age": quantile(one.ages, 0.5), "p99_age": quantile(one.ages, 0.99)}
-            for one in await workspace.context.stats(key)
-        ]
+        found = await workspace.context.counted(key, limit=limit, after=after)
+    told = [
+        {**asdict(one), "p50_age": quantile(one.ages, 0.5), "p99_age": quantile(one.ages, 0.99)} for one in found.stats
+    ]
+    return told, found.next

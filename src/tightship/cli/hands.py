@@ -36,7 +36,7 @@ def take(shell: Shell, run: str, by: str | None, reason: str) -> None:
     who, state = run_async(lambda: _act(shell, by, lambda operator, name: operator.take(run, name, reason), run))
     shell.emit({"run": run, "taken": True, "state": state, **who.as_dict()})
     shell.say(f"{run} is in your hands", "good")
-    if state != "parked":
+    if state not in ("parked", "queued"):
         _carried_out(shell, run, who, "what it had begun settles")
     shell.next_steps([(f"tightship runs steps {run}{shell.place}", "what is done, and what is open")])
 

@@ -52,10 +52,11 @@ def metrics(shell: Shell, listen: str) -> None:
 async def _once(shell: Shell) -> Demand:
     from tightship.cli._open import looking
     from tightship.insight import demand
+    from tightship.runtime.admission import bounds_of
 
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
-        return await demand(ledger, await _living(ledger))
+        return await demand(ledger, await _living(ledger), bounds=bounds_of(workspace.files.config.admission))
 
 
 async def _living(ledger: Ledger) -> set[str] | None:
@@ -85,13 +86,15 @@ async def _serve(shell: Shell, host: str, port: int, token: str) -> None:
     from tightship.cli._open import looking
     from tightship.cli._work import stoppable
     from tightship.insight import Lately, demand
+    from tightship.runtime.admission import bounds_of
 
     stop, lately = asyncio.Event(), Lately()
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
+        bounds = bounds_of(workspace.files.config.admission)
 
         async def read() -> Demand:
-            return await demand(ledger, await _living(ledger), lately)
+            return await demand(ledger, await _living(ledger), lately, bounds)
 
         app = build_app(read, token)
         with listening(host, port) as listener:

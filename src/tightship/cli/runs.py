@@ -30,15 +30,16 @@ def runs() -> None:
 
 @runs.command("list")
 @click.option("--workflow", default="", help="Only this workflow's.")
+@click.option("--tenant", default="", metavar="NAME", help="Only this tenant's.")
 @click.option("--state", type=click.Choice(_STATES), help="Only runs in this state or with this outcome.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The latest so many.")
 @command
-def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
+def list_(shell: Shell, workflow: str, tenant: str, state: str | None, limit: int) -> None:
     """List runs, the latest first."""
-    rows, now = run_async(lambda: _rows(shell, workflow, state, limit))
+    rows, now = run_async(lambda: _rows(shell, workflow, tenant, state, limit))
     shell.emit([{**row, "cost": row["usd"] / 1e9} for row in rows])
     if not rows:
-        shell.say("there are no such runs" if workflow or state else "nothing has been run yet")
+        shell.say("there are no such runs" if workflow or tenant or state else "nothing has been run yet")
         return
     from tightship.insight import row_line
 
@@ -53,13 +54,16 @@ def list_(shell: Shell, workflow: str, state: str | None, limit: int) -> None:
         shell.note(f"the latest {limit}; --limit shows more")
 
 
-async def _rows(shell: Shell, workflow: str, state: str | None, limit: int) -> tuple[list[dict[str, Any]], float]:
+async def _rows(
+    shell: Shell, workflow: str, tenant: str, state: str | None, limit: int
+) -> tuple[list[dict[str, Any]], float]:
     """The rows, and store time."""
     from tightship.cli._open import looking
     from tightship.runtime.build import build_id
     from tightship.runtime.leftover import left_behind
 
     where: list[tuple[str, str, Any]] = [("workflow", "=", workflow)] if workflow else []
+    where += [("tenant", "=", tenant)] if tenant else []
     if state is not None:
         where.append(("state" if state in ("queued", "running", "parked") else "outcome", "=", state))
     async with looking(shell) as workspace:

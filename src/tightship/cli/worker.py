@@ -72,6 +72,7 @@ async def _keep(shell: Shell, concurrency: int, least: int, most: int) -> None:
     from tightship.cli._open import executing
     from tightship.cli._work import stoppable
     from tightship.insight import load
+    from tightship.runtime.admission import bounds_of
     from tightship.runtime.build import build_id
     from tightship.runtime.crew import supervise
     from tightship.runtime.scaling import Bounds, Load, Policy
@@ -84,9 +85,10 @@ async def _keep(shell: Shell, concurrency: int, least: int, most: int) -> None:
     async with executing(shell) as workspace, stoppable(shell, stop):
         ledger = await workspace.ledger()
         build = build_id(workspace.files.code_hash)
+        places = bounds_of(workspace.files.config.admission)
 
         async def demand() -> Load:
-            return await load(ledger, await ledger.living(), build)
+            return await load(ledger, await ledger.living(), build, bounds=places)
 
         await supervise(
             child, bounds, demand, stop, policy=Policy.of(concurrency), tell=lambda event: _tell(shell, event)

@@ -12,6 +12,7 @@ import jsonschema_rs
 import orjson
 
 from tightship.connectors._http import Answer, Lost, NotSent
+from tightship.core import exact
 from tightship.core.errors import (
     DataMissing,
     FormatMismatch,
@@ -175,7 +176,7 @@ def _value(answer: Answer) -> Any:
     media = answer.media
     if media == "application/json" or media.endswith("+json") or not media:
         try:
-            return orjson.loads(answer.body)
+            return exact.loads(answer.body)
         except orjson.JSONDecodeError as error:
             raise ValueError(f"no JSON ({error.msg}, at byte {error.pos} of {len(answer.body)})") from None
     if media.startswith("text/"):

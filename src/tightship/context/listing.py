@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ ORDER: Final = ("key", "scope")
 """What values are listed by; an index of the table has it."""
 _LAST: Final = chr(0x10FFFF)
 """No key has anything behind this character."""
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +38,32 @@ async def listed(
     ledger: Ledger, pattern: str, limit: int | None, after: tuple[str, str] | None
 ) -> tuple[list[Head], tuple[str, str] | None]:
     """Heads whose keys match a pattern (all of them without one), and behind which key and scope there may be more."""
-    found: list[Head] = []
+    rows, behind = await page(ledger, pattern, limit, after, lambda row: row["version"] > 0)
+    return [Head.from_row(row) for row in rows], behind
+
+
+async def page(
+    ledger: Ledger, pattern: str, limit: int | None, after: tuple[str, str] | None, wanted: Callable[[Row], bool]
+) -> tuple[list[Row], tuple[str, str] | None]:
+    """Rows of `context` whose keys match a pattern, and behind which key and scope there may be more.
+
+    Args:
+        pattern: of keys; empty for all. limit: rows at most; None for all. after: a key and scope to begin behind.
+        wanted: which of them are given.
+    """
+    found: list[Row] = []
     passed = 0
     place = after
     size = PAGE if limit is None else min(limit + 1, PAGE)
     async with aclosing(pages(ledger, "context", where(pattern), ORDER, after, size)) as read:
         async for rows in read:
             for row in rows:
-                if row["version"] <= 0 or (pattern and matches(pattern, row["key"]) is None):
+                if not wanted(row) or (pattern and matches(pattern, row["key"]) is None):
                     passed += 1
                 elif len(found) == limit:
                     return found, place
                 else:
-                    found.append(Head.from_row(row))
+                    found.append(row)
                 place = row["key"], row["scope"]
             if limit is not None and passed >= LOOKED:
                 return found, place

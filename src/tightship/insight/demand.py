@@ -17,6 +17,7 @@ from tightship.insight.coordination import Coordination, Lately
 from tightship.insight.costs import Cost
 from tightship.insight.freshness import Freshness, freshness
 from tightship.ledger import Ledger
+from tightship.ledger.claiming import FREE, Bounds, Room, rank
 from tightship.runtime.scaling import Load
 
 ENOUGH: Final = 10_000
@@ -39,6 +40,8 @@ class WorkflowDemand:
         looping: of the waiting items those whose runs ended because agents went round in circles. near: of these, those
             in which an agent said nearly the same in other words.
         lately: how the latest requests of today have been coordinated that have ended.
+        claimable: of the due runs those that a worker may take up now; the others wait for a place of `admission`.
+        oldest_claimable: seconds for which the oldest of these has waited.
     """
 
     tenant: str
@@ -53,6 +56,8 @@ class WorkflowDemand:
     looping: int = 0
     near: int = 0
     lately: Coordination = field(default_factory=Coordination)
+    claimable: int = 0
+    oldest_claimable: float = 0.0
 
     def as_dict(self) -> dict[str, Json]:
         """All figures; money in dollars."""
@@ -64,6 +69,8 @@ class WorkflowDemand:
             "parked": self.parked,
             "code_gone": self.code_gone,
             "oldest_due_seconds": self.oldest,
+            "claimable": self.claimable,
+            "oldest_claimable_seconds": self.oldest_claimable,
             "waiting_for_people": self.waiting,
             "looping": self.looping,
             "near_repeats": self.near,
@@ -113,9 +120,9 @@ class Demand:
     def load(self) -> Load:
         """What the number of workers follows."""
         return Load(
-            sum(one.due for one in self.workflows),
+            sum(one.claimable for one in self.workflows),
             sum(one.running for one in self.workflows),
-            max((one.oldest for one in self.workflows), default=0.0),
+            max((one.oldest_claimable for one in self.workflows), default=0.0),
         )
 
     @property
@@ -128,10 +135,12 @@ class Demand:
         load = self.load
         return {
             "at": self.at,
-            "due": load.due,
+            "due": sum(one.due for one in self.workflows),
             "running": load.running,
             "parked": sum(one.parked for one in self.workflows),
-            "oldest_due_seconds": load.oldest,
+            "oldest_due_seconds": max((one.oldest for one in self.workflows), default=0.0),
+            "claimable": load.due,
+            "oldest_claimable_seconds": load.oldest,
             "waiting_for_people": sum(one.waiting for one in self.workflows),
             "usd_today": to_usd(self.usd_today),
             "halted": list(self.halted),
@@ -143,13 +152,16 @@ class Demand:
         }
 
 
-async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: Lately | None = None) -> Demand:
+async def demand(
+    ledger: Ledger, living: Collection[str] | None = None, lately: Lately | None = None, bounds: Bounds = FREE
+) -> Demand:
     """What there is to do, with what today has cost. It reads every open run's row.
 
     Args:
         ledger: with the projections of a workspace. Rehearsals are left out.
         living: ids of the workers that live, where that is known: a run of another one counts as due.
         lately: what has read the latest requests so far, for whoever reads again and again.
+        bounds: how many runs may be worked on at once.
     """
     now = ledger.world.clock.now()
     found: dict[tuple[str, str], WorkflowDemand] = {}
@@ -162,6 +174,7 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: 
         workers = await ledger.off_loop(ledger.backend.workers)
         builds = {"", *(worker["build"] for worker in workers if worker["alive"])}
     due: list[_Row] = []
+    driven: list[_Row] = []
     for state in ("queued", "running", "parked"):
         for row in await _runs(ledger, state):
             one = of(row["log"], row["workflow"])
@@ -171,11 +184,18 @@ async def demand(ledger: Ledger, living: Collection[str] | None = None, lately: 
                 due.append(row)
             elif state == "running":
                 one.running += 1
+                driven.append(row)
             else:
                 one.parked += 1
     for row, since in await _since(ledger, due, now):
         one = of(row["log"], row["workflow"])
         one.oldest = max(one.oldest, now - since)
+    claimable = _claimable(due, driven, bounds)
+    for row in claimable:
+        of(row["log"], row["workflow"]).claimable += 1
+    for row, since in await _since(ledger, claimable, now):
+        one = of(row["log"], row["workflow"])
+        one.oldest_claimable = max(one.oldest_claimable, now - since)
     await _count_items(ledger, of)
     for row in await ledger.select("spend", [("day", "=", period_key("day", now))]):
         one = of(row["log"], row["workflow"])
@@ -203,28 +223,51 @@ async def _untold(ledger: Ledger) -> dict[tuple[str, str], int]:
     return {key: found[key] for key in sorted(found)}
 
 
-async def load(ledger: Ledger, living: Collection[str] | None = None, build: str = "", limit: int = ENOUGH) -> Load:
+async def load(
+    ledger: Ledger,
+    living: Collection[str] | None = None,
+    build: str = "",
+    limit: int = ENOUGH,
+    bounds: Bounds = FREE,
+) -> Load:
     """What the number of workers follows: a part of `demand` that is read every few seconds.
+
+    A run that waits for a place is no load: no worker more would take it up any sooner.
 
     Args:
         ledger: with the projections of a workspace.
         living: as for `demand`.
         build: only runs that this code may go on with, and new ones; empty for all.
         limit: runs of one state that are counted at most.
+        bounds: how many runs may be worked on at once, whatever their build.
     """
     now = ledger.world.clock.now()
     due: list[_Row] = []
+    driven: list[_Row] = []
     running = 0
     for state, more in (("queued", ()), ("running", ()), ("parked", (("wake_at", "<=", now),))):
         for row in await _runs(ledger, state, more, limit):
+            is_due = _is_due(row, now, living)
+            if not is_due:
+                driven.append(row)
             if build and row["build"] not in ("", build):
                 continue
-            if _is_due(row, now, living):
+            if is_due:
                 due.append(row)
             else:
                 running += 1
+    due = _claimable(due, driven, bounds)
     oldest = max((now - since for _, since in await _since(ledger, due, now)), default=0.0)
     return Load(len(due), running, max(0.0, oldest))
+
+
+def _claimable(due: Sequence[_Row], driven: Iterable[_Row], bounds: Bounds) -> list[_Row]:
+    """Of the runs that are due those that there is room for beside what is driven: as a claim decides."""
+    if not bounds:
+        return list(due)
+    at_work = Counter((row["tenant"], row["workflow"]) for row in driven if not row["parent"])
+    room = Room(bounds, [(tenant, workflow, count) for (tenant, workflow), count in at_work.items()])
+    return room.fill(sorted(due, key=lambda row: (rank(row["priority"], row["started_at"]), row["id"])))
 
 
 def open_runs(state: str, more: Sequence[tuple[str, str, Any]] = ()) -> list[tuple[str, str, Any]]:

@@ -163,6 +163,18 @@ METRICS: Final = (
         "How long the oldest due run has waited.",
         _each(lambda one: one.oldest),
     ),
+    Metric(
+        "tightship_runs_claimable",
+        "gauge",
+        "Due runs that another worker could take up now: `admission` has a place for them.",
+        _each(lambda one: one.claimable),
+    ),
+    Metric(
+        "tightship_oldest_claimable_seconds",
+        "gauge",
+        "How long the oldest of these has waited.",
+        _each(lambda one: one.oldest_claimable),
+    ),
     Metric("tightship_inbox_open_items", "gauge", "What waits for a person.", _each(lambda one: one.waiting)),
     Metric(
         "tightship_inbox_loop_items",

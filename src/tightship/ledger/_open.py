@@ -107,12 +107,13 @@ def open_files(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a ledger is put together from. `path` is the store's folder, where it is one."""
+    """What a ledger is put together from, and how far its logs reach. `path` is the store's folder, where it is one."""
 
     backend: Store
     keyring: Keyring
     disk: Disk
-    path: Path | None = None
+    path: Path | None
+    heads: dict[str, tuple[int, int]]
 
 
 def is_server(where: Path | str) -> bool:
@@ -126,11 +127,18 @@ def open_store(
     """The store in a folder or at a URL; as `Ledger.open` has it. It blocks."""
     if isinstance(where, str) and is_server(where):
         backend, keyring = open_server(where, world, create, folder or Path(".tightship"), keys or where, name)
-        return Parts(backend, keyring, MemoryDisk())
-    path = Path(where)
-    make_folders(path, create)
-    backend, keyring = open_files(path, world, create)
-    return Parts(backend, keyring, FolderDisk(path / "payloads"), path)
+        disk, path = MemoryDisk(), None
+    else:
+        path = Path(where)
+        make_folders(path, create)
+        backend, keyring = open_files(path, world, create)
+        disk = FolderDisk(path / "payloads")
+    try:
+        return Parts(backend, keyring, disk, path, backend.heads())
+    except BaseException:
+        backend.close()
+        keyring.close()
+        raise
 
 
 def open_server(

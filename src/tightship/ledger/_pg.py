@@ -30,6 +30,7 @@ from tightship.core.errors import (
     TightshipError,
 )
 from tightship.ledger._pg_arrays import dumpers
+from tightship.ledger._pg_patience import Patience, connection_class
 from tightship.ledger._sql import script as script_of
 
 if TYPE_CHECKING:
@@ -172,16 +173,20 @@ def session_settings(schema: str) -> bytes:
     return _SESSION.format(schema=schema).encode()
 
 
-def connect(address: Address) -> psycopg.Connection[Any]:
+def connect(address: Address, patience: Patience | None = None) -> psycopg.Connection[Any]:
     """A connection whose commits are on the disk when they return.
 
+    Args:
+        address: where to. patience: how long the server may say nothing.
+
     Raises:
-        StoreError and its kinds: as the server answers.
+        StoreError and its kinds: as the server answers; StoreLost when it does not.
     """
-    driver = load_driver()
+    load_driver()
     with translate_errors(address):
-        db: psycopg.Connection[Any] = driver.connect(**address.parameters, autocommit=True)
+        db = connection_class().connect(**address.parameters, autocommit=True)
         try:
+            db.patience = patience or Patience()  # type: ignore[attr-defined]
             for kind, dumper in dumpers():
                 db.adapters.register_dumper(kind, dumper)
             db.execute(session_settings(address.schema))
@@ -199,10 +204,12 @@ class Link:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.patience = Patience()
         self._db: psycopg.Connection[Any] | None = None
         self._pid = 0
         self._lock = threading.RLock()
         self._closed = threading.Event()
+        self._ending = False
 
     @property
     def closed(self) -> bool:
@@ -238,7 +245,7 @@ class Link:
             raise StoreError("the store is closed", where=self.address.shown)
         if self._db is None or self._db.closed or self._db.broken:
             self.drop()
-            self._db = connect(self.address)
+            self._db = connect(self.address, self.patience)
             self._pid = self._db.info.backend_pid
         return self._db
 
@@ -264,13 +271,13 @@ class Link:
                 self._db.close()
             self._db, self._pid = None, 0
 
-    def patiently(self, work: Callable[[psycopg.Connection[Any]], _T], seconds: float = RETRY_SECONDS) -> _T:
+    def patiently(self, work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
         """Do something that may be done twice; when the connection is lost meanwhile, on another one.
 
         Raises:
             StoreError and its kinds: as the server answers; of a lost connection when the time is over.
         """
-        end = time.monotonic() + seconds
+        end = time.monotonic() + RETRY_SECONDS
         pause = 0.02
         while True:
             try:
@@ -278,7 +285,7 @@ class Link:
                     return work(db)
             except StoreLost:
                 self.drop()
-                if time.monotonic() + pause > end or self._closed.wait(pause):
+                if time.monotonic() + pause > end or self._ending or self._closed.wait(pause):
                     raise
                 pause = min(pause * 2, 0.5)
 
@@ -286,8 +293,14 @@ class Link:
         """Wait, or until it is being closed; whether it is."""
         return self._closed.wait(seconds)
 
+    def closing(self) -> None:
+        """It is about to be closed: whoever waits for the server gives up within some seconds."""
+        self._ending = True
+        self.patience.closing()
+
     def close(self) -> None:
         """Close it for good."""
+        self.closing()
         self._closed.set()
         with self._lock:
             self.drop()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import StoreError, StoreMissing, StoreReadOnly, StoreVersionError
 from tightship.ledger._pg import OLDEST, Address, connect, script, too_old, translate_errors
+from tightship.ledger._pg_patience import Patience
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,6 +29,7 @@ MIGRATIONS: Final = (
     "0011_counters",
     "0012_family_spend",
     "0013_archives",
+    "0014_tenants",
 )
 KEY_MIGRATIONS: Final = ("keys_0001",)
 
@@ -37,7 +39,7 @@ class Opened:
     """What opening found.
 
     Attributes:
-        read_only: the server takes no writes.
+        read_only: the server takes no writes, or none of this user.
         outdated: an earlier version has folded the tables.
         heard: its time (s since the epoch), when it was asked for that, and when the answer came (monotonic, s).
     """
@@ -55,11 +57,13 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
         StoreVersionError: the server is too old, or a newer version has written the schema.
         StoreReadOnly, StoreError: as the server answers.
     """
-    db = connect(address)
+    patience = Patience()
+    db = connect(address, patience)
     try:
         with translate_errors(address):
             opened = _look_at_server(db, address)
             if _has_schema(db, address):
+                opened.read_only = opened.read_only or not _may_write(db, address)
                 version = _version(db, migrations, address)
             elif not create:
                 raise StoreMissing(
@@ -72,11 +76,13 @@ def prepare(address: Address, migrations: tuple[str, ...], create: bool) -> Open
             if version < len(migrations):
                 if opened.read_only:
                     raise StoreReadOnly(
-                        f"the store has schema {version}, and the server takes no writes",
+                        f"the store has schema {version}, this version works with {len(migrations)}, and it may only be"
+                        " read from here",
                         where=address.shown,
-                        fix="use the URL of the primary",
+                        fix="run any command with the URL of the primary, as a user who may write",
                     )
-                _migrate(db, address, migrations)
+                with patience.long():
+                    _migrate(db, address, migrations)
             opened.outdated = _is_outdated(db, address, opened.read_only)
     finally:
         db.close()
@@ -115,6 +121,16 @@ def _has_schema(db: psycopg.Connection[Any], address: Address) -> bool:
     return found is not None and found[0] is not None
 
 
+def _may_write(db: psycopg.Connection[Any], address: Address) -> bool:
+    """Whether this user may add to what the schema holds; whoever may only SELECT can look at everything."""
+    found = db.execute(
+        "SELECT bool_and(has_table_privilege(c.oid, 'INSERT')) FROM pg_class c JOIN pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname IN ('entries', 'keys')",
+        (address.schema,),
+    ).fetchone()
+    return found is None or found[0] is not False
+
+
 def _version(db: psycopg.Connection[Any], migrations: tuple[str, ...], address: Address) -> int:
     applied = [row[0] for row in db.execute("SELECT name FROM migrations ORDER BY version")]
     if len(applied) > len(migrations):
@@ -136,14 +152,14 @@ def _is_outdated(db: psycopg.Connection[Any], address: Address, read_only: bool)
     """Whether an earlier version has folded the tables, and nobody has done so anew since.
 
     Raises:
-        StoreReadOnly: it is so, and the server takes no writes.
+        StoreReadOnly: it is so, and nothing can be written.
     """
     found = db.execute("SELECT FROM migrations WHERE applied_at = 'infinity'").fetchone() is not None
     if found and read_only:
         raise StoreReadOnly(
-            "the store was brought up to this version, its tables were not yet, and the server takes no writes",
+            "the store was brought up to this version, its tables were not yet, and it may only be read from here",
             where=address.shown,
-            fix="run any command with the URL of the primary",
+            fix="run any command with the URL of the primary, as a user who may write",
         )
     return found
 

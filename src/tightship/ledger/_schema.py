@@ -29,6 +29,7 @@ MIGRATIONS: Final = (
     "0009_counters",
     "0010_family_spend",
     "0011_archives",
+    "0012_tenants",
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 UNFOLDED: Final = 1 << 16

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 AGE: Final = 60.0
 """Seconds of waiting that are worth one step of priority."""
 OPEN: Final = ("queued", "parked", "running")
 """States of runs that may become due."""
+_R = TypeVar("_R", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,9 @@ class Room:
             or _is_full(self._workflows[workflow], self._bounds.workflows.get(workflow))
         )
 
-    def fill(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    def fill(self, rows: Iterable[_R]) -> list[_R]:
         """Those that may begin, of some in order; each that does has its place from then on."""
-        found: list[dict[str, Any]] = []
+        found: list[_R] = []
         for row in rows:
             if self.has(row):
                 found.append(row)

@@ -86,6 +86,7 @@ class Follower:
         if self._ledger.hearing.follower is self:
             self._ledger.hearing.follower = None
         self._stop.set()
+        self._link.closing()
         await asyncio.to_thread(self._thread.join)
         self._link.close()
 

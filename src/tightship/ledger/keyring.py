@@ -77,6 +77,9 @@ class KeyStore:
         """What is wrong with the store's structure."""
         return []
 
+    def closing(self) -> None:
+        """It is about to be closed: whatever waits for a server gives up within some seconds."""
+
     def close(self) -> None:
         """Nothing to close."""
 

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import hmac
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +41,7 @@ from tightship.ledger.hearing import Hearing, Listener
 from tightship.ledger.keyring import Keyring, derive
 from tightship.ledger.memory import MemoryState
 from tightship.ledger.projections import ArchivesProjection, ErasuresProjection, Folder, RunsProjection
+from tightship.ledger.reader import Reader
 from tightship.ledger.scratch import Scratch, in_order
 from tightship.ledger.store import Committer
 from tightship.ledger.vault import PUBLIC, Vault, encode, names_of
@@ -65,7 +65,9 @@ class Ledger:
         projections: Iterable[Projection],
         threaded: bool,
         path: Path | None = None,
+        heads: dict[str, tuple[int, int]] | None = None,
     ) -> None:
+        heads = backend.heads() if heads is None else heads
         self.path = path
         """The store's folder; None where it is not one."""
         self.backend = backend
@@ -73,14 +75,14 @@ class Ledger:
         self.vault = Vault(keyring)
         self.disk = disk
         self.folder = Folder([RunsProjection(), ErasuresProjection(), ArchivesProjection(), *projections])
-        self._committer = Committer(backend, self.folder, world.clock)
+        self._committer = Committer(backend, self.folder, world.clock, heads)
         self.hearing = Hearing(self.vault, world.clock)
-        self._pool = ThreadPoolExecutor(1, "ledger-reader") if threaded else None
+        self._reader = Reader() if threaded else None
         make_writer = ThreadWriter if threaded else LoopWriter
         self._writer: Writer = make_writer(self._commit, self.hearing.deliver)
         self._definitions: set[str] = set()
         self._closed = self._whole = False
-        self.followed = {log: head for log, (_, head) in backend.heads().items()}
+        self.followed = {log: head for log, (_, head) in heads.items()}
         """How far others' entries of a shared store were looked for."""
         self.alone = False
         """Whether nobody else appends, so that nothing has to be looked for; set before a workspace executes on it."""
@@ -88,7 +90,7 @@ class Ledger:
     @property
     def in_threads(self) -> bool:
         """Whether reading is done off the event loop; in memory it is not, so that a simulation stays deterministic."""
-        return self._pool is not None
+        return self._reader is not None
 
     # --- opening ---------------------------------------------------------------------------------
 
@@ -122,7 +124,7 @@ class Ledger:
         """
         world = world or World()
         parts = await asyncio.to_thread(open_store, where, world, create, folder, keys, name)
-        ledger = cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path)
+        ledger = cls(parts.backend, parts.keyring, parts.disk, world, projections, True, parts.path, parts.heads)
         if parts.backend.outdated:  # what later versions keep in the tables stands in the log all along
             try:
                 await ledger.rebuild()
@@ -145,14 +147,14 @@ class Ledger:
         return cls(state.backend, keyring, state.disk, world, projections, threaded=False)
 
     async def close(self) -> None:
-        """Commit what waits and close the files."""
+        """Commit what waits and close the files; whoever waits for a store that does not answer is told."""
         if self._closed:
             return
         self._closed = True
         self.backend.closing()
+        self.vault.keyring.store.closing()
         await self._writer.close()
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.shutdown)
+        if self._reader is not None and await self._reader.close():
             await asyncio.to_thread(self.backend.close)
             self.vault.keyring.close()
 
@@ -490,8 +492,8 @@ class Ledger:
         Raises:
             StoreError: the ledger is closed; and whatever the function raises.
         """
-        if self._pool is None:
+        if self._reader is None:
             return function(*args)
         if self._closed:
             raise StoreError("the ledger is closed", fix="open it again")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *args))
+        return await self._reader.read(functools.partial(function, *args))

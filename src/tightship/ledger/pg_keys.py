@@ -80,7 +80,7 @@ class PostgresKeyStore(KeyStore):
         """Overwrite the key, and have the server clear the page of its old versions soon."""
         sql = script("destroy_key")
         self._writer.patiently(lambda db: db.execute(sql, (name,)))
-        with contextlib.suppress(StoreError), self._writer.held() as db:
+        with contextlib.suppress(StoreError), self._writer.held() as db, self._writer.patience.long():
             db.execute("VACUUM keys")
 
     def page(self, after: str, limit: int) -> list[WrappedKey]:
@@ -88,6 +88,11 @@ class PostgresKeyStore(KeyStore):
         sql = script("keys_after")
         rows = self._reader.patiently(lambda db: db.execute(sql, (after, limit)).fetchall())
         return [WrappedKey(*row) for row in rows]
+
+    def closing(self) -> None:
+        """Whoever waits for the server gives up within some seconds."""
+        self._reader.closing()
+        self._writer.closing()
 
     def close(self) -> None:
         """Close both connections."""

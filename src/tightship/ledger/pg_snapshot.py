@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from tightship.ledger._pg import Address, connect, translate_errors
+from tightship.ledger._pg_patience import LONG_SECONDS, Patience
 from tightship.ledger._pg_values import TYPES
 from tightship.ledger._schema import schema
 from tightship.ledger._stored import PAGE, StoredRows
@@ -25,7 +26,7 @@ class PostgresSnapshot(StoredRows):
     def __init__(self, address: Address) -> None:
         self.name = address.shown
         self._address = address
-        self._db: psycopg.Connection[Any] = connect(address)
+        self._db: psycopg.Connection[Any] = connect(address, Patience(LONG_SECONDS))
         self._streams = 0
         try:
             with translate_errors(address):

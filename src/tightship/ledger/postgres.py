@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tightship.core.errors import CommitUnknown, LedgerError, StoreError, StoreLost
 from tightship.core.world import SystemClock
 from tightship.ledger import pg_bundles, pg_lock
 from tightship.ledger._pg import Address, Link, Statement, run_together, script
 from tightship.ledger._pg_opening import Opener
+from tightship.ledger._pg_patience import CLOSING_SECONDS
 from tightship.ledger._pg_schema import MIGRATIONS, Opened, identify, prepare
 from tightship.ledger._pg_values import append_statements, delta_statements, kind_of, select_statement
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
@@ -39,8 +40,6 @@ from tightship.ledger.server_clock import ServerClock
 if TYPE_CHECKING:
     import psycopg
 
-CLOSING_SECONDS: Final = 10.0
-"""How long a closing store still asks whether its last batch was committed."""
 _T = TypeVar("_T")
 
 
@@ -304,7 +303,7 @@ class PostgresBackend:
 
     def exchange_projections(self, tables: Sequence[str], rows: Rows) -> None:
         """Throw the projections away and write these rows, inside the transaction that `begin` has opened."""
-        with self._link.still(self._session) as db:
+        with self._link.still(self._session) as db, self._link.patience.long():
             db.execute("UPDATE migrations SET applied_at = now() WHERE applied_at = 'infinity'")
             for table in tables:
                 columns = ", ".join(schema()[table].defaults)
@@ -315,7 +314,7 @@ class PostgresBackend:
 
     def load(self, tables: Iterable[tuple[str, Iterable[Row]]], last: int) -> None:
         """Fill an empty store with another's rows in one transaction."""
-        with self._link.held() as db, db.transaction():
+        with self._link.held() as db, self._link.patience.long(), db.transaction():
             db.execute("SET LOCAL idle_in_transaction_session_timeout TO 0")
             db.execute(script("lock_store"))
             if db.execute(script("heads")).fetchone() is not None:
@@ -474,6 +473,8 @@ class PostgresBackend:
     def closing(self) -> None:
         """What waits for the server to come back gives up soon."""
         self._end = time.monotonic() + CLOSING_SECONDS
+        self._reader.closing()
+        self._link.closing()
 
     def close(self) -> None:
         """Close both connections."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tightship.core.errors import StoreError
 from tightship.ledger._pg import Address, connect, script, translate_errors
+from tightship.ledger._pg_patience import Patience
 
 if TYPE_CHECKING:
     import psycopg
@@ -102,7 +103,10 @@ class Presence:
         pause = 0.05
         while not self._stop.is_set():
             try:
-                with contextlib.closing(connect(self._address)) as db, translate_errors(self._address):
+                with (
+                    contextlib.closing(connect(self._address, Patience(self._lease))) as db,
+                    translate_errors(self._address),
+                ):
                     self._register(db)
                     pause = 0.05
                     self._beat(db)

@@ -51,12 +51,12 @@ class _Facts:
 class Committer:
     """Judges and commits batches; keeps what it knows of runs and halts as long as nobody else appended."""
 
-    def __init__(self, backend: Backend, folder: Folder, clock: Clock) -> None:
+    def __init__(self, backend: Backend, folder: Folder, clock: Clock, heads: dict[str, tuple[int, int]]) -> None:
         self._backend = backend
         self._folder = folder
         self._clock = clock
-        # What others append from now on is foreign, also before the first batch of our own.
-        self._heads = backend.heads()
+        # What others append from there on is foreign, also before the first batch of our own.
+        self._heads = dict(heads)
         self._runs: dict[str, RunHead] = {}
         self._gone: list[str] = []
         self._halted: set[str] | None = None

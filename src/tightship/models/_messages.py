@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from tightship.core import exact
 from tightship.core.ports import Json, ToolSpec
 from tightship.models.conversation import Conversation, Message, Thinking, ToolCall
 from tightship.models.port import ModelRequest
@@ -130,7 +131,7 @@ def arguments(raw: str | Mapping[str, Any] | None) -> tuple[Mapping[str, Json] |
     if not isinstance(raw, str):
         return dict(raw), None
     try:
-        value = orjson.loads(raw)
+        value = exact.loads(raw)
     except orjson.JSONDecodeError:
         return None, raw
     return (value, None) if isinstance(value, dict) else (None, raw)

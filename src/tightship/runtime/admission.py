@@ -40,6 +40,16 @@ class _Waiter:
     turn: asyncio.Future[None]
 
 
+def bounds_of(declared: Admission) -> Bounds:
+    """How many runs may be worked on at once, as `admission:` says."""
+    return Bounds(
+        declared.running,
+        declared.tenant.running,
+        {name: share.running for name, share in declared.tenants.items()},
+        {name: share.running for name, share in declared.workflows.items() if share.running is not None},
+    )
+
+
 class Gatekeeper:
     """Takes starts in, has them wait, or refuses them; for the runs of one process.
 
@@ -50,12 +60,7 @@ class Gatekeeper:
 
     def __init__(self, declared: Admission, clock: Clock) -> None:
         self._declared = declared
-        self.bounds = Bounds(
-            declared.running,
-            declared.tenant.running,
-            {name: share.running for name, share in declared.tenants.items()},
-            {name: share.running for name, share in declared.workflows.items() if share.running is not None},
-        )
+        self.bounds = bounds_of(declared)
         """What holds for all workers together, where several share a store."""
         self._clock = clock
         self._total = 0

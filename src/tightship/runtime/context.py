@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tightship.context import AgesProjection, ContextProjection, Declarations, Declared, Follower, Heads, Value
+from tightship.context.counted import Counted, Stats, counted
 from tightship.context.heads import Head, Place
 from tightship.context.listing import Listing, listed
 from tightship.core import kinds
@@ -19,7 +19,7 @@ from tightship.ledger import Draft, Expected, Guards, Ledger
 from tightship.review.inbox import ANYBODY
 from tightship.runtime.pushing import Push, delivery_claim, lost_to
 from tightship.workflow.config import WorkspaceConfig
-from tightship.workflow.context_keys import check_pattern, matches
+from tightship.workflow.context_keys import check_pattern
 
 if TYPE_CHECKING:
     from tightship.runtime.feeding import Feeds, Tell
@@ -32,28 +32,6 @@ _STANDING: Final = 10_000
 def context_projections() -> list[Projection]:
     """The tables of the shared context."""
     return [ContextProjection(), AgesProjection()]
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What the ledger counts of one key.
-
-    `reads` and `stale` are readings, and those that found the value too old; `ages` holds the distribution of ages at
-    reading (bucket b counts ages below 2^b ms). `write_conflicts`: two writes from one version. `read_conflicts`:
-    what a decision had read was changed before its action settled. `refusals`: who was not allowed to.
-    """
-
-    scope: str
-    key: str
-    version: int
-    writes: int
-    reads: int
-    stale: int
-    refreshes: int
-    refusals: int
-    write_conflicts: int
-    read_conflicts: int
-    ages: Mapping[int, int]
 
 
 class WorkspaceContext:
@@ -125,16 +103,19 @@ class WorkspaceContext:
 
     async def stats(self, key: str = "") -> list[Stats]:
         """What is counted of every key, or of one (a pattern is allowed)."""
-        ledger = await self._open()
-        ages: dict[Place, dict[int, int]] = {}
-        for row in await ledger.select("context_ages"):
-            ages.setdefault((row["scope"], row["key"]), {})[row["bucket"]] = row["reads"]
-        names = [name for name in Stats.__slots__ if name != "ages"]
-        found = [
-            Stats(**{name: row[name] for name in names}, ages=ages.get((row["scope"], row["key"]), {}))
-            for row in await ledger.select("context")
-        ]
-        return [one for one in found if not key or matches(_pattern(key), one.key) is not None]
+        return (await self.counted(key, limit=None)).stats
+
+    async def counted(self, key: str = "", *, limit: int | None = 100, after: tuple[str, str] | None = None) -> Counted:
+        """What is counted of some of these keys, and where the next page begins; it reads as `page` does.
+
+        Args:
+            key: a key or a pattern; empty for all. limit: how many at most; None for all.
+            after: `next` of the page before.
+
+        Raises:
+            InvalidArguments: it is no key and no pattern.
+        """
+        return await counted(await self._open(), _pattern(key) if key else "", limit, after)
 
     # --- following -------------------------------------------------------------------------------
 

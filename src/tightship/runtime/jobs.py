@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tightship.core.errors import StoreError
 from tightship.runtime.timetable import Periodic, attempt
@@ -28,6 +28,8 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
 STEADY: Final = 10.0
 """Seconds after which an engine that ends has run well: the next is started soon again."""
+CLOSING_SECONDS: Final = 15.0
+"""How long its thread may take to end, before and after it is cut off; Procrastinate itself takes a few."""
 
 
 class Jobs(Protocol):
@@ -62,6 +64,7 @@ class PostgresJobs:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._engine: tuple[Worker, asyncio.AbstractEventLoop] | None = None
+        self._work_task: tuple[asyncio.Task[Any], asyncio.AbstractEventLoop] | None = None
         self._thread: threading.Thread | None = None
         self._said = ""
         self.woken = 0
@@ -88,14 +91,19 @@ class PostgresJobs:
         self._thread.start()
 
     async def close(self) -> None:
-        """End it."""
+        """End it; what waits for a server that does not answer is cut off, and losing a job costs nothing but time."""
         self._stop.set()
         with self._lock:
             if self._engine is not None:
                 worker, loop = self._engine
                 loop.call_soon_threadsafe(worker.stop)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, CLOSING_SECONDS)
+            with self._lock:
+                if self._work_task is not None:
+                    work, loop = self._work_task
+                    loop.call_soon_threadsafe(work.cancel)
+            await asyncio.to_thread(self._thread.join, CLOSING_SECONDS)
 
     def _prepare(self, address: Address) -> Queues:
         try:
@@ -120,6 +128,8 @@ class PostgresJobs:
             why = "its worker has ended"
             try:
                 asyncio.run(self._work(address, where))
+            except asyncio.CancelledError:  # it is being closed
+                return
             except Exception as error:  # the engine's own defects end no worker of ours
                 why = type(error).__name__
             if time.monotonic() - began > STEADY:
@@ -130,6 +140,17 @@ class PostgresJobs:
 
     async def _work(self, address: Address, where: Queues) -> None:
         """Run one worker of Procrastinate's until it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        with self._lock:
+            self._work_task = task, asyncio.get_running_loop()
+        try:
+            await self._run_worker(address, where)
+        finally:
+            with self._lock:
+                self._work_task = None
+
+    async def _run_worker(self, address: Address, where: Queues) -> None:
         from tightship.runtime._jobs_engine import keep_quiet, make_app, make_worker
 
         keep_quiet()

@@ -216,19 +216,18 @@ class Hands:
         return row
 
     async def _resting(self, run: str, by: str) -> Row:
-        """The row of a run in their hands once what it had begun has settled."""
+        """The row of a run in their hands once what it had begun has settled; one that is queued has begun nothing.
+
+        Whoever takes that one up later reads that it is taken, and what was done by hand, before anything else.
+        """
         until = self._clock.monotonic() + PATIENCE
         while True:
             row = await self._held(run, by)
-            if row["state"] == "parked":
+            if row["state"] in ("parked", "queued"):
                 return row
             if self._clock.monotonic() >= until:
-                queued = row["state"] == "queued"
-                said = (
-                    "is still queued: no process has put it down for you" if queued else "has begun what is not settled"
-                )
                 raise ActRefused(
-                    f"run {run} {said} yet",
+                    f"run {run} has begun what is not settled yet",
                     fix=f"wait for the process that executes, or put it down here: `tightship runs resume {run}`",
                 )
             await self._clock.sleep(_LOOK)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from tightship.core import exact
 from tightship.core.errors import InputRejected, InvalidArguments
 from tightship.core.ports import Json
 
@@ -33,10 +34,12 @@ class Delivery:
         """The event.
 
         Raises:
-            InvalidArguments: it is no JSON.
+            InvalidArguments: it is no JSON, or a number in it cannot be kept.
         """
         try:
-            return orjson.loads(self.data)
+            return exact.loads(self.data)
+        except exact.NumberTooLong as error:
+            raise InvalidArguments(error.msg) from None
         except orjson.JSONDecodeError:
             raise InvalidArguments("the event is no JSON", fix="let its sender write JSON in UTF-8") from None
 
