@@ -16,8 +16,11 @@ import pytest
 from ledger_desk import Store, note
 from store_desk import ledger_of_store, store_of
 from tightship.core import kinds
-from tightship.core.errors import Archived, LedgerError, StoreFull, StoreMissing, TamperError
-from tightship.ledger import Draft, Ledger, folded
+from tightship.core.errors import Archived, LedgerError, StoreError, StoreFull, StoreMissing, TamperError
+from tightship.insight import coordination_left_out, coordination_of
+from tightship.insight.behaviour import behaviour
+from tightship.ledger import Draft, Ledger, archiving, folded
+from tightship.ledger import ledger as ledger_module
 from tightship.ledger.archive_folder import FolderWriter
 from tightship.ledger.archiving import DRAFT, archive
 from tightship.ledger.audit import _reader, export, prove, rebuild, verify
@@ -133,9 +136,120 @@ async def test_a_value_that_is_named_meanwhile_is_not_dropped(ledger: Ledger) ->
     one, other = [await run(ledger, name, notes=0) for name in ("r-1", "r-2")]
     head = await ledger.head()
     await ledger.append(Draft("r-3", kinds.STARTED, "", {"workflow": "w", "owner": "h", "input": one}, 1))
-    gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, [one, other], {"default": head}))
+    gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, [one, other], {"default": head}, set()))
     assert gone == {other}
     assert (await ledger.value(one))["secret"] == "of r-1"
+
+
+async def test_a_value_named_while_others_are_dropped_is_not_dropped_with_later_ones(ledger: Ledger) -> None:
+    first, second, third = [await run(ledger, name, notes=0) for name in ("r-1", "r-2", "r-3")]
+    after, named = {"default": await ledger.head()}, set[str]()
+    await ledger.append(Draft("r-4", kinds.STARTED, "", {"workflow": "w", "owner": "h", "input": second}, 1))
+
+    async def drop(*addresses: str) -> set[str]:
+        return await ledger.job(functools.partial(ledger.backend.drop_payloads, addresses, after, named))
+
+    assert await drop(first) == {first}
+    assert await drop(second, third) == {third}
+    assert (await ledger.value(second))["secret"] == "of r-2"
+
+
+async def test_a_run_that_somebody_goes_on_from_meanwhile_does_not_leave(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, inputs = await years(ledger)
+    recorded, folder = archiving._record, tmp_path / "old"
+
+    async def forked_meanwhile(*args: Any) -> None:
+        body = {"workflow": "w", "owner": "h", "input": inputs["r-03"], "forked": {"run": "r-03", "key": "", "n": 0}}
+        await ledger.append(Draft("r-fork", kinds.STARTED, "", body, 1))
+        await recorded(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(LedgerError, match="r-03 is needed again"):
+        patch.setattr(archiving, "_record", forked_meanwhile)
+        await archive(ledger, folder, before, "ann")
+    assert not folder.exists()
+    assert not await ledger.select("archives")
+    assert (await archive(ledger, folder, before, "ann")).runs == 11
+    assert len(await ledger.run_entries("r-03")) == 42
+    assert (await ledger.value(inputs["r-03"]))["secret"] == "of r-03"
+    assert (await verify(ledger, archives=[folder])).ok
+
+
+async def test_what_a_fork_still_needs_is_not_dropped_before_it_has_ended(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, inputs = await years(ledger)
+    folder = tmp_path / "old"
+
+    def cut_off(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(archiving, "_drop", cut_off)
+        await archive(ledger, folder, before, "ann")
+    forked = {"run": "r-03", "key": "", "n": 0}
+    await run(ledger, "r-fork", end=False, forked=forked)
+    with pytest.raises(LedgerError, match="r-fork goes on from run r-03"):
+        await archive(ledger, folder, before, "ann")
+    assert len(await ledger.run_entries("r-03")) == 42
+    assert (await ledger.value(inputs["r-03"]))["secret"] == "of r-03"
+    await ledger.append(Draft("r-fork", kinds.ENDED, "", {"outcome": "completed"}, 1))
+    assert (await archive(ledger, folder, before, "ann")).completed
+    with pytest.raises(Archived):
+        await ledger.run_entries("r-03")
+    assert (await verify(ledger, archives=[folder])).ok
+
+
+async def test_the_file_of_a_value_that_is_stored_again_while_it_leaves_stays_or_whoever_stores_it_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store("sqlite", tmp_path)
+    ledger = await store.open()
+    large = ledger.seal(ledger.vault.new_scope("r-1"), ["x" * 10, ledger.world.chance.token(300_000).hex()])
+    path = tmp_path / "store" / "payloads" / large.address[:2] / large.address[2:]
+
+    async def begin(name: str) -> None:
+        body = {"workflow": "w", "owner": "h", "input": large.address}
+        await ledger.append(Draft(name, kinds.STARTED, "", body, 1, (large,)))
+
+    async def drop() -> set[str]:
+        after = {"default": await ledger.head()}
+        return await ledger.job(functools.partial(ledger.backend.drop_payloads, [large.address], after, set()))
+
+    await begin("r-1")
+    gone = await drop()
+    await begin("r-2")
+    await ledger.job(functools.partial(ledger.backend.drop_files, gone))
+    assert await ledger.value(large.address)
+    gone = await drop()
+    prepared = ledger_module.prepare
+
+    def dropped_behind(*args: Any) -> bool:
+        done = prepared(*args)
+        ledger.backend.drop_files(gone)
+        return done
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="try again"):
+        patch.setattr(ledger_module, "prepare", dropped_behind)
+        await begin("r-3")
+    assert not path.exists()
+    await begin("r-3")
+    assert await ledger.value(large.address)
+    await store.close()
+
+
+async def test_figures_of_runs_that_have_left_are_not_taken_for_others(ledger: Ledger, tmp_path: Path) -> None:
+    before, _ = await years(ledger)
+    assert await coordination_left_out(ledger) == 0
+    for name in ("r-00", "r-open"):
+        audited = {"agent": "a", "workflow": "w", "upto": 1, "runs": [name]}
+        await ledger.append(Draft("conduct", kinds.AUDIT, "a", audited))
+    await archive(ledger, tmp_path / "old", before, "ann")
+    with pytest.raises(Archived, match="r-00"):
+        await coordination_of(ledger, "r-00")
+    assert await coordination_left_out(ledger) == 12
+    assert (await behaviour(ledger)).audits["a"] == {"archived": 1, "open": 1}
 
 
 async def test_every_log_is_archived_and_erasing_reaches_the_archive(ledger: Ledger, tmp_path: Path) -> None:
@@ -241,6 +355,9 @@ async def test_a_folder_with_something_in_it_and_a_store_with_nothing_old_are_re
     (tmp_path / "full" / "letter").write_text("mine")
     with pytest.raises(LedgerError, match="not empty"):
         await archive(ledger, tmp_path / "full", before, "ann")
+    if ledger.path is not None:
+        with pytest.raises(LedgerError, match="does not lie in the store"):
+            await archive(ledger, ledger.path / "payloads" / "old", before, "ann")
     with pytest.raises(LedgerError, match="nothing to archive"):
         await archive(ledger, tmp_path / "old", 1.0, "ann")
     with pytest.raises(ValueError, match="past"):

@@ -29,10 +29,12 @@ def coordination(shell: Shell, workflow: str, run: str, each: bool, limit: int) 
     """
     if run and (workflow or each):
         raise click.UsageError("--run names one run; leave --workflow and --each out")
-    found = run_async(lambda: _read(shell, workflow, run, each, limit))
+    found, left = run_async(lambda: _read(shell, workflow, run, each, limit))
     shell.emit([{**told, **one.as_dict()} for told, one in found])
+    if left:
+        shell.say(f"{left:,} runs are not counted: their entries have left the store for an archive", "warn")
     if not found:
-        shell.say("nothing has been run yet")
+        shell.say("nothing has been run yet" if not left else "there is no other run")
         return
     _shares(shell, found)
     _patterns(shell, found)
@@ -45,20 +47,22 @@ _UNITS: Final = {"turns": "turns", "tokens": "tokens", "usd": "cost", "ms": "tim
 Found = list[tuple[Mapping[str, str], "Coordination"]]
 
 
-async def _read(shell: Shell, workflow: str, run: str, each: bool, limit: int) -> Found:
+async def _read(shell: Shell, workflow: str, run: str, each: bool, limit: int) -> tuple[Found, int]:
+    """The readings, and how many runs they leave out."""
     from tightship.cli._open import looking
-    from tightship.insight import coordination_by_run, coordination_of, coordination_report
+    from tightship.insight import coordination_by_run, coordination_left_out, coordination_of, coordination_report
 
     async with looking(shell) as workspace:
         ledger = await workspace.ledger()
         if run:
             row = await workspace.row(run)
-            return [({"workflow": row["workflow"], "run": run}, await coordination_of(ledger, run))]
+            return [({"workflow": row["workflow"], "run": run}, await coordination_of(ledger, run))], 0
+        left = await coordination_left_out(ledger, workflow=workflow, limit=limit)
         if each:
             rows = await coordination_by_run(ledger, workflow=workflow, limit=limit)
-            return [({"workflow": row["workflow"], "tenant": row["log"], "run": row["id"]}, one) for row, one in rows]
+            return [({"workflow": row["workflow"], "tenant": row["log"], "run": row["id"]}, one) for row, one in rows], left
         sums = await coordination_report(ledger, workflow=workflow, limit=limit)
-        return [({"workflow": name, "tenant": tenant}, one) for (tenant, name), one in sums.items()]
+        return [({"workflow": name, "tenant": tenant}, one) for (tenant, name), one in sums.items()], left
 
 
 def _shares(shell: Shell, found: Found) -> None:

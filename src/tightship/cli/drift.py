@@ -137,6 +137,9 @@ def audit(shell: Shell, agent: str | None, by: str | None) -> int:
         shell.say("nothing was audited yet")
     else:
         shell.table(("agent", "ok", "not ok", "open"), rows, right=("ok", "not ok", "open"))
+    left = sum(counts["archived"] for counts in known.audits.values())
+    if left:
+        shell.say(f"{left:,} audits are not counted: their entries have left the store for an archive", "warn")
     return DONE
 
 

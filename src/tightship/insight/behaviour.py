@@ -115,6 +115,8 @@ async def behaviour(ledger: Ledger) -> Behaviour:
         outputs = await _outputs(ledger, rows)
         for row in rows:
             result = "open" if row["state"] != "ended" else "ok" if outputs.get(row["id"]) else "not ok"
+            if row["outcome"] == "completed" and row["id"] not in outputs:
+                result = "archived"  # what it found has left with its entries
             found.audits[looked[row["id"]]][result] += 1
     return found
 

@@ -311,7 +311,12 @@ def _below(key: str, path: str) -> bool:
 
 
 async def coordination_of(ledger: Ledger, run: str) -> Coordination:
-    """The reading of a run with the runs below it."""
+    """The reading of a run with the runs below it.
+
+    Raises:
+        Archived: its entries have left the store.
+    """
+    await ledger.run_entries(run)
     return (await coordination_of_many(ledger, [run]))[run]
 
 
@@ -376,6 +381,21 @@ async def coordination_by_run(
     rows = await ledger.select("runs", [*where, ("live", "=", 1)], [("started_at", "desc")], limit)
     found = await coordination_of_many(ledger, [row["id"] for row in rows])
     return [(row, found[row["id"]]) for row in rows if row["id"] in found]
+
+
+async def coordination_left_out(ledger: Ledger, *, workflow: str = "", limit: int = 10_000) -> int:
+    """Of so many requests, those that the figures leave out: their entries have left the store for an archive."""
+    last = await ledger.select("archives", (), [("n", "desc")], 1)
+    if not last:
+        return 0
+    where = [("workflow", "=", workflow)] if workflow else [("parent", "=", "")]
+    rows = await ledger.select("runs", [*where, ("live", "=", 1)], [("started_at", "desc")], limit)
+    old = [row["id"] for row in rows if row["state"] == "ended" and row["ended_at"] < last[0]["before"]]
+    left = 0
+    for start in range(0, len(old), _BATCH):
+        found = await ledger.runs_entries(old[start : start + _BATCH])
+        left += sum(1 for entries in found.values() if not entries)
+    return left
 
 
 def _summed(

@@ -145,10 +145,7 @@ class Planner:
             if entry.at >= self._before:
                 self._young.setdefault(entry.log, entry.n)
             if entry.kind == kinds.STARTED:
-                forked = body.get("forked") or {}
-                for other in (body.get("parent"), body.get("linked"), forked.get("run")):
-                    if other:
-                        self._above.append((entry.run, str(other)))
+                self._above += ((entry.run, other) for other in runs_behind(entry))
             elif entry.kind == kinds.BASELINE:
                 self._baselines[body["subject"]] = list(body["runs"])
             elif entry.kind == kinds.CONTEXT:
@@ -250,6 +247,17 @@ class Planner:
 
     def _is_named(self, address: str) -> bool:
         return self._named.execute("SELECT 1 FROM named WHERE address = ?", (address,)).fetchone() is not None
+
+
+def runs_behind(entry: Entry) -> list[str]:
+    """The runs that the entry says somebody goes on from: those above a new run, or that a baseline is made of."""
+    body = entry.body
+    if entry.kind == kinds.BASELINE:
+        return list(body["runs"])
+    if entry.kind != kinds.STARTED:
+        return []
+    named = (body.get("parent"), body.get("linked"), (body.get("forked") or {}).get("run"))
+    return [str(run) for run in named if run]
 
 
 def _together(staying: set[str], pairs: Iterable[tuple[str, str]]) -> set[str]:

@@ -34,7 +34,7 @@ from tightship.ledger.archive_folder import (
     line_of,
     sync_folder,
 )
-from tightship.ledger.archive_plan import Plan, Planner
+from tightship.ledger.archive_plan import Plan, Planner, runs_behind
 from tightship.ledger.backend import Moment
 from tightship.ledger.bundles import WIDTH, entries_of_row
 from tightship.ledger.entries import POSITION_MASK, Draft, log_crc
@@ -114,7 +114,7 @@ async def archive(
     if known and not dry_run and await ledger.off_loop(_is_to_be_completed, ledger, known, folder):
         return await _complete(ledger, known, folder, progress)
     if not dry_run:
-        await ledger.off_loop(_check_place, folder)
+        await ledger.off_loop(_check_place, ledger, folder)
     moment = await ledger.off_loop(ledger.backend.snapshot)
     planner = await ledger.off_loop(Planner, ledger, moment, before, progress)
     try:
@@ -156,7 +156,11 @@ def _report(plan: Plan, folder: Path) -> ArchiveReport:
 # --- the folder ---------------------------------------------------------------------------------------
 
 
-def _check_place(folder: Path) -> None:
+def _check_place(ledger: Ledger, folder: Path) -> None:
+    if ledger.path is not None and folder.is_relative_to(ledger.path.resolve()):
+        raise LedgerError(
+            "an archive does not lie in the store that its entries leave", where=str(folder), fix="name another folder"
+        )
     try:
         if folder.exists() and any(folder.iterdir()):
             raise LedgerError(
@@ -261,6 +265,7 @@ async def _record(ledger: Ledger, planner: Planner, report: ArchiveReport, befor
             addresses.append(payload.address)
         tables[table] = {"columns": list(schema()[table].defaults), "pages": addresses}
     plan = planner.plan
+    await ledger.off_loop(_check_unneeded, ledger, plan, _draft(report.folder))
     index = ledger.vault.seal(PUBLIC, encode({"tables": tables, "stay": plan.stay, "upto": plan.upto}))
     body = {
         "by": by,
@@ -274,6 +279,24 @@ async def _record(ledger: Ledger, planner: Planner, report: ArchiveReport, befor
         "detail": index.address,
     }
     await ledger.append(Draft("", kinds.SNAPSHOT, "", body, payloads=(index,)))
+
+
+def _check_unneeded(ledger: Ledger, plan: Plan, draft: Path) -> None:
+    """Nothing that was appended since the plan goes on from a run that is to leave.
+
+    Raises:
+        LedgerError: a run was forked or linked to, or something else was put to it; nothing has left.
+    """
+    for log, (_, head) in ledger.backend.heads().items():
+        for page in ledger.pages(log, plan.upto.get(log, 0), head):
+            for entry in page:
+                needed = [run for run in (entry.run, *runs_behind(entry)) if run in plan.gone]
+                if needed:
+                    raise LedgerError(
+                        f"run {needed[0]} is needed again: something was put to it meanwhile; nothing has left the store",
+                        where=str(draft),
+                        fix="run the command again",
+                    )
 
 
 # --- dropping -----------------------------------------------------------------------------------------
@@ -320,15 +343,14 @@ async def _drop(ledger: Ledger, known: folded.Folded | None, folder: Path, progr
     """Drop values first: the bundles that are still there say that it is not finished."""
     if known is None:
         raise StoreError("the archive's entry is not there", where=ledger.backend.where)
+    await ledger.off_loop(_check_nobody_goes_on, ledger, known)
     values = ArchiveFolder(folder).sealed()
     after = dict(known.upto)
     late = await ledger.off_loop(_named_since, ledger, after)
     while part := await ledger.off_loop(_some, values):
-        part = [address for address in part if address not in late]
-        gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, part, after))
-        await ledger.off_loop(_unlink, ledger, sorted(gone))
-        progress("dropped", len(gone), 0)
-    await _forget_pages(ledger, known, after)
+        gone = await _drop_some(ledger, part, after, late)
+        progress("dropped", gone, 0)
+    await _forget_pages(ledger, known, after, late)
     dropped = 0
     for log, last in known.archived.items():
         stay = known.stay.get(log, frozenset())
@@ -337,14 +359,43 @@ async def _drop(ledger: Ledger, known: folded.Folded | None, folder: Path, progr
     await ledger.job(ledger.backend.trim)
 
 
-async def _forget_pages(ledger: Ledger, known: folded.Folded, after: dict[str, int]) -> None:
+def _check_nobody_goes_on(ledger: Ledger, known: folded.Folded) -> None:
+    """Nobody goes on from a run that leaves: until an archive is complete, what is in it can still be forked.
+
+    Raises:
+        LedgerError: a run that has not ended does, or a baseline that stands is made of it; nothing was dropped now.
+    """
+    behind: dict[str, list[str]] = {}
+    for log, (_, head) in ledger.backend.heads().items():
+        for page in ledger.pages(log, known.upto.get(log, 0), head):
+            for entry in page:
+                if found := runs_behind(entry):
+                    behind[entry.run if entry.kind == kinds.STARTED else entry.body["subject"]] = found
+    ended = ledger.backend.select("runs", [("id", "in", sorted(behind)), ("state", "=", "ended")], (), None)
+    for run in behind.keys() - {row["id"] for row in ended}:
+        for entry in ledger.backend.entries_of(behind[run]):
+            if entry.n <= known.archived.get(entry.log, 0) and entry.n not in known.stay.get(entry.log, ()):
+                raise LedgerError(
+                    f"{run} goes on from run {entry.run}, which is to leave: nothing was dropped now",
+                    where=known.folder,
+                    fix="run the same command again when it has ended (a baseline: when another one stands)",
+                )
+
+
+async def _drop_some(ledger: Ledger, addresses: list[str], after: dict[str, int], late: set[str]) -> int:
+    """Drop these values but those that are named late, then their files; returns how many."""
+    gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, addresses, after, late))
+    await ledger.job(functools.partial(ledger.backend.drop_files, gone))
+    return len(gone)
+
+
+async def _forget_pages(ledger: Ledger, known: folded.Folded, after: dict[str, int], late: set[str]) -> None:
     """Drop the pages of the archive before, which nothing starts from any more."""
     rows = await ledger.select("archives", [("n", "<", known.n)], [("n", "desc")], 1)
     earlier = (await ledger.off_loop(folded.recorded, ledger, rows[0]["n"])).pages - known.pages if rows else set()
     pages = iter(sorted(earlier))
     while part := list(islice(pages, _VALUES_AT_ONCE)):
-        gone = await ledger.job(functools.partial(ledger.backend.drop_payloads, part, after))
-        await ledger.off_loop(_unlink, ledger, sorted(gone))
+        await _drop_some(ledger, part, after, late)
 
 
 def _named_since(ledger: Ledger, after: dict[str, int]) -> set[str]:
@@ -360,13 +411,6 @@ def _named_since(ledger: Ledger, after: dict[str, int]) -> set[str]:
 
 def _some(values: Any) -> list[str]:
     return [raw.hex() for raw, *_ in islice(values, _VALUES_AT_ONCE)]
-
-
-def _unlink(ledger: Ledger, addresses: list[str]) -> None:
-    """Files of values that have left; what a crash leaves of them, `audit verify` names as notes."""
-    for address in addresses:
-        if ledger.path is not None:
-            (ledger.path / "payloads" / address[:2] / address[2:]).unlink(missing_ok=True)
 
 
 __all__ = ["DRAFT", "ArchiveReport", "archive", "archive_lock"]

@@ -345,13 +345,21 @@ class Store(Backend, Protocol):
         """
         ...
 
-    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int], named: set[str]) -> set[str]:
         """Drop payloads in one transaction under the heads' lock, but none that a later entry names.
 
         Args:
             after: behind which position of each log entries may name them; it goes forward to what was read.
+            named: what later entries name, as far as they were read; what is read now is put to it.
 
-        Returns: those that no entry behind these positions names; they are gone.
+        Returns: those that no later entry names; they are gone.
+        """
+        ...
+
+    def drop_files(self, addresses: Collection[str]) -> None:
+        """Drop the files of values that are not stored any more, under the heads' lock.
+
+        What a crash leaves of them, `audit verify` names as notes.
         """
         ...
 

@@ -145,9 +145,12 @@ class MemoryBackend:
         """Memory has no bundles."""
         return 0
 
-    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int], named: set[str]) -> set[str]:
         """Memory lets nothing go."""
         return set()
+
+    def drop_files(self, addresses: Collection[str]) -> None:
+        """Memory has no files."""
 
     def trim(self) -> None:
         """Memory has nothing to give back."""

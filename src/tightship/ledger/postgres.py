@@ -285,18 +285,21 @@ class PostgresBackend:
         with self._transaction("tree") as db:
             return pg_bundles.drop_some(db, log, self._seeds[log], log_id, upto, stay)
 
-    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int], named: set[str]) -> set[str]:
         """Drop payloads under the store's lock, but none that an entry behind these positions names."""
         with self._link.held() as db, db.transaction():
             db.execute(script("lock_store"))
-            gone = set(addresses)
             for log_id, log, head in db.execute(script("heads")).fetchall():
                 known = after.get(log, 0)
                 for _, data in rows_between(_fetcher(db), self._seeds, log, log_id, known, head, head - known):
-                    gone.difference_update(addresses_in(data))
+                    named.update(addresses_in(data))
                 after[log] = head
+            gone = set(addresses) - named
             db.execute(script("drop_payloads"), ([bytes.fromhex(address) for address in sorted(gone)],))
         return gone
+
+    def drop_files(self, addresses: Collection[str]) -> None:
+        """The server has every value itself."""
 
     def trim(self) -> None:
         """The server's own vacuum does it."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tightship.core.errors import LedgerError, StoreMissing, TamperError
+from tightship.core.errors import LedgerError, StoreError, StoreMissing, TamperError
 from tightship.ledger._rows import Fetch, Seeds, entries_of_runs, rows_between
 from tightship.ledger._schema import (
     chunks,
@@ -119,6 +119,8 @@ class SqliteBackend:
             values = []
             for address, scope, data, crc in payloads:
                 raw = bytes.fromhex(address)
+                if data is None and not self._file(address).exists():
+                    raise StoreError("a large value has left for an archive just now", fix="try again: it is stored anew")
                 values += (raw, scope, data, payload_crc(raw, scope, data or b"") if crc is None else crc)
             execute(insert_sql("insert_payloads", 4, len(payloads)), values)
         write_deltas(self._db, batch.deltas, tables)
@@ -216,17 +218,27 @@ class SqliteBackend:
                 db.execute(script("drop_bundle"), row[:1])
         return len(rows) * WIDTH
 
-    def drop_payloads(self, addresses: Collection[str], after: dict[str, int]) -> set[str]:
+    def drop_payloads(self, addresses: Collection[str], after: dict[str, int], named: set[str]) -> set[str]:
         """Drop payloads under the heads' lock, but none that an entry behind these positions names."""
         with self._transaction() as db:
-            gone = set(addresses)
             for log_id, log, head in db.execute(self._heads_sql).fetchall():
                 known = after.get(log, 0)
                 for _, data in self._rows(db, log, log_id, known, head, head - known):
-                    gone.difference_update(addresses_in(data))
+                    named.update(addresses_in(data))
                 after[log] = head
+            gone = set(addresses) - named
             db.executemany(script("drop_payload"), [(bytes.fromhex(address),) for address in sorted(gone)])
         return gone
+
+    def drop_files(self, addresses: Collection[str]) -> None:
+        """Drop the files of values that are not stored any more; whoever stores one again waits for it."""
+        with self._transaction() as db:
+            for address in addresses:
+                if db.execute(script("has_payload"), (bytes.fromhex(address),)).fetchone() is None:
+                    self._file(address).unlink(missing_ok=True)
+
+    def _file(self, address: str) -> Path:
+        return self.path.parent / "payloads" / address[:2] / address[2:]
 
     def trim(self) -> None:
         """Give pages that packing or archiving has freed back to the disk."""
