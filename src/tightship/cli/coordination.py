@@ -60,7 +60,9 @@ async def _read(shell: Shell, workflow: str, run: str, each: bool, limit: int) -
         left = await coordination_left_out(ledger, workflow=workflow, limit=limit)
         if each:
             rows = await coordination_by_run(ledger, workflow=workflow, limit=limit)
-            return [({"workflow": row["workflow"], "tenant": row["log"], "run": row["id"]}, one) for row, one in rows], left
+            return [
+                ({"workflow": row["workflow"], "tenant": row["log"], "run": row["id"]}, one) for row, one in rows
+            ], left
         sums = await coordination_report(ledger, workflow=workflow, limit=limit)
         return [({"workflow": name, "tenant": tenant}, one) for (tenant, name), one in sums.items()], left
 

@@ -109,6 +109,12 @@ async def behaviour(ledger: Ledger) -> Behaviour:
         elif entry.kind == kinds.AUDIT:
             found.audits.setdefault(body["agent"], Counter())
             looked |= dict.fromkeys(body["runs"], body["agent"])
+    await _audited(ledger, found, looked)
+    return found
+
+
+async def _audited(ledger: Ledger, found: Behaviour, looked: dict[str, str]) -> None:
+    """What the runs that audit have found, by the agent that each looks at."""
     runs = list(looked)
     for start in range(0, len(runs), 500):
         rows = await ledger.select("runs", [("id", "in", runs[start : start + 500])])
@@ -118,7 +124,6 @@ async def behaviour(ledger: Ledger) -> Behaviour:
             if row["outcome"] == "completed" and row["id"] not in outputs:
                 result = "archived"  # what it found has left with its entries
             found.audits[looked[row["id"]]][result] += 1
-    return found
 
 
 async def _outputs(ledger: Ledger, rows: list[dict[str, Any]]) -> dict[str, bool]:

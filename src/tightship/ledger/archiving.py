@@ -17,6 +17,7 @@ import errno
 import functools
 import shutil
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,8 @@ from tightship.ledger.vault import PUBLIC, encode
 DRAFT: Final = ".archiving"
 """What the name of a folder has until it is whole."""
 _VALUES_AT_ONCE: Final = 200
+_MARGIN: Final = 600.0
+"""Seconds before a month in which a worker may count a call into it: it knows the month by its own clock."""
 
 
 @dataclass(slots=True)
@@ -109,6 +112,7 @@ async def archive(
         raise StoreError("a store in memory is not archived", where=ledger.backend.where)
     if before > ledger.world.clock.now():
         raise ValueError("entries can leave only up to a time that is past")
+    await ledger.off_loop(_check_loans, ledger, before)
     folder = folder.resolve()
     known = await ledger.off_loop(folded.latest, ledger)
     if known and not dry_run and await ledger.off_loop(_is_to_be_completed, ledger, known, folder):
@@ -154,6 +158,21 @@ def _report(plan: Plan, folder: Path) -> ArchiveReport:
 
 
 # --- the folder ---------------------------------------------------------------------------------------
+
+
+def _check_loans(ledger: Ledger, before: float) -> None:
+    """What workers spent of a month's budgets stays while they hold loans of it: it says what a lost one had left."""
+    now = datetime.fromtimestamp(ledger.world.clock.now(), UTC)
+    month = datetime(now.year, now.month, 1, tzinfo=UTC)
+    if "loans" not in ledger.folder.tables or before <= month.timestamp() - _MARGIN:
+        return
+    held = ledger.backend.select("loans", [("owner", "!=", ""), ("closed", "=", 0)], (), None)
+    if any(str(row["period"]).startswith(f"{month:%Y-%m}") for row in held):
+        raise LedgerError(
+            "workers hold loans of this month's budgets, and what they have spent of these has to stay",
+            where=ledger.backend.where,
+            fix=f"name an earlier time: --before {month - timedelta(days=1):%Y-%m-%d}",
+        )
 
 
 def _check_place(ledger: Ledger, folder: Path) -> None:
@@ -255,6 +274,7 @@ def _check(ledger: Ledger, folder: Path, manifest: str, progress: Progress) -> A
 async def _record(ledger: Ledger, planner: Planner, report: ArchiveReport, before: float, by: str) -> None:
     """Append the tables' rows, and the entry that makes the archive count."""
     tables: dict[str, Any] = {}
+    await ledger.off_loop(_check_unneeded, ledger, planner.plan, _draft(report.folder))
     for table in ledger.folder.tables:
         addresses: list[str] = []
         pages = folded.pages_of(planner.scratch.rows(table))
@@ -285,15 +305,22 @@ def _check_unneeded(ledger: Ledger, plan: Plan, draft: Path) -> None:
     """Nothing that was appended since the plan goes on from a run that is to leave.
 
     Raises:
-        LedgerError: a run was forked or linked to, or something else was put to it; nothing has left.
+        LedgerError: a run was forked or linked to, or something else was put to it, or there is another archive;
+            nothing has left.
     """
     for log, (_, head) in ledger.backend.heads().items():
         for page in ledger.pages(log, plan.upto.get(log, 0), head):
             for entry in page:
+                if folded.is_archive(entry):
+                    raise LedgerError(
+                        "another process has archived this store meanwhile; nothing has left for this archive",
+                        where=str(draft),
+                        fix="run the command again",
+                    )
                 needed = [run for run in (entry.run, *runs_behind(entry)) if run in plan.gone]
                 if needed:
                     raise LedgerError(
-                        f"run {needed[0]} is needed again: something was put to it meanwhile; nothing has left the store",
+                        f"run {needed[0]} is needed again: something was put to it meanwhile; nothing has left",
                         where=str(draft),
                         fix="run the command again",
                     )

@@ -76,12 +76,13 @@ def _look_for(ledger: Ledger) -> int:
     for log in ledger.backend.heads():
         first = ledger.backend.entries(log, 0, 1)
         if first and first[0][0] > 1:
-            found = (entry.n for page in ledger.pages(LOG) for entry in page if _is_archive(entry))
+            found = (entry.n for page in ledger.pages(LOG) for entry in page if is_archive(entry))
             return max(found, default=0)
     return 0
 
 
-def _is_archive(entry: Entry) -> bool:
+def is_archive(entry: Entry) -> bool:
+    """Whether it is the entry that makes an archive count."""
     return entry.kind == kinds.SNAPSHOT and "table" not in entry.body
 
 
@@ -93,7 +94,7 @@ def recorded(ledger: Ledger, n: int) -> Folded:
     """
     rows = ledger.backend.entries(LOG, n - 1, 1)
     entry = decode(LOG, n, rows[0][1]) if rows and rows[0][0] == n else None
-    if entry is None or not _is_archive(entry):
+    if entry is None or not is_archive(entry):
         raise TamperError(f"entry {n} of log {LOG!r} is not of an archive, as the table `archives` says")
     body = entry.body
     try:

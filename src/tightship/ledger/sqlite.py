@@ -120,7 +120,7 @@ class SqliteBackend:
             for address, scope, data, crc in payloads:
                 raw = bytes.fromhex(address)
                 if data is None and not self._file(address).exists():
-                    raise StoreError("a large value has left for an archive just now", fix="try again: it is stored anew")
+                    raise StoreError("a large value has just left for an archive", fix="try again: it is stored anew")
                 values += (raw, scope, data, payload_crc(raw, scope, data or b"") if crc is None else crc)
             execute(insert_sql("insert_payloads", 4, len(payloads)), values)
         write_deltas(self._db, batch.deltas, tables)
