@@ -68,6 +68,12 @@ class FolderWriter:
         return hashlib.sha256(text).hexdigest()
 
 
+def name_of(log: str) -> str:
+    """The name that a log's folder has: one in the archive, whatever the log is called."""
+    quoted = quote(log, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
 def sync_folder(folder: Path) -> None:
     """Names in a folder are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -126,7 +132,7 @@ class ArchiveFolder:
                 raise TamperError(f"{name} is missing or not what was written", where=str(self.root))
         done = 0
         for log, (first, last) in self.logs.items():
-            folder = FolderLog(self.root / quote(log, safe=""))
+            folder = FolderLog(self.root / name_of(log))
             head = parse_checkpoint(folder.note.decode(), [keys.get(log) or self._key(log)]).checkpoint
             tree = TileTree(folder, head.size)
             if tree.root() != head.root:
@@ -154,7 +160,7 @@ class ArchiveFolder:
 
     def tile(self, log: str, index: int) -> bytes | None:
         """The hashes of a bundle's entries as this archive has them."""
-        return FolderLog(self.root / quote(log, safe="")).get(0, index)
+        return FolderLog(self.root / name_of(log)).get(0, index)
 
     def sealed(self) -> Iterator[Value]:
         """The values, their checksums compared.
@@ -175,7 +181,7 @@ class ArchiveFolder:
                 yield raw, scope, data, crc
 
     def _bundle(self, log: str, index: int) -> list[bytes]:
-        path = self.root / quote(log, safe="") / Tile(ENTRIES, index).path
+        path = self.root / name_of(log) / Tile(ENTRIES, index).path
         try:
             found = decode_bundle(path.read_bytes())
         except OSError as error:
@@ -198,7 +204,7 @@ class ArchiveFolder:
         return digest.hexdigest()
 
     def _key(self, log: str) -> Verifier:
-        return parse_vkey((self.root / f"{quote(log, safe='')}.vkey").read_text("utf-8").strip())
+        return parse_vkey((self.root / f"{name_of(log)}.vkey").read_text("utf-8").strip())
 
 
 class Archives:

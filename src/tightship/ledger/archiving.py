@@ -21,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from tightship.core import kinds
 from tightship.core.errors import LedgerError, StoreError, StoreFull, StoreReadOnly
@@ -33,6 +32,7 @@ from tightship.ledger.archive_folder import (
     ArchiveFolder,
     FolderWriter,
     line_of,
+    name_of,
     sync_folder,
 )
 from tightship.ledger.archive_plan import Plan, Planner, runs_behind
@@ -235,7 +235,7 @@ def _fill(
     plan, done = planner.plan, 0
     logs: dict[str, Any] = {}
     for log in plan.logs:
-        name, log_id, seed = quote(log, safe=""), plan.ids[log], log_crc(log)
+        name, log_id, seed = name_of(log), plan.ids[log], log_crc(log)
         last = ledger.backend.checkpoint(log_id)
         if last is None:
             raise StoreError(f"log {log!r} has no checkpoint", where=ledger.backend.where)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import orjson
 
@@ -26,7 +25,7 @@ from tightship.core.errors import (
 from tightship.core.ports import Projection
 from tightship.ledger import folded
 from tightship.ledger._verify import examine_files, verify_store
-from tightship.ledger.archive_folder import Archives, missing
+from tightship.ledger.archive_folder import Archives, missing, name_of
 from tightship.ledger.entries import Entry, decode
 from tightship.ledger.findings import AuditReport, Finding, Progress
 from tightship.ledger.ledger import DEFAULT_LOG, Ledger
@@ -184,7 +183,7 @@ def _export(ledger: Ledger, folder: Path, progress: Progress, plain: bool, archi
             if last is None:
                 continue
             verifier = _verifier(ledger, last[1])
-            target = folder / quote(log, safe="")
+            target = folder / name_of(log)
             export_log(
                 target,
                 checkpoint=last[1],
