@@ -89,3 +89,25 @@ def test_a_run_that_is_put_down_in_good_order_never_comes_under_suspicion() -> N
     run, claims = simulate(story)
     assert len(claims) == 7
     assert run.outcome == "completed"
+
+
+def test_what_was_kept_back_is_not_once_nobody_waits_for_it() -> None:
+    """Else whoever waits for an action that others have begun would wait without end."""
+
+    async def story(sim: Simulation) -> tuple[set[str], set[str]]:
+        desk, hanging = await left(sim, 2)
+        [suspect] = await desk.ledger.select("runs")
+        hanging.began.clear()
+        desk.begin(case="two")  # it moves, so that the other one's turn does not come
+        await hanging.began.wait()
+        waiting = desk.process.start(desk.ws.resume([suspect["id"]]))
+        await sim.clock.sleep(1)
+        standing = (await desk.ws.engine()).shared.standing
+        before = set(standing.kept_back)
+        waiting.cancel()
+        await sim.clock.sleep(1)
+        return before, set(standing.kept_back)
+
+    before, after = simulate(story)
+    assert len(before) == 1
+    assert after == set()

@@ -165,7 +165,6 @@ class LocalDispatcher:
     async def resume(self, rows: Sequence[Row], accept_code: bool = False) -> list[Ended]:
         """Take these runs over and drive each until it parks or ends; suspects alone, after all others."""
         sound, suspects = await set_apart(self._ledger, rows)
-        self._standing.kept_back.update(row["id"] for row in suspects)
         ended, jobs = await self._take_up(sound, accept_code)
         jobs += [self._hold(asyncio.ensure_future(self.alone(row, accept_code))) for row in suspects]
         return [*ended, *[await job for job in jobs]]
@@ -177,17 +176,17 @@ class LocalDispatcher:
         """
         before = self._engine.put_downs
         self._standing.kept_back.add(row["id"])
-        async with self._suspect:
-            try:
+        try:
+            async with self._suspect:
                 while self._moves():
                     await self._clock.sleep(POLL)
-            finally:
-                self._standing.kept_back.discard(row["id"])
-            if row["id"] in self._aside:
-                self._aside.remove(row["id"])
-            if self._engine.put_downs != before:
-                return Ended(row["id"], "stopped")
-            refused, jobs = await self._take_up([row], accept_code)
+                if row["id"] in self._aside:
+                    self._aside.remove(row["id"])
+                if self._engine.put_downs != before:
+                    return Ended(row["id"], "stopped")
+                refused, jobs = await self._take_up([row], accept_code)
+        finally:  # also where whoever waits for it is cut off before its turn
+            self._standing.kept_back.discard(row["id"])
         if refused:
             return refused[0]
         self._suspects += 1
